@@ -1,0 +1,27 @@
+from snakemake.utils import min_version, validate
+
+min_version("9.20")
+
+# Only without --configfile: Snakemake would merge the demo's teachers and students into another study.
+if not config:
+
+    configfile: "config/config.yaml"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/data.smk"
+include: "workflow/rules/teacher.smk"
+include: "workflow/rules/embeddings.smk"
+include: "workflow/rules/bags.smk"
+include: "workflow/rules/student.smk"
+include: "workflow/rules/evaluation.smk"
+include: "workflow/rules/tables.smk"
+include: "workflow/rules/figures.smk"
+include: "workflow/rules/report.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        PLAN.path("report.html"),
+        PLAN.paths("tables/{}.md", PLAN.tables),

@@ -1,0 +1,205 @@
+"""Files that later stages trust: written whole or not at all, carrying where they came from, checked when read."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+
+from bingo.errors import BingoError
+
+_PACKAGES = ("bingo-distillation", "faiss-gpu", "h5py", "numpy", "torch", "torchvision")
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Yield a temporary name beside ``path``; flush and rename it to ``path`` if the block ends well.
+
+    Raises:
+        BingoError: the file system refuses (disk full, no permission), with the path and the reason.
+    """
+    temporary = path.with_name(f".{path.name}.tmp{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise BingoError(f"{path}: cannot be written ({error.strerror or error}); check space and rights") from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write ``text`` to ``path`` atomically, in UTF-8."""
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def provenance(
+    stage: str, stage_version: int, settings: Mapping[str, Any], inputs: Mapping[str, str], **facts: Any
+) -> dict[str, Any]:
+    """Describe how an artifact came about. No dates: the same inputs give the same bytes.
+
+    Args:
+        stage: name of the stage, ``teacher`` say.
+        stage_version: its STAGE_VERSION.
+        settings: the part of the resolved study that the stage was given.
+        inputs: name of each input and its digest.
+        facts: whatever else describes the run (seed, device, precision, counts).
+    """
+    packages = {}
+    for name in _PACKAGES:
+        with suppress(PackageNotFoundError):
+            packages[name] = version(name)
+    return {
+        "stage": stage,
+        "version": stage_version,
+        "settings": dict(settings),
+        "inputs": dict(inputs),
+        "packages": packages,
+        **facts,
+    }
+
+
+def digest_json(value: Any) -> str:
+    """Return the SHA-256 of a JSON value in canonical form (sorted keys)."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def digest_arrays(arrays: Mapping[str, np.ndarray]) -> str:
+    """Return the SHA-256 over names, dtypes, shapes and bytes of arrays, independent of their order."""
+    total = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        total.update(f"{name} {array.dtype.str} {array.shape};".encode())
+        total.update(array.tobytes())
+    return total.hexdigest()
+
+
+def digest_tensors(tensors: Mapping[str, torch.Tensor]) -> str:
+    """Return the fingerprint of a state dict: SHA-256 over names, dtypes, shapes and bytes."""
+    total = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
+        total.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return total.hexdigest()
+
+
+def digest_file(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, Any]) -> None:
+    """Write a state dict as safetensors; ``metadata`` and the tensors' digest go into its header as JSON."""
+    whole = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    header = {"bingo": json.dumps({**metadata, "digest": digest_tensors(whole)}, sort_keys=True)}
+    with atomic(path) as temporary:
+        safetensors.torch.save_file(whole, temporary, metadata=header)
+
+
+def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Read what `write_tensors` wrote: (state dict, metadata).
+
+    Raises:
+        BingoError: the file is missing, damaged, not ours, or its tensors do not match their digest.
+    """
+    with _open_tensors(path) as file:
+        metadata = _metadata(path, file)
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    if digest_tensors(tensors) != metadata["digest"]:
+        raise BingoError(f"{path}: damaged (weights do not match their digest); delete it and run again")
+    return tensors, metadata
+
+
+@contextmanager
+def _open_tensors(path: Path) -> Iterator[Any]:
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            yield file
+    except FileNotFoundError as error:
+        raise BingoError(f"{path}: no such file") from error
+    except (safetensors.SafetensorError, OSError) as error:
+        raise BingoError(f"{path}: damaged or no safetensors file ({error}); delete it and run again") from error
+
+
+def _metadata(path: Path, file: Any) -> dict[str, Any]:
+    header = (file.metadata() or {}).get("bingo")
+    if header is None:
+        raise BingoError(f"{path}: not written by bingo (no 'bingo' entry in its metadata)")
+    return dict(json.loads(header))
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """Read what `write_tensors` wrote beside the tensors, without reading these.
+
+    Raises:
+        BingoError: the file is missing, damaged or not ours.
+    """
+    with _open_tensors(path) as file:
+        return _metadata(path, file)
+
+
+@contextmanager
+def write_hdf5(path: Path, attributes: Mapping[str, Any]) -> Iterator[h5py.File]:
+    """Yield a new HDF5 file that becomes ``path`` when the block ends well.
+
+    Attributes that are no strings or numbers are stored as JSON. Metadata is checksummed (file format 1.10).
+    """
+    with atomic(path) as temporary, h5py.File(temporary, "w", libver=("v110", "v110")) as file:
+        for name, value in attributes.items():
+            plain = isinstance(value, str | int | float)
+            file.attrs[name] = value if plain else json.dumps(value, sort_keys=True)
+        yield file
+
+
+@contextmanager
+def read_hdf5(path: Path, kind: str) -> Iterator[h5py.File]:
+    """Open an artifact of the named kind (its ``kind`` attribute) for reading.
+
+    Raises:
+        BingoError: the file is missing, truncated, damaged, or of another kind; also when damage shows only
+            while the block reads from it.
+    """
+    if not path.exists():
+        raise BingoError(f"{path}: no such file")
+    try:
+        with h5py.File(path, "r") as file:
+            found = file.attrs.get("kind")
+            if found != kind:
+                raise BingoError(f"{path}: holds {found or 'something unknown'}, but {kind} is needed here")
+            yield file
+    except (OSError, KeyError) as error:
+        raise BingoError(f"{path}: truncated or damaged HDF5 ({error}); delete it and run again") from error
+
+
+def checked_dataset(file: h5py.File, name: str, data: np.ndarray, **options: Any) -> None:
+    """Store ``data`` as a chunked dataset whose every chunk carries a checksum."""
+    chunks = options.pop("chunks", True if data.size else None)
+    file.create_dataset(name, data=data, chunks=chunks, fletcher32=bool(data.size), **options)
+
+
+def require_same(path: Path, what: str, found: str, expected: str, source: Path) -> None:
+    """Refuse an artifact that was made from something else.
+
+    Raises:
+        BingoError: ``found`` is not ``expected``, the digest of ``source``.
+    """
+    if found != expected:
+        raise BingoError(
+            f"{path}: belongs to another {what} ({found[:12]}) than {source} ({expected[:12]}); delete it and run again"
+        )

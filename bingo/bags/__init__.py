@@ -1,0 +1,3 @@
+"""The bags stage: group images by the teacher's features."""
+
+STAGE_VERSION = 1

@@ -1,0 +1,100 @@
+"""Bags of images in one form for every criterion, in memory and on disk."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bingo.artifacts import checked_dataset, digest_arrays, read_hdf5, write_hdf5
+from bingo.errors import BingoError
+from bingo.philox import Stream, uniform
+
+
+@dataclass(frozen=True)
+class Bags:
+    """B bags of images; each of N images points at one bag.
+
+    Bag b holds the images ``members[indptr[b] : indptr[b + 1]]``.
+    """
+
+    bag_of: NDArray[np.int64]
+    """(N,) the bag of each image."""
+    indptr: NDArray[np.int64]
+    """(B + 1,) where each bag's members start."""
+    members: NDArray[np.int64]
+    """(nnz,) image positions."""
+    includes_anchor: bool
+    """Whether every image is a member of its own bag (groups), or none is (neighbours)."""
+    similarity: NDArray[np.float32] | None = None
+    """(nnz,) cosine similarity of each member to the image whose bag it is in, for knn."""
+    attributes: dict[str, Any] = field(default_factory=dict)
+    """Digests of dataset and teacher, criterion, purity, provenance."""
+
+    def draw(self, anchors: NDArray[np.int64], seed: int, epoch: int) -> NDArray[np.int64]:
+        """Return one member of each anchor's bag, uniformly: int64 (B,).
+
+        A pure function of (seed, anchor, epoch). An anchor is drawn as its own positive only where its bag has
+        nobody else.
+        """
+        start = self.indptr[self.bag_of[anchors]]
+        size = self.indptr[self.bag_of[anchors] + 1] - start
+        others = size - self.includes_anchor
+        u = uniform(seed, Stream.MEMBER, anchors, epoch, 0, 1)[:, 0]
+        drawn = self.members[start + np.floor(u * others).astype(np.int64)]
+        # The last member stands in for the anchor, so that all others are equally likely.
+        return np.where((drawn == anchors) & (others > 0), self.members[start + size - 1], drawn)
+
+    def purity(self, labels: NDArray[np.int64]) -> float | None:
+        """Return the share of an image's bag members that have its label, averaged over labelled images.
+
+        The image itself does not count; None where no labelled image has labelled company.
+        """
+        shares, counts = 0.0, 0
+        for start in range(0, len(self.bag_of), 65536):
+            images = np.arange(start, min(start + 65536, len(self.bag_of)))
+            low, high = self.indptr[self.bag_of[images]], self.indptr[self.bag_of[images] + 1]
+            length = high - low
+            rows = np.repeat(np.arange(len(images)), length)
+            positions = low[rows] + np.arange(len(rows)) - np.repeat(np.cumsum(length) - length, length)
+            other = self.members[positions]
+            counted = (other != images[rows]) & (labels[other] >= 0) & (labels[images[rows]] >= 0)
+            same = counted & (labels[other] == labels[images[rows]])
+            total = np.bincount(rows[counted], minlength=len(images))
+            agree = np.bincount(rows[same], minlength=len(images))
+            shares += float((agree[total > 0] / total[total > 0]).sum())
+            counts += int((total > 0).sum())
+        return shares / counts if counts else None
+
+
+def write_bags(path: Path, bags: Bags) -> None:
+    """Write bags as HDF5; every attribute is kept, and a digest over the arrays is added."""
+    arrays = {"bag_of": bags.bag_of, "indptr": bags.indptr, "members": bags.members}
+    if bags.similarity is not None:
+        arrays["similarity"] = bags.similarity
+    attributes = {
+        **bags.attributes,
+        "kind": "bags",
+        "includes_anchor": bags.includes_anchor,
+        "digest": digest_arrays(arrays),
+    }
+    with write_hdf5(path, attributes) as file:
+        for name, array in arrays.items():
+            checked_dataset(file, name, array)
+
+
+def read_bags(path: Path) -> Bags:
+    """Read bags.
+
+    Raises:
+        BingoError: the file is missing or damaged, or its arrays contradict one another.
+    """
+    with read_hdf5(path, "bags") as file:
+        arrays = {name: file[name][:] for name in file}
+        attributes = dict(file.attrs)
+    if digest_arrays(arrays) != attributes["digest"]:
+        raise BingoError(f"{path}: damaged (bags do not match their digest); delete it and run again")
+    attributes["provenance"] = json.loads(attributes["provenance"])
+    return Bags(includes_anchor=bool(attributes["includes_anchor"]), attributes=attributes, **arrays)

@@ -1,0 +1,63 @@
+"""A contact sheet: anchors in the first column, members of their bags to the right."""
+
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("agg")
+import matplotlib.pyplot as plt
+import numpy as np
+from numpy.typing import NDArray
+
+from bingo.artifacts import atomic
+from bingo.bags.bags import Bags
+from bingo.data.images import Images
+from bingo.philox import Stream, permutation
+
+_ROWS, _COLUMNS = 12, 10
+
+
+def draw_sheet(bags: Bags, images: Images, output: Path) -> None:
+    """Draw a dozen anchors, chosen at random once, and up to ten members of each one's bag.
+
+    Titles give the class where there are labels; members of another class have a red frame, and for knn bags the
+    similarity stands below.
+    """
+    listing = images.listing
+    anchors = np.sort(permutation(0, Stream.SHEET, 0, len(listing))[:_ROWS])
+    members = [_members(bags, int(anchor)) for anchor in anchors]
+    columns = 1 + max(len(positions) for positions in members)
+    figure, axes = plt.subplots(
+        len(anchors),
+        columns,
+        figsize=(1.1 * columns, 1.3 * len(anchors)),
+        squeeze=False,
+        layout="constrained",
+    )
+    for axis in axes.flat:
+        axis.axis("off")
+    for row, (anchor, positions) in enumerate(zip(anchors, members, strict=True)):
+        shown = np.concatenate([[anchor], bags.members[positions]])
+        for column, image in enumerate(shown):
+            axis = axes[row, column]
+            pixels = images.fetch(np.array([image]))[0]
+            axis.imshow(pixels.permute(1, 2, 0).numpy(), interpolation="nearest")
+            name = listing.classes[listing.label[image]] if listing.label[image] >= 0 else ""
+            other = column > 0 and listing.label[image] != listing.label[anchor]
+            axis.axis("on")
+            axis.set(xticks=[], yticks=[])
+            for spine in axis.spines.values():
+                spine.set(color="tab:red" if other and name else "0.8", linewidth=2 if other and name else 0.5)
+            axis.set_title(f"anchor {name}" if column == 0 else name, fontsize=7, pad=2)
+            if column > 0 and bags.similarity is not None:
+                axis.set_xlabel(f"{bags.similarity[positions[column - 1]]:.2f}", fontsize=6, labelpad=1)
+    with atomic(output) as temporary:
+        figure.savefig(temporary, dpi=110, metadata={"Software": None})
+    plt.close(figure)
+
+
+def _members(bags: Bags, anchor: int) -> NDArray[np.int64]:
+    """Return where up to ten members of the anchor's bag, itself left out, stand in ``bags.members``."""
+    start, end = bags.indptr[bags.bag_of[anchor]], bags.indptr[bags.bag_of[anchor] + 1]
+    positions = np.arange(start, min(end, start + _COLUMNS + 1))
+    return positions[bags.members[positions] != anchor][:_COLUMNS]

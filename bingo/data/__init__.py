@@ -1,0 +1,3 @@
+"""The data stage: list a dataset once, so that every later stage means the same image by the same index."""
+
+STAGE_VERSION = 1

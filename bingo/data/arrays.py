@@ -1,0 +1,93 @@
+"""Datasets that fit in memory as one array of equally large images."""
+
+import gzip
+import hashlib
+from pathlib import Path
+
+import h5py
+import numpy as np
+import torchvision
+from numpy.typing import NDArray
+
+from bingo.errors import BingoError
+
+DEMO = Path(__file__).parent / "demo" / "fashion-mnist-15k.h5"
+DEMO_SHA256 = "b50436b2df9085ac5bbac59f0c261709b42ad6f4377bc6fdb89f527c3fc06e28"
+
+_IDX_NAMES = {"train": "train", "val": "t10k"}
+_TORCHVISION = {
+    "fashion-mnist": torchvision.datasets.FashionMNIST,
+    "cifar10": torchvision.datasets.CIFAR10,
+    "cifar100": torchvision.datasets.CIFAR100,
+    "stl10": torchvision.datasets.STL10,
+}
+
+Arrays = tuple[NDArray[np.uint8], NDArray[np.int64]]
+
+
+def load_arrays(source: str, root: Path, split: str) -> Arrays:
+    """Load one split of a named dataset.
+
+    Args:
+        source: ``demo`` or one of torchvision's sets.
+        root: folder that holds the set or receives the download; not used by ``demo``.
+        split: ``train`` or ``val``. STL-10 trains on its labelled and unlabelled images.
+
+    Returns:
+        Images uint8 (N, H, W, C) with C 1 or 3, and labels int64 (N,), -1 where unknown.
+
+    Raises:
+        BingoError: the set is damaged, or neither there nor to be downloaded.
+    """
+    if source == "demo":
+        return _load_demo(split)
+    if source == "fashion-mnist" and (root / f"{_IDX_NAMES[split]}-images-idx3-ubyte.gz").exists():
+        return load_idx(root, split)
+    dataset_class = _TORCHVISION[source]
+    if source == "stl10":
+        options = {"split": "train+unlabeled" if split == "train" else "test"}
+    else:
+        options = {"train": split == "train"}
+    root.mkdir(parents=True, exist_ok=True)
+    try:
+        dataset = dataset_class(str(root), download=True, **options)
+    except (OSError, RuntimeError) as error:
+        raise BingoError(
+            f"data.root: {source} is not in {root} and cannot be downloaded ({error}); copy its files there"
+        ) from error
+    images = np.asarray(dataset.data)
+    labels = np.asarray(dataset.labels if source == "stl10" else dataset.targets, dtype=np.int64)
+    if source == "stl10":
+        images = images.transpose(0, 2, 3, 1)
+    return images.reshape(*images.shape[:3], -1), labels
+
+
+def load_idx(folder: Path, split: str) -> Arrays:
+    """Read a split from MNIST's gzipped IDX files in ``folder``: uint8 (N, 28, 28, 1), int64 (N,).
+
+    Raises:
+        BingoError: a file is missing or damaged.
+    """
+    name = _IDX_NAMES[split]
+    images = _read_gzip(folder / f"{name}-images-idx3-ubyte.gz")
+    labels = _read_gzip(folder / f"{name}-labels-idx1-ubyte.gz")
+    count, height, width = np.frombuffer(images, ">i4", 3, offset=4)
+    pixels = np.frombuffer(images, np.uint8, offset=16)
+    if len(pixels) != count * height * width or len(labels) != 8 + count:
+        raise BingoError(f"{folder}: the IDX files of the {split} split do not hold the {count} images they name")
+    return pixels.reshape(count, height, width, 1), np.frombuffer(labels, np.uint8, offset=8).astype(np.int64)
+
+
+def _read_gzip(path: Path) -> bytes:
+    try:
+        return gzip.decompress(path.read_bytes())
+    except (OSError, EOFError) as error:
+        raise BingoError(f"{path}: cannot be read ({error}); fetch it anew") from error
+
+
+def _load_demo(split: str) -> Arrays:
+    content = DEMO.read_bytes()
+    if hashlib.sha256(content).hexdigest() != DEMO_SHA256:
+        raise BingoError(f"{DEMO}: damaged (checksum differs); restore it with git checkout")
+    with h5py.File(DEMO, "r") as file:
+        return file[f"{split}/image"][:][..., None], file[f"{split}/label"][:].astype(np.int64)

@@ -1,0 +1,150 @@
+"""Batches of views for training: what is drawn depends on seed, epoch and step alone."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from bingo.bags.bags import Bags
+from bingo.config import Preprocessing
+from bingo.data.images import Images
+from bingo.errors import BingoError
+from bingo.methods.method import ViewRequest
+from bingo.philox import Stream, permutation
+from bingo.views.apply import colour, crop_batch, crop_each, normalise
+from bingo.views.parameters import ViewParameters, draw
+from bingo.views.recipes import Recipe
+
+
+@dataclass(frozen=True)
+class ViewPixels:
+    """One view of each image of a batch, before what is done on the training device."""
+
+    pixels: Tensor
+    """uint8: whole images (B, 3, H, W), or crops (B, 3, S, S)."""
+    cropped: bool
+    parameters: ViewParameters
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step of training."""
+
+    anchors: NDArray[np.int64]
+    """(B,) positions of the anchors in the listing."""
+    views: list[ViewPixels]
+    """In the order of the method's requests."""
+
+
+class TrainingBatches(Dataset[Batch | BingoError]):
+    """Maps (epoch, step) to a batch, purely; loader workers only decide who computes it."""
+
+    def __init__(
+        self,
+        images: Images,
+        requests: Sequence[ViewRequest],
+        recipe: Recipe,
+        preprocessing: Preprocessing,
+        batch_size: int,
+        seed: int,
+        bags: Bags | None,
+    ) -> None:
+        """Describe the batches.
+
+        Args:
+            images: the training images.
+            requests: the views that the method needs.
+            recipe: how views are drawn.
+            preprocessing: size and normalisation of views.
+            batch_size: anchors per step.
+            seed: seed of order, views and positives.
+            bags: where positives come from, for methods that request any.
+
+        Raises:
+            BingoError: there are fewer images than a batch holds.
+        """
+        if len(images.listing) < batch_size:
+            raise BingoError(
+                f"batch_size: {batch_size} is more than the {len(images.listing)} training images; lower it"
+            )
+        self.images, self.requests, self.recipe, self.preprocessing = images, requests, recipe, preprocessing
+        self.batch_size, self.seed, self.bags = batch_size, seed, bags
+        self._order = lru_cache(maxsize=2)(self._draw_order)
+
+    @property
+    def steps(self) -> int:
+        """Steps per epoch; the incomplete last batch is dropped."""
+        return len(self.images.listing) // self.batch_size
+
+    def __getitem__(self, position: tuple[int, int]) -> Batch | BingoError:
+        """Return the batch of (epoch, step), or the user's fault that prevents it.
+
+        An exception that crosses from a worker process would arrive wrapped in a traceback.
+        """
+        try:
+            return self._batch(*position)
+        except BingoError as error:
+            return error
+
+    def batches(self, start_epoch: int, epochs: int, workers: int) -> Iterator[Batch]:
+        """Yield the batches of epochs ``start_epoch`` to ``epochs`` - 1, one after the other.
+
+        Raises:
+            BingoError: an image cannot be read.
+        """
+        positions = [(e, s) for e in range(start_epoch, epochs) for s in range(self.steps)]
+        loader = DataLoader(
+            self,
+            sampler=positions,  # type: ignore[arg-type]
+            batch_size=None,
+            collate_fn=_unchanged,
+            num_workers=workers,
+            worker_init_fn=_one_thread,
+        )
+        for batch in loader:
+            if isinstance(batch, BingoError):
+                raise batch
+            yield batch
+
+    def render(self, view: ViewPixels, device: torch.device) -> Tensor:
+        """Finish a view on ``device``: float32 (B, 3, S, S), normalised, in channels-last memory."""
+        pixels = view.pixels.to(device, non_blocking=True)
+        if not view.cropped:
+            pixels = crop_batch(pixels, view.parameters, self.preprocessing.size)
+        return normalise(colour(pixels / 255, view.parameters, self.recipe), self.preprocessing)
+
+    def _draw_order(self, epoch: int) -> NDArray[np.int64]:
+        return permutation(self.seed, Stream.ORDER, epoch, len(self.images.listing))
+
+    def _batch(self, epoch: int, step: int) -> Batch:
+        anchors = self._order(epoch)[step * self.batch_size : (step + 1) * self.batch_size]
+        index = {"anchor": anchors}
+        if any(request.image == "positive" for request in self.requests):
+            assert self.bags is not None
+            index["positive"] = self.bags.draw(anchors, self.seed, epoch)
+        pixels = {image: self.images.fetch(rows) for image, rows in index.items()}
+        views = []
+        for request in self.requests:
+            rows = index[request.image]
+            size = self.images.listing.size[rows]
+            parameters = draw(self.recipe, self.seed, rows, epoch, request.view, size)
+            source = pixels[request.image]
+            if isinstance(source, Tensor):
+                views.append(ViewPixels(source, False, parameters))
+            else:
+                crops = crop_each(source, parameters, self.preprocessing.size)
+                views.append(ViewPixels(crops, True, parameters))
+        return Batch(anchors, views)
+
+
+def _unchanged(batch: Batch | BingoError) -> Batch | BingoError:
+    return batch
+
+
+def _one_thread(worker: int) -> None:
+    torch.set_num_threads(1)

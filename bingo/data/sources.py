@@ -1,0 +1,67 @@
+"""What is known of a dataset before anything runs: has it labels, has it a validation set, which folders hold it.
+
+Imports no torch: this is asked whenever Snakemake starts.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bingo.errors import BingoError
+
+if TYPE_CHECKING:
+    from bingo.config import Data, FolderData
+
+
+@dataclass(frozen=True)
+class SourceFacts:
+    """What a study can do with its data."""
+
+    labels: bool
+    validation: bool
+    folders: tuple[str, ...]
+    """Folders whose modification time tells that files came or went."""
+
+
+def facts_of(data: "Data") -> SourceFacts:
+    """Look at a dataset as cheaply as possible.
+
+    Raises:
+        BingoError: a folder is missing or holds nothing.
+    """
+    if data.source != "folder":
+        return SourceFacts(labels=True, validation=True, folders=())
+    train = class_folders(Path(data.train), "data.train")
+    val = class_folders(Path(data.val), "data.val") if data.val is not None else []
+    folders = [data.train, *train, *([data.val] if data.val is not None else []), *val]
+    return SourceFacts(has_labels(data), data.val is not None, tuple(folders))
+
+
+def has_labels(data: "FolderData") -> bool:
+    """Tell whether the first folder level names classes.
+
+    Raises:
+        BingoError: `labels: folders` was asked of a folder without folders in it.
+    """
+    if data.labels == "none":
+        return False
+    found = bool(class_folders(Path(data.train), "data.train"))
+    if data.labels == "folders" and not found:
+        raise BingoError(f"data.train: {data.train} has no class folders; set data.labels: none")
+    return found
+
+
+def class_folders(folder: Path, key: str) -> list[str]:
+    """Return the sorted folders directly inside ``folder``.
+
+    Raises:
+        BingoError: ``folder`` is missing or empty; ``key`` is the study's key that names it.
+    """
+    if not folder.is_dir():
+        raise BingoError(f"{key}: there is no folder {folder}")
+    with os.scandir(folder) as entries:
+        found = [entry for entry in entries if not entry.name.startswith(".")]
+    if not found:
+        raise BingoError(f"{key}: the folder {folder} is empty")
+    return sorted(str(folder / entry.name) for entry in found if entry.is_dir())

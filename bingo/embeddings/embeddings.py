@@ -1,0 +1,91 @@
+"""Computing features of every image in the listing's order, and the HDF5 file that holds them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from bingo.artifacts import read_hdf5, read_metadata, require_same
+from bingo.config import Preprocessing
+from bingo.data.images import Images
+from bingo.data.listing import Listing
+from bingo.errors import BingoError
+from bingo.views.apply import centre, normalise
+
+_BATCH = 256
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """Features of N images in the order of their listing."""
+
+    features: NDArray[np.float32]
+    """(N, D), the backbone's pooled output."""
+    teacher_digest: str
+    digest: str
+
+
+class CentreViews(Dataset[Tensor | BingoError]):
+    """Batches of centre views, in order."""
+
+    def __init__(self, images: Images, preprocessing: Preprocessing) -> None:
+        """Describe the batches; nothing is read yet."""
+        self.images, self.preprocessing = images, preprocessing
+
+    def __len__(self) -> int:
+        """Return the number of batches."""
+        return -(-len(self.images.listing) // _BATCH)
+
+    def __getitem__(self, batch: int) -> Tensor | BingoError:
+        """Return uint8 (B, 3, S, S), or the user's fault that prevents it."""
+        rows = np.arange(batch * _BATCH, min((batch + 1) * _BATCH, len(self.images.listing)))
+        try:
+            return centre(self.images.fetch(rows), self.preprocessing)
+        except BingoError as error:
+            return error
+
+
+@torch.inference_mode()
+def embed(
+    network: nn.Module, images: Images, preprocessing: Preprocessing, device: torch.device, workers: int
+) -> Iterator[Tensor]:
+    """Yield ``network``'s float32 output for the centre view of every image, batch after batch, in order.
+
+    The network is taken as it is: the caller has put it on ``device`` and into eval mode. It runs in float32 on any
+    hardware, so that measured numbers do not depend on the machine's number formats.
+
+    Raises:
+        BingoError: an image cannot be read.
+    """
+    loader = DataLoader(CentreViews(images, preprocessing), batch_size=None, num_workers=workers, collate_fn=_same)
+    for pixels in loader:
+        if isinstance(pixels, BingoError):
+            raise pixels
+        views = normalise(pixels.to(device) / 255, preprocessing)
+        yield network(views)
+
+
+def read_embeddings(path: Path, listing_path: Path, listing: Listing, teacher_path: Path) -> Embeddings:
+    """Read embeddings and check that they are whole and of this dataset and teacher.
+
+    Raises:
+        BingoError: they are damaged, or belong to another dataset or teacher.
+    """
+    teacher = read_metadata(teacher_path)
+    with read_hdf5(path, "embeddings") as file:
+        require_same(path, "dataset", file.attrs["dataset_digest"], listing.digest, listing_path)
+        require_same(path, "teacher", file.attrs["teacher_digest"], teacher["digest"], teacher_path)
+        if len(file["embedding"]) != len(listing) or (file["index"][:] != np.arange(len(listing))).any():
+            raise BingoError(f"{path}: rows are not those of {listing_path}; delete it and run again")
+        features = np.empty(file["embedding"].shape, dtype=np.float32)
+        file["embedding"].read_direct(features)
+        return Embeddings(features, file.attrs["teacher_digest"], file.attrs["digest"])
+
+
+def _same(pixels: Tensor | BingoError) -> Tensor | BingoError:
+    return pixels

@@ -1,0 +1,79 @@
+"""Entry point of the embeddings stage."""
+
+import hashlib
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from bingo.artifacts import checked_dataset, provenance, write_hdf5
+from bingo.data.images import open_images
+from bingo.data.listing import read_listing
+from bingo.embeddings.embeddings import embed
+from bingo.errors import BingoError
+from bingo.jobs import EmbeddingsJob
+from bingo.models.checkpoint import load_teacher
+from bingo.progress import Progress
+
+
+class _BackboneAndHead(nn.Module):
+    """Both outputs of a teacher side by side: (B, D + P)."""
+
+    def __init__(self, backbone: nn.Module, head: nn.Module) -> None:
+        super().__init__()
+        self.backbone, self.head = backbone, head
+
+    def forward(self, views: Tensor) -> Tensor:
+        features = self.backbone(views)
+        return torch.cat([features, self.head(features)], dim=1)
+
+
+def make_embeddings(
+    job: EmbeddingsJob,
+    listing_path: Path,
+    teacher_path: Path,
+    output: Path,
+    device: torch.device,
+    workers: int,
+) -> None:
+    """Write the teacher's pooled features and projections of all training images, streamed batch by batch.
+
+    The file holds `embedding` (N, D) and `projection` (N, P) in float16, `index` and `label` (N,) int64.
+
+    Raises:
+        BingoError: an input is damaged, or a feature does not fit float16.
+    """
+    listing = read_listing(listing_path, "train")
+    teacher = load_teacher(teacher_path, device)
+    count, dim = len(listing), teacher.backbone.dim
+    inputs = {"dataset": listing.digest, "teacher": teacher.digest}
+    attributes = {
+        "kind": "embeddings",
+        "dataset_digest": listing.digest,
+        "teacher_digest": teacher.digest,
+        "layer": "pooled backbone output",
+        "preprocessing": job.preprocessing.model_dump(),
+        "provenance": provenance("embeddings", job.version, job.model_dump(mode="json"), inputs),
+    }
+    digest = hashlib.sha256()
+    network = _BackboneAndHead(teacher.backbone, teacher.head)
+    with write_hdf5(output, attributes) as file, Progress("embeddings", count, "images") as progress:
+        datasets = {
+            name: file.create_dataset(
+                name, (count, width), "float16", chunks=(min(count, 1024), width), fletcher32=True
+            )
+            for name, width in (("embedding", dim), ("projection", teacher.dim))
+        }
+        done = 0
+        for batch in embed(network, open_images(listing), job.preprocessing, device, workers):
+            half = batch.half().cpu()  # (B, D + P)
+            if not half.isfinite().all():
+                raise BingoError(f"{teacher_path}: features overflow float16 or are not finite; train it anew")
+            digest.update(half.numpy().tobytes())
+            rows = slice(done, done + len(half))
+            datasets["embedding"][rows], datasets["projection"][rows] = half[:, :dim], half[:, dim:]
+            done += len(half)
+            progress.advance(len(half))
+        checked_dataset(file, "index", torch.arange(count).numpy())
+        checked_dataset(file, "label", listing.label)
+        file.attrs["digest"] = digest.hexdigest()

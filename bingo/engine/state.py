@@ -1,0 +1,61 @@
+"""Training state beside an output: what a killed job needs to go on as if nothing had happened."""
+
+import logging
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from bingo.artifacts import atomic
+
+log = logging.getLogger(__name__)
+
+Row = dict[str, float]
+
+
+class TrainingState:
+    """A file that holds model, optimizer and log after the last whole epoch.
+
+    It names the settings and inputs it belongs to; a state of other settings or inputs is ignored. Order, views and
+    positives need no place in it: they are functions of seed and epoch.
+    """
+
+    def __init__(self, path: Path, identity: str) -> None:
+        """Use the file at ``path`` for the run with this ``identity`` (a digest of settings and inputs)."""
+        self.path = path
+        self.identity = identity
+
+    def save(self, module: nn.Module, optimizer: torch.optim.Optimizer, rows: list[Row]) -> None:
+        """Replace the state by that after ``len(rows)`` epochs."""
+        state = {
+            "identity": self.identity,
+            "module": module.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "rows": rows,
+        }
+        with atomic(self.path) as temporary:
+            torch.save(state, temporary)
+
+    def restore(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> list[Row]:
+        """Load the state, if there is one of this identity; return the log rows of its epochs (else none)."""
+        try:
+            state: dict[str, Any] = torch.load(self.path, map_location="cpu", weights_only=True)
+        except FileNotFoundError:
+            return []
+        except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
+            log.warning("%s: damaged, so training starts anew (%s)", self.path, str(error).splitlines()[0])
+            return []
+        if state.get("identity") != self.identity:
+            log.warning("%s: of other settings or inputs, so training starts anew", self.path)
+            return []
+        module.load_state_dict(state["module"])
+        optimizer.load_state_dict(state["optimizer"])
+        rows: list[Row] = state["rows"]
+        log.info("resumed after epoch %d", len(rows))
+        return rows
+
+    def discard(self) -> None:
+        """Remove the file: the result is written."""
+        self.path.unlink(missing_ok=True)

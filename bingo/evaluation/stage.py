@@ -1,0 +1,134 @@
+"""Entry point of the evaluation stage."""
+
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bingo.artifacts import digest_tensors, provenance, write_text
+from bingo.data.images import Images, open_images
+from bingo.data.listing import read_listing
+from bingo.data.loader import TrainingBatches
+from bingo.embeddings.embeddings import embed
+from bingo.errors import BingoError
+from bingo.evaluation.knn import knn_accuracy
+from bingo.evaluation.linear import (
+    FeatureBatches,
+    cached_batches,
+    linear_accuracy,
+    standardiser,
+    train_linear,
+)
+from bingo.evaluation.protocols import PROTOCOLS, Knn, Linear
+from bingo.jobs import EvaluationJob
+from bingo.methods.method import ViewRequest
+from bingo.models.backbone import ResNet
+from bingo.models.checkpoint import load_backbone
+from bingo.progress import Progress
+from bingo.views.recipes import RECIPES
+
+log = logging.getLogger(__name__)
+
+
+class Probe:
+    """A frozen backbone and the labelled images it is measured on."""
+
+    def __init__(
+        self,
+        job: EvaluationJob,
+        backbone: ResNet,
+        train: Images,
+        val: Images,
+        device: torch.device,
+        workers: int,
+    ) -> None:
+        """Keep what every protocol needs."""
+        self.job, self.backbone, self.train, self.val = job, backbone, train, val
+        self.device, self.workers = device, workers
+        self.classes = len(train.listing.classes)
+
+    def measure(self, protocol: Linear | Knn) -> Iterator[tuple[str, float]]:
+        """Yield (metric, value in percent) of one protocol."""
+        train_labels = torch.from_numpy(self.train.listing.label)
+        val, val_labels = self._features(self.val, "validation"), torch.from_numpy(self.val.listing.label)
+        if isinstance(protocol, Knn):
+            train = self._features(self.train, "training")
+            yield from knn_accuracy(protocol, train, train_labels, val, val_labels, self.classes).items()
+            return
+        if protocol.augment:
+            batches = self._augmented_batches(protocol)
+        else:
+            train = self._features(self.train, "training")
+            if protocol.standardise:
+                standardise = standardiser(train)
+                train, val = standardise(train), standardise(val)
+            batches = cached_batches(
+                train.to(self.device), train_labels.to(self.device), protocol.batch_size, self.job.seed
+            )
+        classifier = train_linear(protocol, batches, self.backbone.dim, self.classes, self.job.seed)
+        yield from linear_accuracy(classifier, val, val_labels).items()
+
+    def _features(self, images: Images, title: str) -> Tensor:
+        """Features of the centre views: float32 (N, D) on the CPU."""
+        with Progress(f"{self.job.model} {title} features", len(images.listing), "images") as progress:
+            parts = []
+            for batch in embed(self.backbone, images, self.job.preprocessing, self.device, self.workers):
+                parts.append(batch.cpu())
+                progress.advance(len(batch))
+        return torch.cat(parts)
+
+    def _augmented_batches(self, protocol: Linear) -> FeatureBatches:
+        """Features of fresh crops in every epoch; an incomplete last batch is dropped."""
+        data = TrainingBatches(
+            self.train,
+            (ViewRequest("anchor", 0),),
+            RECIPES["probe"],
+            self.job.preprocessing,
+            min(protocol.batch_size, len(self.train.listing)),
+            self.job.seed,
+            bags=None,
+        )
+        labels = torch.from_numpy(self.train.listing.label)
+
+        def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+            for batch in data.batches(epoch, epoch + 1, self.workers):
+                with torch.no_grad():
+                    features = self.backbone(data.render(batch.views[0], self.device))
+                yield features, labels[torch.from_numpy(batch.anchors)].to(self.device)
+
+        return batches
+
+
+def evaluate(
+    job: EvaluationJob, listing_path: Path, model_path: Path, output: Path, device: torch.device, workers: int
+) -> None:
+    """Measure a backbone by a protocol and write one JSON: protocol, model, seed, metrics, digests, provenance.
+
+    Raises:
+        BingoError: an input is damaged, or there are no labels or no validation images.
+    """
+    train = read_listing(listing_path, "train")
+    val = read_listing(listing_path, "val")
+    for listing in (train, val):
+        if not listing.labelled:
+            raise BingoError(f"{listing_path}: the {listing.split} images have no labels to evaluate with")
+    backbone, model = load_backbone(model_path, device)
+    labelled = [open_images(listing.select(np.flatnonzero(listing.label >= 0))) for listing in (train, val)]
+    probe = Probe(job, backbone, *labelled, device, workers)
+    metrics = dict(probe.measure(PROTOCOLS[job.protocol]))
+    if digest_tensors(backbone.state_dict()) != digest_tensors(load_backbone(model_path, device)[0].state_dict()):
+        raise AssertionError(f"protocol {job.protocol} changed the backbone that it measured")
+    inputs = {"train": train.digest, "val": val.digest, "model": model["digest"]}
+    result = {
+        "protocol": job.protocol,
+        "model": job.model,
+        "seed": job.seed,
+        "metrics": metrics,
+        "provenance": provenance("evaluation", job.version, job.model_dump(mode="json"), inputs),
+    }
+    write_text(output, json.dumps(result, indent=2, sort_keys=True) + "\n")
+    log.info("%s, %s: %s", job.model, job.protocol, metrics)

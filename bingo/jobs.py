@@ -1,0 +1,194 @@
+"""What each stage is given of a study: the part on which its result depends, and nothing else.
+
+Snakemake sees each job's settings as one canonical JSON string and reruns the stage when the string changes. So a
+key that cannot change a result must not be in it, and a key that can must be.
+"""
+
+import json
+from typing import Any
+
+from bingo import bags, data, embeddings, evaluation, report, student, tables, teacher
+from bingo.config import Bingo, Data, KnnBag, Preprocessing, Strict, Student, Study, Teacher
+
+
+class Job(Strict):
+    """Settings of one job of one stage."""
+
+    version: int
+    """The stage's STAGE_VERSION."""
+
+
+class DataJob(Job):
+    """List a dataset."""
+
+    data: Data
+
+
+class TeacherJob(Job):
+    """Pretrain a teacher."""
+
+    preprocessing: Preprocessing
+    teacher: Teacher
+
+
+class EmbeddingsJob(Job):
+    """Embed the training images."""
+
+    preprocessing: Preprocessing
+
+
+class BagsJob(Job):
+    """Group images."""
+
+    bags: KnnBag
+
+
+class StudentJob(Job):
+    """Train a student."""
+
+    preprocessing: Preprocessing
+    student: Student
+    seed: int
+
+
+class EvaluationJob(Job):
+    """Evaluate a backbone."""
+
+    preprocessing: Preprocessing
+    model: str
+    protocol: str
+    seed: int
+
+
+class Row(Strict):
+    """A line of a table: which result files belong to it, and how it is named."""
+
+    model: str
+    method: str
+    student: str
+    teacher: str
+    bags: str
+
+
+class TableJob(Job):
+    """Gather result files."""
+
+    rows: list[Row]
+    evaluations: list[str]
+
+
+class TextJob(Job):
+    """Render a table."""
+
+    title: str
+
+
+class ReportJob(Job):
+    """Write the report."""
+
+    study: str
+    left_out: str
+    """What the data did not allow, empty if nothing."""
+
+
+def settings(job: Job, exclude: dict[str, Any] | None = None) -> str:
+    """Return a job's settings as canonical JSON: sorted keys, defaults filled in."""
+    return json.dumps(job.model_dump(mode="json", exclude=exclude), sort_keys=True)
+
+
+def data_settings(study: Study) -> str:
+    """Settings of the data stage; how pixels are prepared and loaded is no part of a listing."""
+    job = DataJob(version=data.STAGE_VERSION, data=study.data)
+    return settings(job, exclude={"data": {"workers", "preprocessing"}})
+
+
+def teacher_settings(study: Study, name: str) -> str:
+    """Settings of one teacher."""
+    preprocessing = study.data.preprocessing
+    return settings(
+        TeacherJob(version=teacher.STAGE_VERSION, preprocessing=preprocessing, teacher=study.teachers[name])
+    )
+
+
+def embeddings_settings(study: Study) -> str:
+    """Settings of embeddings; the teacher itself is an input file."""
+    return settings(EmbeddingsJob(version=embeddings.STAGE_VERSION, preprocessing=study.data.preprocessing))
+
+
+def bags_settings(study: Study, name: str) -> str:
+    """Settings of one entry of `bags`."""
+    return settings(BagsJob(version=bags.STAGE_VERSION, bags=study.bags[name]))
+
+
+def student_settings(study: Study, name: str, seed: int) -> str:
+    """Settings of one student with one seed."""
+    return settings(
+        StudentJob(
+            version=student.STAGE_VERSION,
+            preprocessing=study.data.preprocessing,
+            student=study.students[name],
+            seed=seed,
+        )
+    )
+
+
+def evaluation_settings(study: Study, model: str, protocol: str, seed: int) -> str:
+    """Settings of one protocol on one backbone."""
+    return settings(
+        EvaluationJob(
+            version=evaluation.STAGE_VERSION,
+            preprocessing=study.data.preprocessing,
+            model=model,
+            protocol=protocol,
+            seed=seed,
+        )
+    )
+
+
+def table_rows(study: Study, name: str) -> list[Row]:
+    """The lines of a table: the teachers of its students, then the students."""
+    shown = study.tables[name].students
+    students = list(study.students) if shown is None else shown
+    named = {study.teacher_of(student) for student in students}
+    rows = [
+        Row(model=name, method=entry.method, student="", teacher=name, bags="")
+        for name, entry in study.teachers.items()
+        if name in named
+    ]
+    for name in students:
+        entry = study.students[name]
+        bag = entry.bags if isinstance(entry, Bingo) else ""
+        rows.append(Row(model=name, method=entry.method, student=name, teacher=study.teacher_of(name) or "", bags=bag))
+    return rows
+
+
+def table_evaluations(study: Study, name: str) -> list[str]:
+    """The protocols of a table."""
+    shown = study.tables[name].evaluations
+    return study.evaluations if shown is None else shown
+
+
+def table_settings(study: Study, name: str) -> str:
+    """Settings of a table's numbers."""
+    return settings(
+        TableJob(
+            version=tables.STAGE_VERSION,
+            rows=table_rows(study, name),
+            evaluations=table_evaluations(study, name),
+        )
+    )
+
+
+def text_settings(study: Study, name: str) -> str:
+    """Settings of a table's Markdown and LaTeX, its title among them."""
+    return settings(TextJob(version=tables.STAGE_VERSION, title=study.tables[name].title))
+
+
+def report_settings(study: Study, left_out: str) -> str:
+    """Settings of the report."""
+    return settings(ReportJob(version=report.STAGE_VERSION, study=study.study, left_out=left_out))
+
+
+def model_seeds(study: Study, model: str) -> list[int]:
+    """The seeds for which results of a teacher or student exist."""
+    return [study.teachers[model].seed] if model in study.teachers else study.seeds

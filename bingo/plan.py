@@ -1,0 +1,87 @@
+"""Which files a study consists of, given what its data allow. Imports no torch: Snakemake asks this at every start."""
+
+import sys
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from bingo.config import Bingo, Study, parse_study
+from bingo.data.sources import facts_of
+from bingo.errors import BingoError
+from bingo.jobs import model_seeds, table_evaluations, table_rows
+
+
+class Plan:
+    """Paths below results/<study>/, and the parts of the study that its data allow."""
+
+    def __init__(self, study: Study) -> None:
+        """Look at the study's data.
+
+        Raises:
+            BingoError: a data folder is missing or empty.
+        """
+        self.study = study
+        self.facts = facts_of(study.data)
+        self.tables = list(study.tables)
+        self.left_out = ""
+        if study.evaluations and not (self.facts.labels and self.facts.validation):
+            missing = "labels" if not self.facts.labels else "validation images"
+            self.tables = []
+            self.left_out = f"evaluations and tables, because the data have no {missing}."
+
+    def path(self, name: str) -> str:
+        """Return the path of a file of the study."""
+        return f"results/{self.study.study}/{name}"
+
+    def paths(self, pattern: str, names: Iterable[str]) -> list[str]:
+        """Return the path of ``pattern`` filled with each name."""
+        return [self.path(pattern.format(name)) for name in names]
+
+    def weights(self, model: str, seed: int) -> str:
+        """Return the weights of a teacher or of a student."""
+        if model in self.study.teachers:
+            return self.path(f"teachers/{model}.safetensors")
+        return self.path(f"students/{model}/seed-{seed}/backbone.safetensors")
+
+    def all_weights(self) -> list[str]:
+        """Return the weights of every teacher and student."""
+        models = [*self.study.teachers, *self.study.students]
+        return [self.weights(model, seed) for model in models for seed in model_seeds(self.study, model)]
+
+    def bags_inputs(self, bags: str) -> dict[str, str]:
+        """Return what bags are made from: the teacher and its embeddings."""
+        teacher = self.study.bags[bags].teacher
+        return {"teacher": self.weights(teacher, 0), "embeddings": self.path(f"embeddings/{teacher}.h5")}
+
+    def student_inputs(self, student: str) -> dict[str, str]:
+        """Return what a student is trained from beside the data: nothing, or a teacher and bags."""
+        entry, teacher = self.study.students[student], self.study.teacher_of(student)
+        inputs = {} if teacher is None else {"teacher": self.weights(teacher, 0)}
+        if isinstance(entry, Bingo):
+            inputs["bags"] = self.path(f"bags/{entry.bags}.h5")
+        return inputs
+
+    def table_results(self, table: str) -> list[str]:
+        """Return the result files of a table."""
+        return [
+            self.path(f"evaluation/{row.model}/seed-{seed}/{protocol}.json")
+            for row in table_rows(self.study, table)
+            for seed in model_seeds(self.study, row.model)
+            for protocol in table_evaluations(self.study, table)
+        ]
+
+    def training_logs(self) -> dict[str, str]:
+        """Return the training log of every teacher and of every seed of every student, by name."""
+        logs = {name: self.path(f"teachers/{name}.csv") for name in self.study.teachers}
+        for student in self.study.students:
+            for seed in self.study.seeds:
+                logs[f"{student}/seed-{seed}"] = self.path(f"students/{student}/seed-{seed}/log.csv")
+        return logs
+
+
+def plan_or_exit(config: Mapping[str, Any], files: Iterable[object]) -> Plan:
+    """Return the plan of the study that Snakemake has read, or end the process with one line and exit code 1."""
+    try:
+        return Plan(parse_study(config, ", ".join(str(file) for file in files) or "config"))
+    except BingoError as error:
+        print(f"bingo: error: {error}", file=sys.stderr)
+        sys.exit(1)

@@ -1,0 +1,111 @@
+"""Entry points of the tables stage: numbers first, then their Markdown and LaTeX."""
+
+import json
+import math
+import statistics
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from bingo.artifacts import atomic, write_text
+from bingo.errors import BingoError
+from bingo.jobs import TableJob, TextJob
+
+NAMES = ["method", "student", "teacher", "bags", "protocol", "metric"]
+COLUMNS = [*NAMES, "mean", "std", "seeds", "published", "source"]
+
+
+def make_table(job: TableJob, result_paths: list[Path], output: Path) -> None:
+    """Gather result files into a tidy CSV, one row a number.
+
+    `mean` and `std` (of the sample; empty for one seed) are in percent over `seeds` result files. A number that no
+    file holds is an empty cell. `published` and `source` stay empty for studies that have no published counterpart.
+
+    Raises:
+        BingoError: a result file cannot be read.
+    """
+    values: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for path in result_paths:
+        result = read_result(path)
+        for metric, value in result["metrics"].items():
+            values[result["model"], result["protocol"]][metric].append(value)
+    rows = []
+    for row in job.rows:
+        for protocol in job.evaluations:
+            for metric, found in (values[row.model, protocol] or {"top1": []}).items():
+                rows.append(
+                    {
+                        **row.model_dump(exclude={"model"}),
+                        "protocol": protocol,
+                        "metric": metric,
+                        "mean": statistics.fmean(found) if found else None,
+                        "std": statistics.stdev(found) if len(found) > 1 else None,
+                        "seeds": len(found),
+                    }
+                )
+    frame = pd.DataFrame(rows, columns=COLUMNS)
+    with atomic(output) as temporary:
+        frame.to_csv(temporary, index=False, float_format="%.4f")
+
+
+def make_text(job: TextJob, table: Path, markdown: Path, latex: Path) -> None:
+    """Render a table's CSV as Markdown and LaTeX: one line a network, one column a protocol."""
+    wide = wide_table(read_table(table))
+    lines = [
+        f"# {job.title}",
+        "",
+        wide.to_markdown(index=False, disable_numparse=True),
+        "",
+        "Accuracy in percent on the validation images; mean ± sample standard deviation over seeds.",
+    ]
+    write_text(markdown, "\n".join(lines) + "\n")
+    write_text(latex, wide.to_latex(index=False, caption=job.title, escape=True, position="t"))
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """Read a result file of the evaluation stage.
+
+    Raises:
+        BingoError: it is missing or damaged.
+    """
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+        assert {"model", "protocol", "metrics"} <= result.keys()
+    except (OSError, ValueError, AssertionError, AttributeError) as error:
+        raise BingoError(f"{path}: missing or no result file ({error}); delete it and run again") from error
+    return dict(result)
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Read a table's CSV; empty names stay empty text, a missing number is NaN.
+
+    Raises:
+        BingoError: it is damaged.
+    """
+    try:
+        frame = pd.read_csv(path, dtype=dict.fromkeys(NAMES, str))
+        return frame.fillna(dict.fromkeys(NAMES, ""))[COLUMNS]
+    except (OSError, ValueError, KeyError) as error:
+        raise BingoError(f"{path}: missing or no table ({error}); delete it and run again") from error
+
+
+def wide_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return a tidy table as a person reads it: a line a network, `mean ± std` per protocol and metric."""
+    cells = frame.assign(
+        column=frame["protocol"] + " " + frame["metric"],
+        text=[_cell(mean, std) for mean, std in zip(frame["mean"], frame["std"], strict=True)],
+    )
+    keys = ["method", "student", "teacher", "bags"]
+    wide = cells.pivot(index=keys, columns="column", values="text").fillna("")
+    wide = wide.reindex(index=pd.MultiIndex.from_frame(frame[keys].drop_duplicates()), columns=cells["column"].unique())
+    seeds = frame.groupby(keys)["seeds"].max()
+    wide["seeds"] = [str(seeds[key]) for key in wide.index]
+    return wide.reset_index().rename_axis(columns=None)
+
+
+def _cell(mean: float, std: float) -> str:
+    if math.isnan(mean):
+        return ""
+    return f"{mean:.2f}" if math.isnan(std) else f"{mean:.2f} ± {std:.2f}"

@@ -1,0 +1,1 @@
+"""Augmented views of images as pure functions of (seed, index, epoch, view)."""

@@ -1,0 +1,39 @@
+import shlex
+import sys
+
+from bingo import bags, figures, jobs
+from bingo.plan import plan_or_exit
+
+PLAN = plan_or_exit(config, workflow.configfiles)
+STUDY = PLAN.study
+
+validate(config, "../../config/schema.json", set_default=False)
+
+if PLAN.left_out and workflow.is_main_process:
+    print(f"bingo: left out: {PLAN.left_out}", file=sys.stderr)
+
+
+# Jobs find the package in this checkout, also under `snakemake --directory elsewhere`.
+shell.prefix(
+    f"export PYTHONPATH={shlex.quote(str(workflow.basedir))}:${{{{PYTHONPATH:-}}}}; "
+)
+
+
+def flags(**options):
+    """Repeat each option for each of its files: ``--table a.csv --table b.csv``."""
+    return " ".join(
+        f"--{option} {shlex.quote(str(path))}"
+        for option, paths in options.items()
+        for path in ([paths] if isinstance(paths, str) else paths)
+    )
+
+
+wildcard_constraints:
+    study=STUDY.study,
+    teacher="|".join(STUDY.teachers) or "-",
+    bags="|".join(STUDY.bags) or "-",
+    student="|".join(STUDY.students) or "-",
+    model="|".join([*STUDY.teachers, *STUDY.students]) or "-",
+    table="|".join(STUDY.tables) or "-",
+    seed=r"\d+",
+    protocol="[a-z0-9-]+",

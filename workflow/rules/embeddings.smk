@@ -1,0 +1,21 @@
+rule embeddings:
+    input:
+        listing="results/{study}/data/listing.h5",
+        teacher="results/{study}/teachers/{teacher}.safetensors",
+    output:
+        embeddings="results/{study}/embeddings/{teacher}.h5",
+    log:
+        "logs/{study}/embeddings/{teacher}.log",
+    benchmark:
+        "results/{study}/benchmarks/embeddings/{teacher}.tsv"
+    conda:
+        "../../envs/bingo.yaml"
+    threads: 2
+    resources:
+        workers=STUDY.data.workers,
+    params:
+        settings=jobs.embeddings_settings(STUDY),
+    shell:
+        "python -m bingo embeddings --settings {params.settings:q} --listing {input.listing}"
+        " --teacher {input.teacher} --output {output.embeddings}"
+        " --log {log} --threads {threads} --workers {resources.workers}"

@@ -1,0 +1,27 @@
+rule student:
+    input:
+        unpack(lambda wildcards: PLAN.student_inputs(wildcards.student)),
+        listing="results/{study}/data/listing.h5",
+    output:
+        backbone="results/{study}/students/{student}/seed-{seed}/backbone.safetensors",
+        head="results/{study}/students/{student}/seed-{seed}/head.safetensors",
+        log="results/{study}/students/{student}/seed-{seed}/log.csv",
+    log:
+        "logs/{study}/student/{student}/seed-{seed}.log",
+    benchmark:
+        "results/{study}/benchmarks/student/{student}/seed-{seed}.tsv"
+    conda:
+        "../../envs/bingo.yaml"
+    threads: 1
+    resources:
+        workers=STUDY.data.workers,
+    params:
+        settings=lambda wildcards: jobs.student_settings(
+            STUDY, wildcards.student, int(wildcards.seed)
+        ),
+        sources=lambda wildcards: flags(**PLAN.student_inputs(wildcards.student)),
+        folder=subpath(output.backbone, parent=True),
+    shell:
+        "python -m bingo student --settings {params.settings:q} --name {wildcards.student}"
+        " --listing {input.listing} {params.sources} --output {params.folder}"
+        " --log {log} --threads {threads} --workers {resources.workers}"

@@ -1,0 +1,21 @@
+rule teacher:
+    input:
+        listing="results/{study}/data/listing.h5",
+    output:
+        teacher="results/{study}/teachers/{teacher}.safetensors",
+        log="results/{study}/teachers/{teacher}.csv",
+    log:
+        "logs/{study}/teacher/{teacher}.log",
+    benchmark:
+        "results/{study}/benchmarks/teacher/{teacher}.tsv"
+    conda:
+        "../../envs/bingo.yaml"
+    threads: 2
+    resources:
+        workers=STUDY.data.workers,
+    params:
+        settings=lambda wildcards: jobs.teacher_settings(STUDY, wildcards.teacher),
+    shell:
+        "python -m bingo teacher --settings {params.settings:q} --name {wildcards.teacher}"
+        " --listing {input.listing} --output {output.teacher} --training-log {output.log}"
+        " --log {log} --threads {threads} --workers {resources.workers}"

@@ -1,6 +1,7 @@
 """Files that later stages trust: written whole or not at all, carrying where they came from, checked when read."""
 
 import hashlib
+import io
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -109,7 +110,8 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Map
     whole = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     header = {"bingo": json.dumps({**metadata, "digest": digest_tensors(whole)}, sort_keys=True)}
     with atomic(path) as temporary:
-        safetensors.torch.save_file(whole, temporary, metadata=header)
+        # Not save_file: that hides a full disk in an error of its own and ignores the umask.
+        temporary.write_bytes(safetensors.torch.save(whole, metadata=header))
 
 
 def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
@@ -141,7 +143,13 @@ def _metadata(path: Path, file: Any) -> dict[str, Any]:
     header = (file.metadata() or {}).get("bingo")
     if header is None:
         raise BingoError(f"{path}: not written by bingo (no 'bingo' entry in its metadata)")
-    return dict(json.loads(header))
+    try:
+        metadata = json.loads(header)
+    except ValueError:
+        metadata = None
+    if not isinstance(metadata, dict) or "digest" not in metadata:
+        raise BingoError(f"{path}: damaged (its metadata are not those that bingo writes); delete it and run again")
+    return metadata
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
@@ -154,17 +162,46 @@ def read_metadata(path: Path) -> dict[str, Any]:
         return _metadata(path, file)
 
 
+class _Sink(io.FileIO):
+    """A file that takes every write, and remembers the first that the disk refused.
+
+    The HDF5 library ends the process with a segmentation fault when a write fails while it closes a file.
+    """
+
+    fault: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        view = memoryview(data).cast("B")
+        size = len(view)
+        try:
+            while len(view) and self.fault is None:
+                view = view[super().write(view) :]
+        except OSError as error:
+            self.fault = error
+        return size
+
+    def truncate(self, size: int | None = None) -> int:
+        try:
+            return super().truncate(size)
+        except OSError as error:
+            self.fault = self.fault or error
+            return size or 0
+
+
 @contextmanager
 def write_hdf5(path: Path, attributes: Mapping[str, Any]) -> Iterator[h5py.File]:
     """Yield a new HDF5 file that becomes ``path`` when the block ends well.
 
     Attributes that are no strings or numbers are stored as JSON. Metadata is checksummed (file format 1.10).
     """
-    with atomic(path) as temporary, h5py.File(temporary, "w", libver=("v110", "v110")) as file:
-        for name, value in attributes.items():
-            plain = isinstance(value, str | int | float)
-            file.attrs[name] = value if plain else json.dumps(value, sort_keys=True)
-        yield file
+    with atomic(path) as temporary, _Sink(temporary, "w+") as sink:
+        with h5py.File(sink, "w", libver=("v110", "v110")) as file:
+            for name, value in attributes.items():
+                plain = isinstance(value, str | int | float)
+                file.attrs[name] = value if plain else json.dumps(value, sort_keys=True)
+            yield file
+        if sink.fault is not None:
+            raise sink.fault
 
 
 @contextmanager
@@ -183,7 +220,7 @@ def read_hdf5(path: Path, kind: str) -> Iterator[h5py.File]:
             if found != kind:
                 raise BingoError(f"{path}: holds {found or 'something unknown'}, but {kind} is needed here")
             yield file
-    except (OSError, KeyError) as error:
+    except (OSError, KeyError, ValueError) as error:
         raise BingoError(f"{path}: truncated or damaged HDF5 ({error}); delete it and run again") from error
 
 

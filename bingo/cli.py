@@ -5,7 +5,11 @@ Imports of stages stand inside the commands: `bingo --help` needs no torch.
 """
 
 import logging
+import os
+import signal
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -210,8 +214,10 @@ def training_figure(
     _start(log, 1)
     from bingo.figures.stage import draw_training
 
-    named = dict(pair.split("=", 1) for pair in logs)
-    draw_training({name: Path(path) for name, path in named.items()}, output)
+    named = {name: Path(path) for name, separator, path in (pair.partition("=") for pair in logs) if separator}
+    if len(named) < len(logs):
+        raise BingoError(f"training-figure: each log is NAME=CSV with a name of its own, found: {' '.join(logs)}")
+    draw_training(named, output)
 
 
 @app.command()
@@ -265,9 +271,24 @@ def _start(log: Path | None, threads: int) -> None:
         file.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
         handlers.append(file)
     logging.basicConfig(level=logging.INFO, handlers=handlers)
+    if parent := os.environ.get("BINGO_PARENT"):
+        threading.Thread(target=_end_with, args=(int(parent),), daemon=True).start()
     import torch
 
     torch.set_num_threads(threads)
+
+
+def _end_with(parent: int) -> None:
+    """End this process when process ``parent`` is gone.
+
+    A Snakemake that was killed can no longer stop its jobs; the next one would start them beside the old ones.
+    """
+    while True:
+        time.sleep(0.5)
+        try:
+            os.kill(parent, 0)
+        except ProcessLookupError:
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _job(kind: type[AnyJob], settings: str) -> AnyJob:
@@ -279,9 +300,9 @@ def _job(kind: type[AnyJob], settings: str) -> AnyJob:
     try:
         content = Path(settings[1:]).read_text(encoding="utf-8") if settings.startswith("@") else settings
         return kind.model_validate_json(content)
-    except OSError as error:
-        raise BingoError(f"--settings: {settings[1:]} cannot be read ({error.strerror})") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise BingoError(f"--settings: {settings[1:]} cannot be read ({error})") from error
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in fault["loc"])
-        raise BingoError(f"--settings: {where}: {fault['msg']}") from error
+        where = "".join(f"{part}: " for part in [".".join(str(part) for part in fault["loc"])] if part)
+        raise BingoError(f"--settings: {where}{fault['msg']}") from error

@@ -1,9 +1,10 @@
-"""The typed model of a study file: the only place where keys, defaults, ranges and cross-references are defined.
+"""The typed model of a study file: the only definition of its keys, defaults, ranges and cross-references.
 
-`Study` is one YAML. The `*Job` models are what single stages are given: the part of the study on which their
-result depends, and nothing else, so that a stage reruns exactly when that part changes. The JSON schema in config/schema.json is generated from `Study`. Imports no torch: it is read whenever Snakemake starts.
+`Study` is one YAML; the JSON schema in config/schema.json is generated from it. What single stages are given of
+it stands in `bingo.jobs`. Imports no torch: this is read whenever Snakemake starts.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
@@ -120,6 +121,13 @@ class Head(Strict):
     """Width of the embedding that losses compare."""
 
 
+class DistillationHead(Strict):
+    """Projection head of a student: Linear, ReLU, Linear, as wide at its end as the teacher's."""
+
+    hidden: int = Field(default=2048, ge=1)
+    """Width of the hidden layer."""
+
+
 class Training(Strict):
     """SGD with a cosine schedule per epoch and no warm-up (MoCo-v2's recipe)."""
 
@@ -178,8 +186,8 @@ class Bingo(Strict):
     """Entry of `teachers` to distil; null for the teacher of the bags."""
     backbone: Backbone
     """The network to train."""
-    head: Head = Head(hidden=2048)
-    """Its projection head; `dim` is the teacher's."""
+    head: DistillationHead = DistillationHead()
+    """Its projection head."""
     training: Training = Training()
     """Optimizer, schedule and views."""
     temperature: float = Field(default=0.2, gt=0)
@@ -307,9 +315,8 @@ def _describe(fault: ErrorDetails, raw: Any) -> str:
     missing = fault["type"] == "missing"
     for i, part in enumerate(fault["loc"]):
         # pydantic puts the tag of a union (the method's name, say) among the keys; it is no key of the YAML.
-        if (isinstance(raw, Mapping) and part in raw) or (
-            isinstance(raw, list) and isinstance(part, int) and part < len(raw)
-        ):
+        known = part in raw if isinstance(raw, Mapping) else isinstance(raw, list) and isinstance(part, int)
+        if known:
             raw = raw[part]
         elif not (missing and i == len(fault["loc"]) - 1):
             continue
@@ -325,8 +332,7 @@ def _describe(fault: ErrorDetails, raw: Any) -> str:
         discriminator = fault["ctx"]["discriminator"].strip("'")
         allowed = fault["ctx"]["expected_tags"]
         return f"{key}.{discriminator}: found {found[discriminator]!r}, allowed: {allowed}"
-    hint = ""
-    if isinstance(found, str) and fault["type"] in ("float_type", "int_type"):
-        hint = " (YAML reads 1e-4 as text: write 1.0e-4)" if "e" in found.lower() else ""
+    is_exponent = isinstance(found, str) and re.fullmatch(r"[+-]?\d+e[+-]?\d+", found, re.IGNORECASE)
+    hint = " (YAML reads 1e-4 as text: write 1.0e-4)" if is_exponent else ""
     shown = repr(found) if len(repr(found)) < 80 else f"a {type(found).__name__}"
     return f"{key}: {message.lower()}, found {shown}{hint}"

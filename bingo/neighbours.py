@@ -25,15 +25,14 @@ def nearest_neighbours(queries: NDArray[np.float32], bank: NDArray[np.float32], 
     """
     import faiss
 
-    on_gpu = faiss.get_num_gpus() > 0
-    resources = faiss.StandardGpuResources() if on_gpu else None
+    resources = faiss.StandardGpuResources() if faiss.get_num_gpus() > 0 else None
     for start in range(0, len(queries), _BLOCK):
         rows = slice(start, min(start + _BLOCK, len(queries)))
-        if on_gpu:
-            found = faiss.knn_gpu(resources, queries[rows], bank, k, metric=faiss.METRIC_INNER_PRODUCT)
+        if resources is not None:
+            similarity, index = faiss.knn_gpu(resources, queries[rows], bank, k, metric=faiss.METRIC_INNER_PRODUCT)
         else:
-            found = faiss.knn(queries[rows], bank, k, metric=faiss.METRIC_INNER_PRODUCT)
-        yield rows, *found
+            similarity, index = faiss.knn(queries[rows], bank, k, metric=faiss.METRIC_INNER_PRODUCT)
+        yield rows, similarity, index
 
 
 def normalise_rows(features: NDArray[np.float32]) -> None:

@@ -71,7 +71,7 @@ class Bags:
 
 def write_bags(path: Path, bags: Bags) -> None:
     """Write bags as HDF5; every attribute is kept, and a digest over the arrays is added."""
-    arrays = {"bag_of": bags.bag_of, "indptr": bags.indptr, "members": bags.members}
+    arrays: dict[str, NDArray[Any]] = {"bag_of": bags.bag_of, "indptr": bags.indptr, "members": bags.members}
     if bags.similarity is not None:
         arrays["similarity"] = bags.similarity
     attributes = {

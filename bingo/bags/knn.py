@@ -30,8 +30,8 @@ def knn_bags(features: NDArray[np.float32], size: int) -> Bags:
     members = np.empty((count, size), dtype=np.int64)
     similarity = np.empty((count, size), dtype=np.float32)
     with Progress("bags", count, "images") as progress:
-        for rows, *found in nearest_neighbours(features, features, size + 1):
-            similarity[rows], members[rows] = without_self(*found, rows.start)
+        for rows, found_similarity, found_members in nearest_neighbours(features, features, size + 1):
+            similarity[rows], members[rows] = without_self(found_similarity, found_members, rows.start)
             progress.advance(rows.stop - rows.start)
     return Bags(
         bag_of=np.arange(count),

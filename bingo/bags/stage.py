@@ -3,8 +3,6 @@
 import logging
 from pathlib import Path
 
-import numpy as np
-
 from bingo.artifacts import provenance, require_same
 from bingo.bags.bags import read_bags, write_bags
 from bingo.bags.knn import knn_bags
@@ -37,9 +35,10 @@ def make_bags(job: BagsJob, listing_path: Path, teacher_path: Path, embeddings_p
         dataset_digest=listing.digest,
         teacher_digest=embeddings.teacher_digest,
         criterion=job.bags.criterion,
-        mean_similarity=float(np.mean(bags.similarity)),
         provenance=provenance("bags", job.version, job.model_dump(mode="json"), inputs),
     )
+    if bags.similarity is not None:
+        bags.attributes["mean_similarity"] = float(bags.similarity.mean())
     if purity is not None:
         bags.attributes["purity"] = purity
     write_bags(output, bags)

@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -44,6 +45,7 @@ def load_arrays(source: str, root: Path, split: str) -> Arrays:
     if source == "fashion-mnist" and (root / f"{_IDX_NAMES[split]}-images-idx3-ubyte.gz").exists():
         return load_idx(root, split)
     dataset_class = _TORCHVISION[source]
+    options: dict[str, Any]
     if source == "stl10":
         options = {"split": "train+unlabeled" if split == "train" else "test"}
     else:

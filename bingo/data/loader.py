@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -100,9 +101,9 @@ class TrainingBatches(Dataset[Batch | BingoError]):
         positions = [(e, s) for e in range(start_epoch, epochs) for s in range(self.steps)]
         loader = DataLoader(
             self,
-            sampler=positions,  # type: ignore[arg-type]
+            sampler=positions,
             batch_size=None,
-            collate_fn=_unchanged,
+            collate_fn=unchanged,
             num_workers=workers,
             worker_init_fn=_one_thread,
         )
@@ -142,9 +143,10 @@ class TrainingBatches(Dataset[Batch | BingoError]):
         return Batch(anchors, views)
 
 
-def _unchanged(batch: Batch | BingoError) -> Batch | BingoError:
+def unchanged(batch: Any) -> Any:
+    """Pass a ready batch through: collation for datasets that make whole batches."""
     return batch
 
 
-def _one_thread(worker: int) -> None:
+def _one_thread(_worker: int) -> None:
     torch.set_num_threads(1)

@@ -14,6 +14,7 @@ from bingo.artifacts import read_hdf5, read_metadata, require_same
 from bingo.config import Preprocessing
 from bingo.data.images import Images
 from bingo.data.listing import Listing
+from bingo.data.loader import unchanged
 from bingo.errors import BingoError
 from bingo.views.apply import centre, normalise
 
@@ -62,7 +63,7 @@ def embed(
     Raises:
         BingoError: an image cannot be read.
     """
-    loader = DataLoader(CentreViews(images, preprocessing), batch_size=None, num_workers=workers, collate_fn=_same)
+    loader = DataLoader(CentreViews(images, preprocessing), batch_size=None, num_workers=workers, collate_fn=unchanged)
     for pixels in loader:
         if isinstance(pixels, BingoError):
             raise pixels
@@ -85,7 +86,3 @@ def read_embeddings(path: Path, listing_path: Path, listing: Listing, teacher_pa
         features = np.empty(file["embedding"].shape, dtype=np.float32)
         file["embedding"].read_direct(features)
         return Embeddings(features, file.attrs["teacher_digest"], file.attrs["digest"])
-
-
-def _same(pixels: Tensor | BingoError) -> Tensor | BingoError:
-    return pixels

@@ -2,6 +2,7 @@
 
 import logging
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +42,12 @@ class TrainingState:
     def restore(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> list[Row]:
         """Load the state, if there is one of this identity; return the log rows of its epochs (else none)."""
         try:
+            _require_whole(self.path)
             state: dict[str, Any] = torch.load(self.path, map_location="cpu", weights_only=True)
         except FileNotFoundError:
             return []
-        except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
-            log.warning("%s: damaged, so training starts anew (%s)", self.path, str(error).splitlines()[0])
+        except (RuntimeError, ValueError, EOFError, OSError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+            log.warning("%s: damaged, so training starts anew (%s)", self.path, " ".join(str(error).split()))
             return []
         if state.get("identity") != self.identity:
             log.warning("%s: of other settings or inputs, so training starts anew", self.path)
@@ -59,3 +61,10 @@ class TrainingState:
     def discard(self) -> None:
         """Remove the file: the result is written."""
         self.path.unlink(missing_ok=True)
+
+
+def _require_whole(path: Path) -> None:
+    """Check the checksums of the zip archive that torch writes, which torch itself ignores when it reads."""
+    with zipfile.ZipFile(path) as archive:
+        if (name := archive.testzip()) is not None:
+            raise zipfile.BadZipFile(f"{name} does not match its checksum")

@@ -105,7 +105,7 @@ def _require_finite(means: RunningMeans, epoch: int, steps: int, training: Train
     bad = means.first_bad_step()
     if bad is None:
         return
-    kept = f"the state after epoch {epoch} is kept in {state.path}" if state.path.exists() else "no epoch was whole"
+    kept = f"the state after epoch {epoch} is kept in {state.path}" if epoch > 0 else "no epoch was whole"
     raise BingoError(
         f"training.lr: the loss is not finite at step {epoch * steps + bad + 1} (epoch {epoch + 1}, step {bad + 1}); "
         f"{kept}; lower the learning rate, now {training.lr}"

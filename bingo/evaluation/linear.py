@@ -67,7 +67,10 @@ def standardiser(features: Tensor) -> Callable[[Tensor], Tensor]:
     A column that never varies is only shifted.
     """
     mean, std = features.mean(0), features.std(0)
-    scale = torch.where(std > 0, std, torch.ones_like(std))
+    # Not std > 0: rounding gives a constant column a mean beside its value, and so a tiny deviation.
+    varies = (features != features[0]).any(0)
+    mean = torch.where(varies, mean, features[0])
+    scale = torch.where(varies, std, torch.ones_like(std))
     return lambda values: (values - mean) / scale
 
 

@@ -14,7 +14,7 @@ from bingo.data.images import Images, open_images
 from bingo.data.listing import read_listing
 from bingo.data.loader import TrainingBatches
 from bingo.embeddings.embeddings import embed
-from bingo.errors import BingoError
+from bingo.errors import BingoError, nearest
 from bingo.evaluation.knn import knn_accuracy
 from bingo.evaluation.linear import (
     FeatureBatches,
@@ -109,16 +109,20 @@ def evaluate(
     """Measure a backbone by a protocol and write one JSON: protocol, model, seed, metrics, digests, provenance.
 
     Raises:
-        BingoError: an input is damaged, or there are no labels or no validation images.
+        BingoError: the protocol is unknown, an input is damaged, or there are no labels or no validation images.
     """
+    if job.protocol not in PROTOCOLS:
+        raise BingoError(f"evaluations: there is no protocol '{job.protocol}'{nearest(job.protocol, PROTOCOLS)}")
     train = read_listing(listing_path, "train")
     val = read_listing(listing_path, "val")
     for listing in (train, val):
         if not listing.labelled:
             raise BingoError(f"{listing_path}: the {listing.split} images have no labels to evaluate with")
     backbone, model = load_backbone(model_path, device)
-    labelled = [open_images(listing.select(np.flatnonzero(listing.label >= 0))) for listing in (train, val)]
-    probe = Probe(job, backbone, *labelled, device, workers)
+    train_images, val_images = (
+        open_images(listing.select(np.flatnonzero(listing.label >= 0))) for listing in (train, val)
+    )
+    probe = Probe(job, backbone, train_images, val_images, device, workers)
     metrics = dict(probe.measure(PROTOCOLS[job.protocol]))
     if digest_tensors(backbone.state_dict()) != digest_tensors(load_backbone(model_path, device)[0].state_dict()):
         raise AssertionError(f"protocol {job.protocol} changed the backbone that it measured")

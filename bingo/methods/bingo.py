@@ -28,8 +28,7 @@ class BingoMethod(Method):
         super().__init__()
         self.temperature = settings.temperature
         self.backbone = build_backbone(settings.backbone)
-        features = self.backbone.dim
-        self.head = mlp_head(features, settings.head.hidden or features, teacher.dim)
+        self.head = mlp_head(self.backbone.dim, settings.head.hidden, teacher.dim)
         self.queue = Queue(settings.queue_size, teacher.dim)
         # In a tuple, so that the frozen teacher is no part of the state that is trained and saved.
         self._teacher = (teacher,)

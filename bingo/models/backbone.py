@@ -44,7 +44,7 @@ class ResNet(resnet.ResNet):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map normalised images (B, 3, S, S) to pooled features (B, dim)."""
-        return super().forward(x)  # type: ignore[no-any-return]
+        return super().forward(x)
 
 
 def build_backbone(spec: Backbone) -> ResNet:

@@ -1,10 +1,12 @@
 """A trained network as one safetensors file, with what is needed to build it again."""
 
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from torch import nn
 
 from bingo.artifacts import read_tensors
@@ -45,6 +47,8 @@ def load_teacher(path: Path, device: torch.device) -> Teacher:
         if part not in parts:
             raise BingoError(f"{path}: holds '{name}', which belongs neither to a backbone nor to a head")
         parts[part][key] = tensor
+    if not {"0.weight", "2.weight"} <= set(parts["head"]):
+        raise BingoError(f"{path}: holds no projection head, so it is no teacher")
     hidden, features = parts["head"]["0.weight"].shape
     head = mlp_head(features, hidden, parts["head"]["2.weight"].shape[0])
     _fill(backbone, parts["backbone"], path)
@@ -68,14 +72,17 @@ def load_backbone(path: Path, device: torch.device) -> tuple[ResNet, dict[str, A
 
 
 def _backbone(metadata: dict[str, Any], path: Path) -> ResNet:
-    if "backbone" not in metadata:
-        raise BingoError(f"{path}: does not say which backbone it holds")
-    return build_backbone(Backbone.model_validate(metadata["backbone"]))
+    try:
+        spec = Backbone.model_validate(metadata.get("backbone"))
+    except ValidationError as error:
+        raise BingoError(f"{path}: does not say which backbone it holds ({error.errors()[0]['msg']})") from error
+    return build_backbone(spec)
 
 
 def _fill(module: nn.Module, state: dict[str, Any], path: Path) -> None:
     try:
         module.load_state_dict(state, strict=True)
     except RuntimeError as error:
-        raise BingoError(f"{path}: weights do not fit the network it names ({error})") from error
+        faults = textwrap.shorten(str(error), 300, placeholder=" ...")
+        raise BingoError(f"{path}: weights do not fit the network it names ({faults})") from error
     module.eval().requires_grad_(False)

@@ -10,6 +10,7 @@ import jinja2
 
 from bingo.artifacts import read_metadata, write_text
 from bingo.bags.bags import read_bags
+from bingo.errors import BingoError
 from bingo.jobs import ReportJob
 from bingo.tables.stage import read_table, wide_table
 
@@ -56,8 +57,18 @@ def write_report(
 
 
 def _embed(path: Path) -> str:
-    """Return a picture as a data URL."""
-    return f"data:{_MIME[path.suffix]};base64,{base64.b64encode(path.read_bytes()).decode()}"
+    """Return a picture as a data URL.
+
+    Raises:
+        BingoError: it is missing, or no SVG or PNG.
+    """
+    if path.suffix not in _MIME:
+        raise BingoError(f"{path}: no {' or '.join(_MIME)}, which a report can show")
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise BingoError(f"{path}: cannot be read ({error.strerror})") from error
+    return f"data:{_MIME[path.suffix]};base64,{base64.b64encode(content).decode()}"
 
 
 def _run(path: Path) -> dict[str, Any]:

@@ -15,6 +15,11 @@ from bingo.jobs import TableJob, TextJob
 
 NAMES = ["method", "student", "teacher", "bags", "protocol", "metric"]
 COLUMNS = [*NAMES, "mean", "std", "seeds", "published", "source"]
+# pandas escapes cells, but not the caption.
+_LATEX = str.maketrans(
+    {character: rf"\{character}" for character in "&%$#_{}"}
+    | {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}"}
+)
 
 
 def make_table(job: TableJob, result_paths: list[Path], output: Path) -> None:
@@ -61,7 +66,7 @@ def make_text(job: TextJob, table: Path, markdown: Path, latex: Path) -> None:
         "Accuracy in percent on the validation images; mean ± sample standard deviation over seeds.",
     ]
     write_text(markdown, "\n".join(lines) + "\n")
-    write_text(latex, wide.to_latex(index=False, caption=job.title, escape=True, position="t"))
+    write_text(latex, wide.to_latex(index=False, caption=job.title.translate(_LATEX), escape=True, position="t"))
 
 
 def read_result(path: Path) -> dict[str, Any]:
@@ -72,8 +77,10 @@ def read_result(path: Path) -> dict[str, Any]:
     """
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
-        assert {"model", "protocol", "metrics"} <= result.keys()
-    except (OSError, ValueError, AssertionError, AttributeError) as error:
+        numbers = [value for value in result["metrics"].values() if isinstance(value, int | float)]
+        if len(numbers) < len(result["metrics"]) or not isinstance(result["model"] + result["protocol"], str):
+            raise ValueError("its metrics are no numbers or its names no text")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BingoError(f"{path}: missing or no result file ({error}); delete it and run again") from error
     return dict(result)
 
@@ -85,7 +92,8 @@ def read_table(path: Path) -> pd.DataFrame:
         BingoError: it is damaged.
     """
     try:
-        frame = pd.read_csv(path, dtype=dict.fromkeys(NAMES, str))
+        types = {**dict.fromkeys(NAMES, str), "mean": float, "std": float, "seeds": int}
+        frame = pd.read_csv(path, dtype=types, keep_default_na=False, na_values=[""])  # a student may be called null
         return frame.fillna(dict.fromkeys(NAMES, ""))[COLUMNS]
     except (OSError, ValueError, KeyError) as error:
         raise BingoError(f"{path}: missing or no table ({error}); delete it and run again") from error

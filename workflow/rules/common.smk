@@ -1,5 +1,6 @@
 import shlex
 import sys
+from pathlib import Path
 
 from bingo import bags, figures, jobs
 from bingo.plan import plan_or_exit
@@ -13,10 +14,13 @@ if PLAN.left_out and workflow.is_main_process:
     print(f"bingo: left out: {PLAN.left_out}", file=sys.stderr)
 
 
-# Jobs find the package in this checkout, also under `snakemake --directory elsewhere`.
-shell.prefix(
-    f"export PYTHONPATH={shlex.quote(str(workflow.basedir))}:${{{{PYTHONPATH:-}}}}; "
-)
+# Jobs find the package in this checkout, also under `snakemake --directory elsewhere`; without --sdm they run in the
+# environment of Snakemake itself, also where that is not activated.
+# BINGO_PARENT lets them end with a Snakemake that was killed.
+environment = f"BINGO_PARENT=$PPID PYTHONPATH={shlex.quote(str(workflow.basedir))}:${{{{PYTHONPATH:-}}}}"
+if not workflow.deployment_settings.deployment_method:
+    environment += f" PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH"
+shell.prefix(f"export {environment}; ")
 
 
 def flags(**options):

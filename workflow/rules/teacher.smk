@@ -8,6 +8,7 @@ rule teacher:
         "logs/{study}/teacher/{teacher}.log",
     benchmark:
         "results/{study}/benchmarks/teacher/{teacher}.tsv"
+    priority: 1  # everything but the students trained alone waits for it
     conda:
         "../../envs/bingo.yaml"
     threads: 2

@@ -1,0 +1,95 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from bingo.bags.knn import knn_bags
+from bingo.config import Backbone, Bingo, Moco, Preprocessing, Training
+from bingo.data.listing import Listing
+from bingo.data.loader import TrainingBatches
+from bingo.methods import build_method
+from bingo.models.backbone import build_backbone
+from bingo.models.checkpoint import Teacher
+from bingo.models.head import mlp_head
+from bingo.views.recipes import RECIPES
+
+torch.set_num_threads(1)
+
+COUNT = 48
+
+
+class RandomImages:
+    """Pixels of noise, in memory."""
+
+    def __init__(self):
+        self.listing = Listing(
+            source="noise",
+            root=Path(),
+            split="train",
+            label=np.zeros(COUNT, np.int64),
+            size=np.full((COUNT, 2), 12),
+            index=np.arange(COUNT),
+            paths=None,
+            nbytes=None,
+            classes=[],
+            source_digest="",
+            digest="",
+        )
+        generator = torch.Generator().manual_seed(0)
+        self.pixels = torch.randint(256, (COUNT, 3, 12, 12), dtype=torch.uint8, generator=generator)
+
+    def fetch(self, index):
+        return self.pixels[torch.from_numpy(index)]
+
+
+@pytest.fixture(scope="session")
+def images():
+    return RandomImages()
+
+
+@pytest.fixture
+def training():
+    return Training(epochs=3, batch_size=16, lr=0.1, views="small", precision="float32")
+
+
+@pytest.fixture
+def build(training):
+    """From a method's name and the seed of its initial weights to the method."""
+    common = {
+        "backbone": {"architecture": "resnet10", "stem": "small", "width": 0.0625},
+        "training": training.model_dump(),
+        "queue_size": 40,
+    }
+
+    def build(name, seed):
+        torch.manual_seed(seed)
+        if name == "moco":
+            return build_method(Moco.model_validate(common | {"method": "moco", "head": {"dim": 8}}), None)
+        settings = Bingo.model_validate(common | {"method": "bingo", "bags": "knn", "head": {"hidden": 16}})
+        return build_method(settings, make_teacher())
+
+    return build
+
+
+def make_teacher():
+    state = torch.get_rng_state()
+    torch.manual_seed(5)
+    backbone = build_backbone(Backbone(architecture="resnet10", stem="small", width=1 / 32))
+    head = mlp_head(backbone.dim, 8, 8)
+    torch.set_rng_state(state)
+    return Teacher(backbone.eval().requires_grad_(False), head.eval().requires_grad_(False), "digest", {})
+
+
+@pytest.fixture
+def batches(images, training):
+    """From a method to the batches it trains on."""
+    features = images.pixels.flatten(1).float().numpy() - 127.5
+
+    def batches(method):
+        preprocessing = Preprocessing(size=12, resize=12)
+        bags = knn_bags(features.copy(), 5)
+        recipe = RECIPES[training.views]
+        return TrainingBatches(images, method.views, recipe, preprocessing, training.batch_size, 11, bags)
+
+    return batches

@@ -1,0 +1,60 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from bingo.engine.device import autocast, pick_device, resolve_precision
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+
+
+@pytest.mark.parametrize("device", [CPU, CUDA])
+@pytest.mark.parametrize("native", [True, False])
+def test_a_named_precision_is_taken_on_any_hardware(device, native, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": native})
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: native)
+    assert resolve_precision("float32", device) == torch.float32
+    assert resolve_precision("bfloat16", device) == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "expected"),
+    [
+        ({"avx512_bf16": True, "amx_bf16": False}, torch.bfloat16),
+        ({"avx512_bf16": False, "amx_bf16": True}, torch.bfloat16),
+        ({"avx512_bf16": False, "amx_bf16": False, "avx512_f": True, "avx2": True}, torch.float32),
+        ({}, torch.float32),
+    ],
+)
+def test_auto_on_a_cpu_is_bfloat16_where_it_has_the_instructions(capabilities, expected, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    assert resolve_precision("auto", CPU) == expected
+
+
+@pytest.mark.parametrize(("native", "expected"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_auto_on_a_gpu_does_not_count_emulation(native, expected, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: native or including_emulation)
+    assert resolve_precision("auto", CUDA) == expected
+
+
+def test_auto_agrees_with_the_flags_of_this_cpu():
+    cpuinfo = Path("/proc/cpuinfo")
+    flags = set(cpuinfo.read_text().split()) if cpuinfo.exists() else set()
+    if "avx2" not in flags:
+        pytest.skip("no x86 Linux")
+    native = bool(flags & {"avx512_bf16", "amx_bf16"})
+    assert resolve_precision("auto", CPU) == (torch.bfloat16 if native else torch.float32)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_matrix_products_run_in_the_precision_asked_for(dtype):
+    a = torch.ones(2, 2)
+    with autocast(dtype, CPU):
+        assert (a @ a).dtype == dtype
+    assert (a @ a).dtype == torch.float32
+
+
+@pytest.mark.parametrize(("there", "kind"), [(True, "cuda"), (False, "cpu")])
+def test_the_gpu_is_picked_where_there_is_one(there, kind, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
+    assert pick_device().type == kind

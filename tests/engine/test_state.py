@@ -1,0 +1,112 @@
+import zipfile
+
+import pytest
+import torch
+from torch import nn
+
+from bingo.engine.state import TrainingState
+from bingo.errors import BingoError
+
+ROWS = [{"epoch": 1, "lr": 0.1, "loss": 2.5}, {"epoch": 2, "lr": 0.05, "loss": 1 / 3}]
+
+
+def trained(seed):
+    torch.manual_seed(seed)
+    module = nn.Sequential(nn.Linear(6, 6), nn.BatchNorm1d(6))
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.1, momentum=0.9)
+    module(torch.randn(8, 6)).pow(3).sum().backward()
+    optimizer.step()
+    return module, optimizer
+
+
+def tensors(module, optimizer):
+    momenta = [value["momentum_buffer"] for value in optimizer.state_dict()["state"].values()]
+    return [tensor.clone() for tensor in [*module.state_dict().values(), *momenta]]
+
+
+def equal(first, second):
+    return all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+@pytest.fixture
+def state(tmp_path):
+    state = TrainingState(tmp_path / "folder" / "state.pt", "identity")
+    state.save(*trained(0), ROWS)
+    return state
+
+
+def test_a_state_restores_module_optimizer_and_rows(state):
+    module, optimizer = trained(1)
+    assert state.restore(module, optimizer) == ROWS
+    assert equal(tensors(module, optimizer), tensors(*trained(0)))
+
+
+def test_without_a_file_nothing_is_restored(tmp_path, caplog):
+    module, optimizer = trained(1)
+    assert TrainingState(tmp_path / "state.pt", "identity").restore(module, optimizer) == []
+    assert equal(tensors(module, optimizer), tensors(*trained(1)))
+    assert not caplog.records
+
+
+def test_a_state_of_another_identity_is_ignored_with_a_line(state, caplog):
+    module, optimizer = trained(1)
+    assert TrainingState(state.path, "other").restore(module, optimizer) == []
+    assert equal(tensors(module, optimizer), tensors(*trained(1)))
+    assert str(state.path) in caplog.text
+
+
+def assert_ignored(state, caplog):
+    module, optimizer = trained(1)
+    caplog.clear()
+    assert state.restore(module, optimizer) == []
+    assert equal(tensors(module, optimizer), tensors(*trained(1)))
+    (record,) = caplog.records
+    assert f"{state.path}: damaged, so training starts anew" in record.getMessage()
+    assert "\n" not in record.getMessage()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.99])
+def test_a_truncated_state_is_ignored_with_a_line(share, state, caplog):
+    content = state.path.read_bytes()
+    state.path.write_bytes(content[: int(share * len(content))])
+    assert_ignored(state, caplog)
+
+
+@pytest.mark.parametrize("content", [b"text\n" * 50, b"\x80\x02}q\x00.", b"PK\x03\x04" + bytes(500)])
+def test_a_file_of_another_kind_is_ignored_with_a_line(content, state, caplog):
+    state.path.write_bytes(content)
+    assert_ignored(state, caplog)
+
+
+def test_a_flipped_byte_in_any_record_is_noticed(state, caplog):
+    # torch.load alone checks no checksum: it would go on from wrong weights.
+    content = state.path.read_bytes()
+    with zipfile.ZipFile(state.path) as archive:
+        records = [archive.read(name) for name in archive.namelist()]
+    positions = {content.index(record) + len(record) // 2 for record in records}
+    assert len(positions) >= len(tensors(*trained(0)))
+    for position in positions:
+        damaged = bytearray(content)
+        damaged[position] ^= 0x10
+        state.path.write_bytes(damaged)
+        assert_ignored(state, caplog)
+
+
+def test_a_failed_save_leaves_the_former_state(state, monkeypatch):
+    def half(_content, path):
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", half)
+    with pytest.raises(BingoError, match="No space left on device"):
+        state.save(*trained(2), [])
+    module, optimizer = trained(1)
+    assert state.restore(module, optimizer) == ROWS
+    assert equal(tensors(module, optimizer), tensors(*trained(0)))
+    assert [path.name for path in state.path.parent.iterdir()] == ["state.pt"]
+
+
+def test_discard_removes_the_file_and_may_be_repeated(state):
+    state.discard()
+    assert not state.path.exists()
+    state.discard()

@@ -1,0 +1,246 @@
+import logging
+import math
+
+import pytest
+import torch
+
+from bingo.engine import train as engine
+from bingo.engine.state import TrainingState
+from bingo.engine.train import RunningMeans, train
+from bingo.errors import BingoError
+
+CPU = torch.device("cpu")
+STEPS = 3  # an epoch of the tiny dataset
+
+
+@pytest.fixture
+def run(build, batches, training, tmp_path):
+    """Train a method in a folder of its own; `prepare` may tamper with it first."""
+
+    def run(name, folder="run", seed=0, prepare=lambda method: None, identity="same", workers=0, **changes):
+        method = build(name, seed)
+        prepare(method)
+        state = TrainingState(tmp_path / folder / "state.pt", identity)
+        settings = training.model_copy(update=changes)
+        rows = train(method, batches(method), settings, state, CPU, workers, "test")
+        return method, rows, state
+
+    return run
+
+
+def count_steps(counter):
+    """Return a preparation that counts the steps which a method finishes."""
+
+    def prepare(method):
+        after_step = method.after_step
+
+        def counting():
+            after_step()
+            counter.append(1)
+
+        method.after_step = counting
+
+    return prepare
+
+
+def stop_in(step):
+    """Return a preparation that interrupts training in a step, counted from 1 in this process."""
+
+    def prepare(method):
+        after_step, done = method.after_step, []
+
+        def stopping():
+            done.append(1)
+            if len(done) == step:
+                raise KeyboardInterrupt
+            after_step()
+
+        method.after_step = stopping
+
+    return prepare
+
+
+def spoil(step, value=math.nan):
+    """Return a preparation that makes the loss not finite in a step, counted from 1."""
+
+    def prepare(method):
+        forward, done = method.forward, []
+
+        def spoilt(views):
+            loss, values = forward(views)
+            done.append(1)
+            if len(done) == step:
+                loss, values = loss * value, {name: v * value for name, v in values.items()}
+            return loss, values
+
+        method.forward = spoilt
+
+    return prepare
+
+
+def same_bytes(first, second):
+    first, second = first.state_dict(), second.state_dict()
+    return list(first) == list(second) and all(
+        first[name].numpy().tobytes() == second[name].numpy().tobytes() for name in first
+    )
+
+
+@pytest.mark.parametrize("name", ["moco", "bingo"])
+def test_an_interrupted_run_ends_with_the_bytes_of_an_uninterrupted_one(name, run):
+    expected, expected_rows, _ = run(name, "whole")
+    # In the middle of the first epoch, in the middle of the second, in the very last step.
+    for folder, step in (("first", 2), ("second", STEPS + 2), ("last", 3 * STEPS)):
+        with pytest.raises(KeyboardInterrupt):
+            run(name, folder, prepare=stop_in(step))
+        # After a whole epoch nothing of a new process's initial weights may be left.
+        steps = []
+        resumed, rows, _ = run(name, folder, seed=0 if step <= STEPS else 99, prepare=count_steps(steps))
+        assert len(steps) == 3 * STEPS - (step - 1) // STEPS * STEPS
+        assert rows == expected_rows
+        assert same_bytes(resumed, expected)
+
+
+def test_a_run_interrupted_twice_ends_the_same(run):
+    expected, expected_rows, _ = run("moco", "whole")
+    for step in (STEPS + 1, STEPS + 1):
+        with pytest.raises(KeyboardInterrupt):
+            run("moco", prepare=stop_in(step))
+    resumed, rows, _ = run("moco")
+    assert rows == expected_rows
+    assert same_bytes(resumed, expected)
+
+
+def test_a_finished_state_is_read_without_training_again(run):
+    expected, expected_rows, _ = run("moco")
+    steps = []
+    method, rows, _ = run("moco", seed=99, prepare=count_steps(steps))
+    assert (steps, rows) == ([], expected_rows)
+    assert same_bytes(method, expected)
+
+
+def test_a_state_of_another_identity_is_not_gone_on_from(run, caplog):
+    expected, expected_rows, _ = run("moco", "whole")
+    run("moco", seed=99, identity="other")
+    method, rows, state = run("moco")
+    assert rows == expected_rows
+    assert same_bytes(method, expected)
+    assert f"{state.path}: of other settings or inputs" in caplog.text
+
+
+def test_loader_workers_change_nothing(run):
+    alone, rows_alone, _ = run("bingo", "alone")
+    helped, rows_helped, _ = run("bingo", "helped", workers=2)
+    assert rows_alone == rows_helped
+    assert same_bytes(alone, helped)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_loss_that_is_not_finite_stops_with_its_step_and_keeps_the_last_whole_epoch(value, run, build, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        run("moco", "expected", prepare=stop_in(STEPS + 1))
+    expected = (tmp_path / "expected" / "state.pt").read_bytes()
+    with pytest.raises(BingoError) as caught:
+        run("moco", "spoilt", prepare=spoil(STEPS + 2, value))
+    path = tmp_path / "spoilt" / "state.pt"
+    message = str(caught.value)
+    assert "training.lr" in message
+    assert "step 5 (epoch 2, step 2)" in message
+    assert f"after epoch 1 is kept in {path}" in message
+    assert path.read_bytes() == expected
+
+
+def test_a_first_epoch_that_goes_wrong_promises_no_state(run):
+    run("moco", identity="other")  # leaves a file that is not this run's
+    with pytest.raises(BingoError, match=r"step 2 \(epoch 1, step 2\); no epoch was whole"):
+        run("moco", prepare=spoil(2))
+
+
+def test_a_long_epoch_is_checked_before_it_ends(run, monkeypatch):
+    monkeypatch.setattr(engine, "_STEPS_BETWEEN_CHECKS", 2)
+    steps = []
+
+    def prepare(method):
+        spoil(1)(method)
+        count_steps(steps)(method)
+
+    with pytest.raises(BingoError, match="step 1 "):
+        run("moco", prepare=prepare)
+    assert len(steps) == 2
+
+
+def test_training_is_sgd_with_momentum_and_weight_decay_on_every_trainable_parameter(run, build, batches, training):
+    changes = {"epochs": 2, "lr": 0.2, "momentum": 0.8, "weight_decay": 0.01}
+    found, rows, _ = run("moco", **changes)
+
+    method = build("moco", 0).train()
+    data = batches(method)
+    trained = {name: p for name, p in method.named_parameters() if not name.startswith("key_encoder.")}
+    velocity = {name: torch.zeros_like(p) for name, p in trained.items()}
+    stream = data.batches(0, 2, 0)
+    means = []
+    for lr in (0.2, 0.1):  # the cosine of a half turn in two epochs
+        losses = []
+        for _ in range(STEPS):
+            loss, _ = method([data.render(view, CPU) for view in next(stream).views])
+            gradients = torch.autograd.grad(loss, list(trained.values()))
+            losses.append(float(loss.detach()))
+            with torch.no_grad():
+                for (name, p), gradient in zip(trained.items(), gradients, strict=True):
+                    velocity[name] = 0.8 * velocity[name] + gradient + 0.01 * p
+                    p -= lr * velocity[name]
+            method.after_step()
+        means.append(sum(losses) / STEPS)
+    for name, value in found.state_dict().items():
+        torch.testing.assert_close(value, method.state_dict()[name], rtol=1e-3, atol=1e-4, msg=lambda m, n=name: n + m)
+    assert [row["epoch"] for row in rows] == [1, 2]
+    assert [row["lr"] for row in rows] == pytest.approx([0.2, 0.1])
+    assert [row["loss"] for row in rows] == pytest.approx(means, rel=1e-4)
+
+
+def test_weight_decay_reaches_biases_and_batch_norm_too(run, build):
+    # Nothing but decay moves a parameter when the loss does not depend on it.
+    def flat(method):
+        def forward(views):
+            nothing = 0 * sum(parameter.sum() for parameter in method.parameters())
+            return nothing, {"loss": nothing.detach()}
+
+        method.forward = forward
+        method.after_step = lambda: None
+
+    before = dict(build("bingo", 0).named_parameters())
+    found, _, _ = run("bingo", prepare=flat, epochs=1, lr=0.1, momentum=0.0, weight_decay=0.5)
+    for name, parameter in found.named_parameters():
+        torch.testing.assert_close(parameter, before[name] * (1 - 0.1 * 0.5) ** STEPS)
+
+
+def test_a_row_an_epoch_is_logged(run, caplog):
+    with caplog.at_level(logging.INFO):
+        _, rows, _ = run("bingo")
+    assert [list(row) for row in rows] == [["epoch", "lr", "loss", "intra", "inter"]] * 3
+    for row in rows:
+        assert row["loss"] == pytest.approx(row["intra"] + row["inter"], rel=1e-5)
+        assert f"test: epoch {row['epoch']:g}, lr {row['lr']:.6g}, loss {row['loss']:.6g}" in caplog.text
+
+
+def test_running_means_are_means():
+    values = torch.rand(7, 2)
+    means = RunningMeans()
+    for loss, other in values:
+        means.add({"loss": loss, "other": other})
+    assert means.read() == pytest.approx(dict(zip(("loss", "other"), values.mean(0).tolist(), strict=True)))
+    assert means.first_bad_step() is None
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("step", [0, 3, 6])
+@pytest.mark.parametrize("name", ["loss", "other"])
+def test_running_means_name_the_first_step_that_is_not_finite(bad, step, name):
+    means = RunningMeans()
+    for i in range(7):
+        values = {"loss": torch.tensor(1.0), "other": torch.tensor(2.0)}
+        if i == step:
+            values[name] = torch.tensor(bad)
+        if i > step:  # a later fault of the opposite sign hides nothing
+            values[name] = torch.tensor(-bad)
+        means.add(values)
+    assert means.first_bad_step() == step

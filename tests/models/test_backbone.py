@@ -1,0 +1,127 @@
+import math
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+from torchvision.models.resnet import BasicBlock, Bottleneck
+
+from bingo.config import Backbone
+from bingo.models.backbone import build_backbone
+
+REFERENCES = {
+    "resnet10": lambda: torchvision.models.ResNet(BasicBlock, [1, 1, 1, 1]),
+    "resnet18": torchvision.models.resnet18,
+    "resnet34": torchvision.models.resnet34,
+    "resnet50": torchvision.models.resnet50,
+    "resnet101": torchvision.models.resnet101,
+    "resnet152": torchvision.models.resnet152,
+}
+
+
+def spec(architecture, stem="imagenet", width=1.0):
+    return Backbone(architecture=architecture, stem=stem, width=width)
+
+
+def shapes(state):
+    return {name: tuple(value.shape) for name, value in state.items() if not name.startswith("fc.")}
+
+
+def with_random_statistics(network):
+    """Give batch-norm layers statistics and weights that matter."""
+    for name, value in network.state_dict().items():
+        if name.endswith(("running_var", "running_mean")) or value.ndim == 1:
+            value.uniform_(0.5, 1.5)
+    return network
+
+
+@pytest.mark.parametrize("architecture", REFERENCES)
+def test_names_and_shapes_are_torchvisions(architecture):
+    with torch.device("meta"):
+        reference = REFERENCES[architecture]()
+        network = build_backbone(spec(architecture))
+    assert shapes(network.state_dict()) == shapes(reference.state_dict())
+    assert list(network.state_dict()) == [name for name in reference.state_dict() if not name.startswith("fc.")]
+    assert network.dim == reference.fc.in_features
+
+
+@pytest.mark.parametrize("architecture", ["resnet18", "resnet34", "resnet50"])
+@torch.inference_mode()
+def test_with_the_same_weights_features_are_torchvisions(architecture):
+    with torch.device("meta"):
+        network = build_backbone(spec(architecture))
+        reference = REFERENCES[architecture]()
+    torch.manual_seed(0)
+    reference.fc = nn.Identity()
+    reference = reference.to_empty(device="cpu").eval()
+    for value in reference.state_dict().values():
+        if value.ndim == 4:
+            nn.init.kaiming_normal_(value)
+    with_random_statistics(reference)
+    network.load_state_dict(reference.state_dict(), assign=True)
+    images = torch.randn(2, 3, 40, 48)
+    expected = reference(images)
+    features = network.eval()(images)
+    assert features.shape == (2, network.dim)
+    torch.testing.assert_close(features, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("architecture", ["resnet18", "resnet50"])
+@pytest.mark.parametrize("width", [0.125, 0.5, 2.0])
+def test_width_scales_the_channels_of_every_layer(architecture, width):
+    with torch.device("meta"):
+        network = build_backbone(spec(architecture, width=width))
+        reference = REFERENCES[architecture]()
+
+    def scaled(name, shape):
+        if name == "conv1.weight":
+            return (round(width * shape[0]), *shape[1:])
+        return tuple(round(width * n) for n in shape[:2]) + shape[2:]
+
+    expected = {name: scaled(name, shape) for name, shape in shapes(reference.state_dict()).items()}
+    assert shapes(network.state_dict()) == expected
+    assert network.dim == round(width * reference.fc.in_features)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("width", [0.0625, 1 / 64, 0.001])
+def test_dim_is_the_width_of_the_features_down_to_a_single_channel(width):
+    network = build_backbone(spec("resnet10", width=width)).eval()
+    assert network(torch.randn(2, 3, 32, 32)).shape == (2, network.dim)
+    assert network.dim == 8 * max(1, round(64 * width))
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize(("stem", "sides"), [("small", [32, 32, 16, 8, 4]), ("imagenet", [16, 8, 4, 2, 1])])
+def test_small_stem_keeps_the_resolution(stem, sides):
+    network = build_backbone(spec("resnet10", stem, 0.0625)).eval()
+    seen = []
+    for layer in (network.bn1, network.layer1, network.layer2, network.layer3, network.layer4):
+        layer.register_forward_hook(lambda _layer, _inputs, output: seen.append(output.shape[-1]))
+    network(torch.randn(1, 3, 32, 32))
+    assert seen == sides
+
+
+@pytest.mark.parametrize(("stem", "width"), [("imagenet", 1.0), ("small", 1.0), ("imagenet", 0.5), ("small", 0.5)])
+def test_convolutions_start_from_he_normal_weights_and_batch_norm_from_identity(stem, width):
+    torch.manual_seed(0)
+    network = build_backbone(spec("resnet10", stem, width))
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            fan_out = module.out_channels * module.kernel_size[0] ** 2
+            deviation = 5 / math.sqrt(2 * module.weight.numel())  # five standard errors
+            assert float(module.weight.std()) * math.sqrt(fan_out / 2) == pytest.approx(1, abs=deviation)
+        if isinstance(module, nn.BatchNorm2d):
+            assert (module.weight == 1).all()
+            assert (module.bias == 0).all()
+
+
+def test_weights_are_a_function_of_torchs_seed_and_lie_channels_last():
+    networks = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        networks.append(build_backbone(spec("resnet10", "small", 0.125)))
+    first, same, other = (network.state_dict() for network in networks)
+    assert all(torch.equal(first[name], same[name]) for name in first)
+    assert not torch.equal(first["conv1.weight"], other["conv1.weight"])
+    assert networks[0].layer1[0].conv1.weight.is_contiguous(memory_format=torch.channels_last)

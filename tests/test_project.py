@@ -1,0 +1,59 @@
+"""Files of the project that must say the same thing."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+from bingo.config import parse_study
+from workflow.scripts import make_config_docs
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_conda_environment_and_pyproject_pin_the_same_versions():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    environment = yaml.safe_load((ROOT / "envs/bingo.yaml").read_text())
+    pip = next(entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict))
+    assert sorted(pip) == sorted(project["dependencies"])
+    assert all("==" in requirement for requirement in project["dependencies"])
+
+
+def test_every_rule_that_runs_bingo_names_the_environment():
+    for path in (ROOT / "workflow/rules").glob("*.smk"):
+        for rule in re.split(r"\n(?=rule )", path.read_text()):
+            if rule.startswith("rule "):
+                assert '"../../envs/bingo.yaml"' in rule, f"{path.name}: {rule.splitlines()[0]}"
+
+
+def test_config_readme_and_schema_are_those_of_the_model():
+    assert (ROOT / "config/README.md").read_text() == make_config_docs.readme(), "run make docs"
+    assert (ROOT / "config/schema.json").read_text() == make_config_docs.schema(), "run make docs"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "config").glob("*.yaml")), ids=lambda path: path.name)
+def test_every_study_file_is_valid(path):
+    parse_study(yaml.safe_load(path.read_text()), path.name)
+
+
+def test_readme_shows_every_key_of_the_model():
+    text = (ROOT / "config/README.md").read_text()
+
+    def keys(schema):
+        for section in [schema, *schema["$defs"].values()]:
+            yield from section.get("properties", {})
+
+    schema = make_config_docs.config.study_schema()
+    assert {key for key in keys(schema) if f"`{key}`" not in text} == set()
+
+
+def test_default_profile_is_found_by_snakemake():
+    assert (ROOT / "profiles/default/config.yaml").resolve() == ROOT / "workflow/profiles/default/config.yaml"
+
+
+def test_steps_of_the_pipeline_are_packages_of_the_same_name():
+    rules = {path.stem for path in (ROOT / "workflow/rules").glob("*.smk")} - {"common"}
+    stages = {path.parent.name for path in (ROOT / "bingo").glob("*/__init__.py") if "STAGE_VERSION" in path.read_text()}
+    assert rules == stages

@@ -1,0 +1,110 @@
+"""A small study, run once for all tests that look at a finished one."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+
+TINY = {"architecture": "resnet10", "stem": "small", "width": 0.0625}
+TRAINING = {"epochs": 2, "batch_size": 16, "views": "small"}
+
+
+def tiny_study() -> dict:
+    """Return a study of seconds: every kind of entry once."""
+    return {
+        "study": "tiny",
+        "seeds": [0],
+        "data": {"source": "demo", "preprocessing": {"size": 28, "resize": 28}, "max_train": 96, "max_val": 64},
+        "teachers": {"big": {"method": "moco", "backbone": TINY, "training": TRAINING, "queue_size": 64}},
+        "bags": {"knn": {"criterion": "knn", "teacher": "big", "size": 3}},
+        "students": {
+            "alone": {"method": "moco", "backbone": TINY, "training": TRAINING, "queue_size": 64},
+            "distilled": {
+                "method": "bingo",
+                "bags": "knn",
+                "backbone": TINY,
+                "training": TRAINING,
+                "queue_size": 64,
+            },
+        },
+        "evaluations": ["linear-moco-small", "knn-10"],
+        "tables": {"main": {"title": "Tiny"}},
+    }
+
+
+class Workspace:
+    """A folder in which Snakemake runs the checkout's workflow on a study file."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def write(self, study: dict) -> None:
+        (self.folder / "study.yaml").write_text(yaml.safe_dump(study))
+
+    def command(self, *options: str) -> list[str]:
+        return [
+            sys.executable,
+            "-m",
+            "snakemake",
+            "--snakefile",
+            str(ROOT / "Snakefile"),
+            "--configfile",
+            "study.yaml",
+            "--cores",
+            "2",
+            *options,
+        ]
+
+    def environment(self) -> dict[str, str]:
+        # One thread per job: jobs run side by side, and pytest itself runs twice.
+        return {**os.environ, "OMP_NUM_THREADS": "1"}
+
+    def start(self, *options: str) -> subprocess.Popen:
+        return subprocess.Popen(
+            self.command(*options),
+            cwd=self.folder,
+            env=self.environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def run(self, *options: str) -> subprocess.CompletedProcess:
+        process = self.start(*options)
+        output, _ = process.communicate(timeout=300)
+        return subprocess.CompletedProcess(process.args, process.returncode, output)
+
+    def planned(self) -> set[str]:
+        """Return the jobs that `snakemake -n` would run, as rule or rule:wildcards; `all` left out."""
+        result = self.run("--dry-run", "--nocolor")
+        assert result.returncode == 0, result.stdout
+        jobs, rule = [], None
+        for line in result.stdout.splitlines():
+            words = line.split()
+            if len(words) == 2 and words[0] in ("rule", "localrule"):
+                rule = words[1].rstrip(":")
+                jobs.append(rule)
+            elif words[:1] == ["wildcards:"]:
+                values = [pair.split("=")[1].rstrip(",") for pair in words[1:]]
+                if len(values) > 1:
+                    jobs[-1] = ":".join([rule, *values[1:]])
+        return set(jobs) - {"all"}
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    workspace = Workspace(tmp_path_factory.mktemp("finished"))
+    workspace.write(tiny_study())
+    result = workspace.run()
+    assert result.returncode == 0, result.stdout
+    return workspace
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    return Workspace(tmp_path)

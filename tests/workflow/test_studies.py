@@ -1,0 +1,65 @@
+"""Whole studies on other data than the demo's."""
+
+import json
+
+import pandas as pd
+import pytest
+
+from .conftest import tiny_study
+from .test_bad_input import folder_study, write_photos
+
+
+def test_without_labels_and_validation_the_study_ends_in_students_and_a_report(workspace):
+    write_photos(workspace.folder / "photos", 24)
+    workspace.write(folder_study())
+    result = workspace.run()
+    assert result.returncode == 0, result.stdout
+    assert result.stdout.count("bingo: left out: evaluations and tables, because the data have no labels.") == 1
+    made = {str(path.relative_to(workspace.folder / "results/tiny")) for path in workspace.folder.rglob("*.*")
+            if "results/tiny" in str(path)}
+    assert {"report.html", "students/distilled/seed-0/backbone.safetensors", "bags/knn.png"} <= made
+    assert not (workspace.folder / "results/tiny/evaluation").exists()
+    assert "have no labels" in (workspace.folder / "results/tiny/report.html").read_text()
+
+
+def test_class_folders_with_loader_workers_are_trained_and_evaluated(workspace):
+    for i, name in enumerate(["cat", "dog"]):
+        write_photos(workspace.folder / "photos" / name, 12, seed=i)
+        write_photos(workspace.folder / "held-out" / name, 6, seed=10 + i)
+    study = folder_study(val="held-out", workers=2)
+    study["evaluations"] = ["knn-1"]
+    del study["students"]["alone"]
+    workspace.write(study)
+    result = workspace.run()
+    assert result.returncode == 0, result.stdout
+    table = pd.read_csv(workspace.folder / "results/tiny/tables/main.csv")
+    for row in table.itertuples():
+        model = row.teacher if pd.isna(row.student) else row.student
+        path = workspace.folder / f"results/tiny/evaluation/{model}/seed-0/knn-1.json"
+        assert json.loads(path.read_text())["metrics"]["top1"] == pytest.approx(row.mean, abs=1e-3)
+    assert len(table) == 2
+
+
+@pytest.mark.xdist_group("finished")
+def test_the_table_holds_what_the_result_files_hold(finished):
+    results = finished.folder / "results/tiny"
+    table = pd.read_csv(results / "tables/main.csv").fillna({"student": ""})
+    assert list(zip(table["teacher"].fillna(""), table["student"], table["protocol"], strict=True))[0] == (
+        "big",
+        "",
+        "linear-moco-small",
+    )
+    assert len(table) == 3 * 2 * 2  # networks, protocols, top-1 and top-5
+    for row in table.itertuples():
+        model = row.student or row.teacher
+        result = json.loads((results / f"evaluation/{model}/seed-0/{row.protocol}.json").read_text())
+        assert result["metrics"][row.metric] == pytest.approx(row.mean, abs=1e-3)
+
+
+@pytest.mark.xdist_group("finished")
+def test_snakemakes_own_report_holds_tables_figures_and_bags(finished):
+    finished.write(tiny_study())
+    result = finished.run("--report", "workflow.html")
+    assert result.returncode == 0, result.stdout
+    page = (finished.folder / "workflow.html").read_text()
+    assert all(f'"{category}"' in page for category in ("Tables", "Figures", "Bags"))

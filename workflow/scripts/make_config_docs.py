@@ -1,0 +1,118 @@
+"""Write config/schema.json and config/README.md from the typed model of a study file: ``make docs``."""
+
+import json
+import types
+import typing
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from bingo import config
+from bingo.evaluation.protocols import PROTOCOLS
+from bingo.views.recipes import RECIPES
+
+FOLDER = Path(__file__).parents[2] / "config"
+
+INTRODUCTION = """\
+# Study files
+
+One YAML file is one study. `config.yaml` is the demo and what `snakemake` runs by itself; run another with
+
+    snakemake --cores all --configfile config/my-study.yaml
+
+Teachers, bags and students are named entries that refer to one another by name: a student names its bags, a bag its
+teacher. A wrong key, type, range or name stops before any job starts. A stage reruns when something it depends on
+changes, and only then: a student's learning rate retrains that student and what follows it.
+
+This page is made from the typed model in `bingo/config.py` by `make docs`; `schema.json` beside it lets editors
+complete and check study files (first line: `# yaml-language-server: $schema=schema.json`).
+"""
+
+SECTIONS: list[tuple[str, type[BaseModel]]] = [
+    ("Top level", config.Study),
+    ("`data` with `source: demo`", config.DemoData),
+    ("`data` with `source: folder`", config.FolderData),
+    ("`data` with `source:` a set of torchvision's", config.TorchvisionData),
+    ("`data.preprocessing`", config.Preprocessing),
+    ("`teachers.<name>`", config.Teacher),
+    ("`bags.<name>` with `criterion: knn`", config.KnnBag),
+    ("`students.<name>` with `method: bingo`", config.Bingo),
+    ("`students.<name>` with `method: moco`", config.Moco),
+    ("`backbone` of a teacher or student", config.Backbone),
+    ("`head` with `method: moco`", config.Head),
+    ("`head` with `method: bingo`", config.DistillationHead),
+    ("`training` of a teacher or student", config.Training),
+    ("`tables.<name>`", config.Table),
+]
+
+
+def readme() -> str:
+    """Return config/README.md."""
+    parts = [INTRODUCTION]
+    for title, model in SECTIONS:
+        parts.append(
+            f"## {title}\n\n{model.__doc__}\n\n| key | allowed | default | meaning |\n| --- | --- | --- | --- |"
+        )
+        for key, field in model.model_fields.items():
+            meaning = (field.description or "").replace("|", "\\|").replace("\n", " ")
+            parts.append(f"| `{key}` | {_allowed(field)} | {_default(field)} | {meaning} |")
+        parts.append("")
+    parts.append("## Protocols that `evaluations` may name\n\n| name | source |\n| --- | --- |")
+    parts += [f"| `{name}` | {protocol.source} |" for name, protocol in PROTOCOLS.items()]
+    parts.append(f"\n## Recipes\n\nViews are drawn by frozen recipes, {', '.join(f'`{name}`' for name in RECIPES)};")
+    parts.append("`bingo/views/recipes.py` holds their numbers. `probe` serves linear evaluation alone.")
+    return "\n".join(parts) + "\n"
+
+
+def schema() -> str:
+    """Return config/schema.json."""
+    return json.dumps(config.study_schema(), indent=2) + "\n"
+
+
+def _allowed(field: FieldInfo) -> str:
+    limits = []
+    for part in field.metadata:
+        for name, sign in (("ge", ">="), ("gt", ">"), ("le", "<="), ("lt", "<")):
+            if (limit := getattr(part, name, None)) is not None:
+                limits.append(f"{sign} {'2^32' if limit == 2**32 else limit}")
+    return ", ".join([_type(field.annotation), *limits])
+
+
+def _type(annotation: Any) -> str:
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        return _type(arguments[0])
+    if origin is typing.Literal:
+        return ", ".join(f"`{value}`" for value in arguments)
+    if origin in (typing.Union, types.UnionType):
+        kinds = {"null" if argument is type(None) else _type(argument): None for argument in arguments}
+        return " or ".join(kinds)
+    if origin is list:
+        return f"list of {_type(arguments[0])}"
+    if origin is dict:
+        return "named entries"
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return "section"
+    return {int: "integer", float: "number", str: "text", bool: "true, false"}[annotation]
+
+
+def _default(field: FieldInfo) -> str:
+    if field.default is PydanticUndefined:
+        return "required"
+    if isinstance(field.default, BaseModel):
+        changed = field.default.model_dump(exclude_defaults=True)
+        return ", ".join(f"`{key}: {value}`" for key, value in changed.items()) or "its defaults"
+    return f"`{json.dumps(field.default)}`"
+
+
+def main() -> None:
+    """Write both files."""
+    (FOLDER / "README.md").write_text(readme(), encoding="utf-8")
+    (FOLDER / "schema.json").write_text(schema(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -49,7 +49,7 @@ Workers = Annotated[int, typer.Option(min=0, help="Loader processes; 0 loads in 
 @app.command()
 def data(settings: Settings, output: Output, log: Log = None, threads: Threads = 1) -> None:
     """List the images of a study, each file decoded once to prove it sound."""
-    _start(log, threads)
+    _start(log)
     from bingo.data.listing import write_listing
 
     write_listing(_job(DataJob, settings), output, threads)
@@ -67,7 +67,8 @@ def teacher(
     workers: Workers = 0,
 ) -> None:
     """Pretrain a teacher with MoCo-v2."""
-    _start(log, threads)
+    _start(log)
+    _use_threads(threads)
     from bingo.engine.device import pick_device
     from bingo.teacher.stage import train_teacher
 
@@ -85,7 +86,8 @@ def embeddings(
     workers: Workers = 0,
 ) -> None:
     """Embed every training image with a teacher."""
-    _start(log, threads)
+    _start(log)
+    _use_threads(threads)
     from bingo.embeddings.stage import make_embeddings
     from bingo.engine.device import pick_device
 
@@ -103,7 +105,8 @@ def bags(
     threads: Threads = 1,
 ) -> None:
     """Group images into bags."""
-    _start(log, threads)
+    _start(log)
+    _use_threads(threads)
     from bingo.bags.stage import make_bags
 
     make_bags(_job(BagsJob, settings), listing, teacher, embeddings, output)
@@ -117,7 +120,7 @@ def sheet(
     log: Log = None,
 ) -> None:
     """Draw a contact sheet of bags."""
-    _start(log, 1)
+    _start(log)
     from bingo.bags.stage import make_sheet
 
     make_sheet(listing, bags, output)
@@ -136,7 +139,8 @@ def student(
     workers: Workers = 0,
 ) -> None:
     """Train a student, alone or from a teacher and its bags."""
-    _start(log, threads)
+    _start(log)
+    _use_threads(threads)
     from bingo.engine.device import pick_device
     from bingo.student.stage import train_student
 
@@ -155,7 +159,8 @@ def evaluation(
     workers: Workers = 0,
 ) -> None:
     """Measure a frozen backbone by a named protocol."""
-    _start(log, threads)
+    _start(log)
+    _use_threads(threads)
     from bingo.engine.device import pick_device
     from bingo.evaluation.stage import evaluate
 
@@ -170,7 +175,7 @@ def table(
     log: Log = None,
 ) -> None:
     """Gather result files into a tidy CSV."""
-    _start(log, 1)
+    _start(log)
     from bingo.tables.stage import make_table
 
     make_table(_job(TableJob, settings), results or [], output)
@@ -185,7 +190,7 @@ def text(
     log: Log = None,
 ) -> None:
     """Render a table as Markdown and LaTeX."""
-    _start(log, 1)
+    _start(log)
     from bingo.tables.stage import make_text
 
     make_text(_job(TextJob, settings), table, markdown, latex)
@@ -198,7 +203,7 @@ def accuracy_figure(
     log: Log = None,
 ) -> None:
     """Draw a table as bars."""
-    _start(log, 1)
+    _start(log)
     from bingo.figures.stage import draw_accuracy
 
     draw_accuracy(table, output)
@@ -211,7 +216,7 @@ def training_figure(
     log: Log = None,
 ) -> None:
     """Draw training curves."""
-    _start(log, 1)
+    _start(log)
     from bingo.figures.stage import draw_training
 
     named = {name: Path(path) for name, separator, path in (pair.partition("=") for pair in logs) if separator}
@@ -232,7 +237,7 @@ def report(
     log: Log = None,
 ) -> None:
     """Write a study's report as one HTML page."""
-    _start(log, 1)
+    _start(log)
     from bingo.report.stage import write_report
 
     job = _job(ReportJob, settings)
@@ -259,7 +264,7 @@ def main() -> None:
         sys.exit(1)
 
 
-def _start(log: Path | None, threads: int) -> None:
+def _start(log: Path | None) -> None:
     """Send progress lines to ``log``, and warnings and errors to stderr too."""
     stderr = logging.StreamHandler()
     stderr.setFormatter(logging.Formatter("bingo: %(message)s"))
@@ -273,6 +278,9 @@ def _start(log: Path | None, threads: int) -> None:
     logging.basicConfig(level=logging.INFO, handlers=handlers)
     if parent := os.environ.get("BINGO_PARENT"):
         threading.Thread(target=_end_with, args=(int(parent),), daemon=True).start()
+
+
+def _use_threads(threads: int) -> None:
     import torch
 
     torch.set_num_threads(threads)
@@ -304,5 +312,5 @@ def _job(kind: type[AnyJob], settings: str) -> AnyJob:
         raise BingoError(f"--settings: {settings[1:]} cannot be read ({error})") from error
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
-        where = "".join(f"{part}: " for part in [".".join(str(part) for part in fault["loc"])] if part)
-        raise BingoError(f"--settings: {where}{fault['msg']}") from error
+        where = ".".join(str(part) for part in fault["loc"])
+        raise BingoError(f"--settings: {where}{': ' if where else ''}{fault['msg']}") from error

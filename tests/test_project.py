@@ -55,5 +55,7 @@ def test_default_profile_is_found_by_snakemake():
 
 def test_steps_of_the_pipeline_are_packages_of_the_same_name():
     rules = {path.stem for path in (ROOT / "workflow/rules").glob("*.smk")} - {"common"}
-    stages = {path.parent.name for path in (ROOT / "bingo").glob("*/__init__.py") if "STAGE_VERSION" in path.read_text()}
+    stages = {
+        path.parent.name for path in (ROOT / "bingo").glob("*/__init__.py") if "STAGE_VERSION" in path.read_text()
+    }
     assert rules == stages

@@ -96,5 +96,8 @@ def read_bags(path: Path) -> Bags:
         attributes = dict(file.attrs)
     if digest_arrays(arrays) != attributes["digest"]:
         raise BingoError(f"{path}: damaged (bags do not match their digest); delete it and run again")
-    attributes["provenance"] = json.loads(attributes["provenance"])
+    try:
+        attributes["provenance"] = json.loads(attributes["provenance"])
+    except ValueError as error:
+        raise BingoError(f"{path}: damaged (its provenance is no JSON); delete it and run again") from error
     return Bags(includes_anchor=bool(attributes["includes_anchor"]), attributes=attributes, **arrays)

@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,17 @@ _TORCHVISION = {
 }
 
 Arrays = tuple[NDArray[np.uint8], NDArray[np.int64]]
+
+_CIFAR10 = "airplane automobile bird cat deer dog frog horse ship truck"
+_STL10 = "airplane bird car cat deer dog horse monkey ship truck"
+
+
+def class_names(source: str, count: int) -> list[str]:
+    """Return the names of a set's ``count`` classes, in the order of their labels; CIFAR-100's are numbers."""
+    if source in ("demo", "fashion-mnist"):
+        return list(torchvision.datasets.FashionMNIST.classes)
+    names = {"cifar10": _CIFAR10, "stl10": _STL10}.get(source)
+    return names.split() if names else [str(label) for label in range(count)]
 
 
 def load_arrays(source: str, root: Path, split: str) -> Arrays:
@@ -50,8 +62,8 @@ def load_arrays(source: str, root: Path, split: str) -> Arrays:
         options = {"split": "train+unlabeled" if split == "train" else "test"}
     else:
         options = {"train": split == "train"}
-    root.mkdir(parents=True, exist_ok=True)
     try:
+        root.mkdir(parents=True, exist_ok=True)
         dataset = dataset_class(str(root), download=True, **options)
     except (OSError, RuntimeError) as error:
         raise BingoError(
@@ -73,17 +85,17 @@ def load_idx(folder: Path, split: str) -> Arrays:
     name = _IDX_NAMES[split]
     images = _read_gzip(folder / f"{name}-images-idx3-ubyte.gz")
     labels = _read_gzip(folder / f"{name}-labels-idx1-ubyte.gz")
-    count, height, width = np.frombuffer(images, ">i4", 3, offset=4)
-    pixels = np.frombuffer(images, np.uint8, offset=16)
+    count, height, width = (int.from_bytes(images[start : start + 4]) for start in (4, 8, 12))
+    pixels = np.frombuffer(images[16:], np.uint8)
     if len(pixels) != count * height * width or len(labels) != 8 + count:
         raise BingoError(f"{folder}: the IDX files of the {split} split do not hold the {count} images they name")
-    return pixels.reshape(count, height, width, 1), np.frombuffer(labels, np.uint8, offset=8).astype(np.int64)
+    return pixels.reshape(count, height, width, 1), np.frombuffer(labels[8:], np.uint8).astype(np.int64)
 
 
 def _read_gzip(path: Path) -> bytes:
     try:
         return gzip.decompress(path.read_bytes())
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise BingoError(f"{path}: cannot be read ({error}); fetch it anew") from error
 
 

@@ -1,10 +1,14 @@
 """Decoding one image file."""
 
+import zlib
+
 import torch
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_image
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif"})
+
+_PNG = b"\x89PNG\r\n\x1a\n"
 
 
 class BadImageError(Exception):
@@ -12,16 +16,18 @@ class BadImageError(Exception):
 
 
 def decode(content: bytes) -> Tensor:
-    """Decode an image file to RGB, turned upright by its EXIF orientation: uint8 (3, H, W).
+    """Decode an image file to RGB: uint8 (3, H, W).
 
-    Grey, palette, CMYK and transparent images become RGB, 16-bit ones 8-bit, and of an animation the first
-    picture is taken.
+    Grey, palette, CMYK and transparent images become RGB, 16-bit ones 8-bit. JPEG and PNG are turned upright by
+    their EXIF orientation, WebP is not. Of an animated GIF the first picture is taken; animated WebP is refused.
 
     Raises:
         BadImageError: the bytes are empty, truncated or no image.
     """
     if not content:
         raise BadImageError("the file is empty")
+    if content.startswith(_PNG):
+        _check_png(content)
     try:
         encoded = torch.frombuffer(bytearray(content), dtype=torch.uint8)
         pixels = decode_image(encoded, mode=ImageReadMode.RGB, apply_exif_orientation=True)
@@ -30,3 +36,15 @@ def decode(content: bytes) -> Tensor:
     if pixels.dtype == torch.uint16:
         pixels = (pixels.to(torch.int32) // 257).to(torch.uint8)
     return pixels[0] if pixels.ndim == 4 else pixels
+
+
+def _check_png(content: bytes) -> None:
+    """Refuse a PNG with a damaged chunk: torchvision 0.29 does not raise on one but ends the process (SIGSEGV)."""
+    view, start = memoryview(content), len(_PNG)
+    while start < len(content):
+        end = start + 8 + int.from_bytes(view[start : start + 4])
+        if zlib.crc32(view[start + 4 : end]) != int.from_bytes(view[end : end + 4]):
+            raise BadImageError("truncated or damaged PNG")
+        if view[start + 4 : start + 8] == b"IEND":
+            return
+        start = end + 4

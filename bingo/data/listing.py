@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from bingo.artifacts import checked_dataset, digest_arrays, provenance, read_hdf5, write_hdf5
 from bingo.config import Data, FolderData
-from bingo.data.arrays import load_arrays
+from bingo.data.arrays import class_names, load_arrays
 from bingo.data.decode import SUFFIXES, BadImageError, decode
 from bingo.data.sources import class_folders, has_labels
 from bingo.errors import BingoError
@@ -121,7 +121,7 @@ def read_listing(path: Path, split: str) -> Listing:
             label=group["label"][:],
             size=group["size"][:],
             index=group["index"][:] if "index" in group else None,
-            paths=group["path"].asstr()[:] if "path" in group else None,
+            paths=np.array([os.fsdecode(path) for path in group["path"][:]], object) if "path" in group else None,
             nbytes=group["bytes"][:] if "bytes" in group else None,
             classes=json.loads(group.attrs["classes"]),
             source_digest=group.attrs["source_digest"],
@@ -153,7 +153,7 @@ def _list_arrays(source: str, root: Path, split: str) -> Listing:
         index=np.arange(count),
         paths=None,
         nbytes=None,
-        classes=[str(c) for c in range(labels.max() + 1)],
+        classes=class_names(source, int(labels.max()) + 1),
         source_digest=(digest := digest_arrays({"image": images, "label": labels})),
         digest=digest,
     )
@@ -218,10 +218,22 @@ def _list_folder(data: FolderData, split: str, classes: list[str] | None, thread
 
 
 def _walk(root: Path) -> Iterator[Path]:
-    """Yield every file below ``root``, relative to it, through links too: class folders often are links."""
-    for folder, _, names in os.walk(root, followlinks=True):
+    """Yield every file below ``root``, relative to it, through links too: class folders often are links.
+
+    Hidden folders are passed over, as hidden files are: tools keep thumbnails and old versions there.
+    """
+    for folder, inner, names in os.walk(root, followlinks=True, onerror=_refuse):
+        inner[:] = [name for name in inner if not name.startswith(".")]
+        for link in (Path(folder, name) for name in inner if Path(folder, name).is_symlink()):
+            if link.resolve() in {parent.resolve() for parent in link.parents}:
+                raise BingoError(f"{link}: links to a folder around it; remove the link")
         for name in names:
             yield Path(folder, name).relative_to(root)
+
+
+def _refuse(error: OSError) -> None:
+    """Stop at a folder that cannot be entered; a walk would pass over it in silence."""
+    raise BingoError(f"{error.filename}: cannot be read ({error.strerror}); repair or remove it") from error
 
 
 Examined = tuple[int, int, int, str]
@@ -252,7 +264,8 @@ def _store(group: h5py.Group, listing: Listing) -> None:
     if listing.index is not None:
         checked_dataset(group, "index", listing.index)
     if listing.paths is not None and listing.nbytes is not None:
-        group.create_dataset("path", data=listing.paths, dtype=h5py.string_dtype())
+        # Bytes of fixed width: names need not be UTF-8, and HDF5 has no checksum for strings of any length.
+        checked_dataset(group, "path", np.array([os.fsencode(p) for p in listing.paths]), compression="gzip")
         checked_dataset(group, "bytes", listing.nbytes)
     group.attrs["root"] = str(listing.root)
     group.attrs["classes"] = json.dumps(listing.classes)

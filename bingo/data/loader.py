@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -75,7 +74,7 @@ class TrainingBatches(Dataset[Batch | BingoError]):
             )
         self.images, self.requests, self.recipe, self.preprocessing = images, requests, recipe, preprocessing
         self.batch_size, self.seed, self.bags = batch_size, seed, bags
-        self._order = lru_cache(maxsize=2)(self._draw_order)
+        self._order: tuple[int, NDArray[np.int64]] | None = None
 
     @property
     def steps(self) -> int:
@@ -119,11 +118,14 @@ class TrainingBatches(Dataset[Batch | BingoError]):
             pixels = crop_batch(pixels, view.parameters, self.preprocessing.size)
         return normalise(colour(pixels / 255, view.parameters, self.recipe), self.preprocessing)
 
-    def _draw_order(self, epoch: int) -> NDArray[np.int64]:
-        return permutation(self.seed, Stream.ORDER, epoch, len(self.images.listing))
+    def _order_of(self, epoch: int) -> NDArray[np.int64]:
+        """Return the order of the images in an epoch: (N,); the last one asked for is kept."""
+        if self._order is None or self._order[0] != epoch:
+            self._order = epoch, permutation(self.seed, Stream.ORDER, epoch, len(self.images.listing))
+        return self._order[1]
 
     def _batch(self, epoch: int, step: int) -> Batch:
-        anchors = self._order(epoch)[step * self.batch_size : (step + 1) * self.batch_size]
+        anchors = self._order_of(epoch)[step * self.batch_size : (step + 1) * self.batch_size]
         index = {"anchor": anchors}
         if any(request.image == "positive" for request in self.requests):
             assert self.bags is not None

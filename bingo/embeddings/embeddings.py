@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from bingo.artifacts import read_hdf5, read_metadata, require_same
+from bingo.artifacts import read_hdf5, require_same
 from bingo.config import Preprocessing
 from bingo.data.images import Images
 from bingo.data.listing import Listing
 from bingo.data.loader import unchanged
 from bingo.errors import BingoError
+from bingo.tensors import read_metadata
 from bingo.views.apply import centre, normalise
 
 _BATCH = 256

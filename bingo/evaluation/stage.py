@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bingo.artifacts import digest_tensors, provenance, write_text
+from bingo.artifacts import provenance, write_text
 from bingo.data.images import Images, open_images
 from bingo.data.listing import read_listing
 from bingo.data.loader import TrainingBatches
@@ -29,6 +29,7 @@ from bingo.methods.method import ViewRequest
 from bingo.models.backbone import ResNet
 from bingo.models.checkpoint import load_backbone
 from bingo.progress import Progress
+from bingo.tensors import digest_tensors
 from bingo.views.recipes import RECIPES
 
 log = logging.getLogger(__name__)

@@ -41,11 +41,11 @@ def draw_accuracy(table: Path, outputs: Sequence[Path]) -> None:
             capsize=3,
         )
         axes.bar_label(bars, fmt="%.1f", fontsize=8, padding=2)
-    if len(frame):
+    if networks:
         lowest, highest = frame["mean"].min(), frame["mean"].max()
         axes.set_ylim(max(0, lowest - 0.5 * (highest - lowest) - 5), min(105, highest + 5))
+        axes.legend(fontsize=8, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.1), frameon=False)
     axes.set(xticks=range(len(protocols)), xticklabels=protocols, ylabel="top-1 accuracy in %")
-    axes.legend(fontsize=8, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.1), frameon=False)
     _save(figure, outputs)
 
 
@@ -74,7 +74,7 @@ def draw_training(logs: Mapping[str, Path], outputs: Sequence[Path]) -> None:
 
 def _read_log(path: Path) -> pd.DataFrame:
     try:
-        return pd.read_csv(path)[["epoch", "loss"]]
+        return pd.read_csv(path, dtype={"epoch": int, "loss": float})[["epoch", "loss"]]
     except (OSError, ValueError, KeyError) as error:
         raise BingoError(f"{path}: missing or no training log ({error}); delete it and run again") from error
 

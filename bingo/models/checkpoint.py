@@ -9,11 +9,11 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from bingo.artifacts import read_tensors
 from bingo.config import Backbone
 from bingo.errors import BingoError
 from bingo.models.backbone import ResNet, build_backbone
 from bingo.models.head import mlp_head
+from bingo.tensors import read_tensors
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,12 @@ from typing import Any
 
 import jinja2
 
-from bingo.artifacts import read_metadata, write_text
+from bingo.artifacts import write_text
 from bingo.bags.bags import read_bags
 from bingo.errors import BingoError
 from bingo.jobs import ReportJob
 from bingo.tables.stage import read_table, wide_table
+from bingo.tensors import read_metadata
 
 _MIME = {".svg": "image/svg+xml", ".png": "image/png"}
 

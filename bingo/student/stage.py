@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from bingo.artifacts import digest_json, provenance, require_same, write_tensors
+from bingo.artifacts import digest_json, provenance, require_same
 from bingo.bags.bags import Bags, read_bags
 from bingo.data.images import open_images
 from bingo.data.listing import read_listing
@@ -15,6 +15,7 @@ from bingo.engine.train import train
 from bingo.jobs import StudentJob
 from bingo.methods import build_method
 from bingo.models.checkpoint import Teacher, load_teacher
+from bingo.tensors import write_tensors
 from bingo.views.recipes import RECIPES
 
 

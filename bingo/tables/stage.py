@@ -77,9 +77,9 @@ def read_result(path: Path) -> dict[str, Any]:
     """
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
-        numbers = [value for value in result["metrics"].values() if isinstance(value, int | float)]
-        if len(numbers) < len(result["metrics"]) or not isinstance(result["model"] + result["protocol"], str):
-            raise ValueError("its metrics are no numbers or its names no text")
+        named = isinstance(result["model"], str) and isinstance(result["protocol"], str)
+        if not named or not all(isinstance(value, int | float) for value in result["metrics"].values()):
+            raise ValueError("its names are no text or its metrics no numbers")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BingoError(f"{path}: missing or no result file ({error}); delete it and run again") from error
     return dict(result)

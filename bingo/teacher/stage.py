@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from bingo.artifacts import digest_json, provenance, write_tensors
+from bingo.artifacts import digest_json, provenance
 from bingo.data.images import open_images
 from bingo.data.listing import read_listing
 from bingo.data.loader import TrainingBatches
@@ -13,6 +13,7 @@ from bingo.engine.state import TrainingState
 from bingo.engine.train import train
 from bingo.jobs import TeacherJob
 from bingo.methods.moco import MocoMethod
+from bingo.tensors import write_tensors
 from bingo.views.recipes import RECIPES
 
 

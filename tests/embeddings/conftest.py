@@ -1,3 +1,44 @@
+from types import SimpleNamespace
+
+import pytest
 import torch
 
+from bingo.config import Backbone, DemoData, Preprocessing
+from bingo.data.images import open_images
+from bingo.data.listing import read_listing, write_listing
+from bingo.jobs import DataJob
+from bingo.models.backbone import build_backbone
+from bingo.models.head import mlp_head
+from bingo.tensors import write_tensors
+
 torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def preprocessing():
+    return Preprocessing(size=16, resize=20)
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory):
+    """Path, listing and images of 21 demo images."""
+    path = tmp_path_factory.mktemp("listing") / "demo.h5"
+    write_listing(DataJob(version=1, data=DemoData(source="demo", max_train=21, max_val=5)), path, 1)
+    listing = read_listing(path, "train")
+    return SimpleNamespace(path=path, listing=listing, images=open_images(listing))
+
+
+@pytest.fixture
+def write_teacher(tmp_path):
+    """Write a teacher of random weights, the last layer's scaled, and return its path."""
+
+    def write(name, seed=0, scale=1.0):
+        torch.manual_seed(seed)
+        spec = Backbone(architecture="resnet10", stem="small", width=1 / 16)
+        parts = {"backbone": build_backbone(spec), "head": mlp_head(32, 16, 8)}
+        parts["head"][2].weight.data.mul_(scale)
+        tensors = {f"{part}.{key}": value for part, net in parts.items() for key, value in net.state_dict().items()}
+        write_tensors(tmp_path / name, tensors, {"backbone": spec.model_dump(), "method": "moco"})
+        return tmp_path / name
+
+    return write

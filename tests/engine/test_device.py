@@ -12,7 +12,7 @@ CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 @pytest.mark.parametrize("native", [True, False])
 def test_a_named_precision_is_taken_on_any_hardware(device, native, monkeypatch):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": native})
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: native)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_options: native)
     assert resolve_precision("float32", device) == torch.float32
     assert resolve_precision("bfloat16", device) == torch.bfloat16
 

@@ -1,3 +1,76 @@
+import numpy as np
+import pytest
 import torch
 
+from bingo.artifacts import write_hdf5
+from bingo.bags.bags import Bags, write_bags
+from bingo.config import Backbone, DemoData, Preprocessing
+from bingo.data.listing import read_listing, write_listing
+from bingo.jobs import DataJob
+from bingo.models.backbone import build_backbone
+from bingo.models.head import mlp_head
+from bingo.tensors import read_tensors, write_tensors
+
 torch.set_num_threads(1)
+
+TRAIN, VAL = 64, 128
+
+
+@pytest.fixture(scope="session")
+def preprocessing():
+    return Preprocessing(size=20, resize=24)
+
+
+@pytest.fixture(scope="session")
+def backbone():
+    return Backbone(architecture="resnet10", stem="small", width=0.125)
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("golden")
+
+
+@pytest.fixture(scope="session")
+def listing_path(folder):
+    data = DemoData(source="demo", max_train=TRAIN, max_val=VAL)
+    write_listing(DataJob(version=1, data=data), folder / "listing.h5", 1)
+    return folder / "listing.h5"
+
+
+# What follows stands in for the results of earlier stages, so that a stage's numbers move with that stage alone.
+
+
+@pytest.fixture(scope="session")
+def teacher_path(folder, backbone):
+    """A teacher of random weights."""
+    torch.manual_seed(0)
+    parts = {"backbone": build_backbone(backbone), "head": mlp_head(64, 32, 16)}
+    tensors = {f"{part}.{name}": value for part, net in parts.items() for name, value in net.state_dict().items()}
+    write_tensors(folder / "teacher.safetensors", tensors, {"backbone": backbone.model_dump(), "method": "moco"})
+    return folder / "teacher.safetensors"
+
+
+@pytest.fixture(scope="session")
+def origin(listing_path, teacher_path):
+    """Digests of dataset and teacher, as files made from them carry them."""
+    dataset, teacher = read_listing(listing_path, "train").digest, read_tensors(teacher_path)[1]["digest"]
+    return {"dataset_digest": dataset, "teacher_digest": teacher, "provenance": {}}
+
+
+@pytest.fixture(scope="session")
+def embeddings_path(folder, origin):
+    """Embeddings of random numbers."""
+    features = np.random.default_rng(0).normal(size=(TRAIN, 16)).astype(np.float16)
+    with write_hdf5(folder / "embeddings.h5", {**origin, "kind": "embeddings", "digest": "0" * 64}) as file:
+        file["embedding"], file["index"] = features, np.arange(TRAIN)
+    return folder / "embeddings.h5"
+
+
+@pytest.fixture(scope="session")
+def bags_path(folder, origin):
+    """Bags that hold the next three images."""
+    members = (np.arange(TRAIN)[:, None] + [1, 2, 3]) % TRAIN
+    bags = Bags(np.arange(TRAIN), np.arange(0, 3 * TRAIN + 1, 3), members.reshape(-1), False, attributes=origin)
+    write_bags(folder / "bags.h5", bags)
+    return folder / "bags.h5"

@@ -5,11 +5,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from bingo.artifacts import digest_tensors
 from bingo.config import Bingo, Moco
 from bingo.methods import build_method
 from bingo.methods.bingo import BingoMethod
 from bingo.methods.moco import MocoMethod
+from bingo.tensors import digest_tensors
 
 BATCH, QUEUE, TEMPERATURE, LR = 6, 16, 0.2, 0.5
 SETTINGS = Bingo.model_validate(
@@ -150,7 +150,9 @@ def test_state_restores_the_next_step(method, teacher):
 
 def test_under_bfloat16_the_logits_are_still_float32(method):
     queries = []
-    method.head.register_forward_hook(lambda _m, _i, output: queries.append(F.normalize(output.detach().float(), dim=1)))
+    method.head.register_forward_hook(
+        lambda _m, _i, output: queries.append(F.normalize(output.detach().float(), dim=1))
+    )
     with torch.autocast("cpu", torch.bfloat16):
         loss, _ = method(views(0))
     keys, queue = method._keys, method.queue.keys

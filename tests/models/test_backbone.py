@@ -4,7 +4,7 @@ import pytest
 import torch
 import torchvision
 from torch import nn
-from torchvision.models.resnet import BasicBlock, Bottleneck
+from torchvision.models.resnet import BasicBlock
 
 from bingo.config import Backbone
 from bingo.models.backbone import build_backbone

@@ -7,12 +7,12 @@ import torch
 import torchvision
 from torchvision.models.resnet import BasicBlock
 
-from bingo.artifacts import read_tensors, write_tensors
 from bingo.config import Backbone
 from bingo.errors import BingoError
 from bingo.models.backbone import build_backbone
 from bingo.models.checkpoint import load_backbone, load_teacher
 from bingo.models.head import mlp_head
+from bingo.tensors import read_tensors, write_tensors
 
 SPEC = Backbone(architecture="resnet10", stem="small", width=1 / 64)
 METADATA = {"backbone": SPEC.model_dump(), "method": "moco", "provenance": {"stage": "teacher"}}
@@ -135,7 +135,7 @@ def test_no_flipped_byte_changes_a_teacher_in_silence(networks, teacher_path):
         lambda header: header.replace('"small"', '"smalx"'),
         lambda header: header.replace('"width"', '"wodth"'),
         lambda header: header[:-3],  # no JSON any more
-        lambda header: json.dumps([1, 2]),
+        lambda _header: json.dumps([1, 2]),
         lambda header: header.replace('"digest"', '"dagest"'),
     ],
 )

@@ -15,8 +15,11 @@ def test_without_labels_and_validation_the_study_ends_in_students_and_a_report(w
     result = workspace.run()
     assert result.returncode == 0, result.stdout
     assert result.stdout.count("bingo: left out: evaluations and tables, because the data have no labels.") == 1
-    made = {str(path.relative_to(workspace.folder / "results/tiny")) for path in workspace.folder.rglob("*.*")
-            if "results/tiny" in str(path)}
+    made = {
+        str(path.relative_to(workspace.folder / "results/tiny"))
+        for path in workspace.folder.rglob("*.*")
+        if "results/tiny" in str(path)
+    }
     assert {"report.html", "students/distilled/seed-0/backbone.safetensors", "bags/knn.png"} <= made
     assert not (workspace.folder / "results/tiny/evaluation").exists()
     assert "have no labels" in (workspace.folder / "results/tiny/report.html").read_text()
@@ -44,11 +47,6 @@ def test_class_folders_with_loader_workers_are_trained_and_evaluated(workspace):
 def test_the_table_holds_what_the_result_files_hold(finished):
     results = finished.folder / "results/tiny"
     table = pd.read_csv(results / "tables/main.csv").fillna({"student": ""})
-    assert list(zip(table["teacher"].fillna(""), table["student"], table["protocol"], strict=True))[0] == (
-        "big",
-        "",
-        "linear-moco-small",
-    )
     assert len(table) == 3 * 2 * 2  # networks, protocols, top-1 and top-5
     for row in table.itertuples():
         model = row.student or row.teacher

@@ -11,7 +11,7 @@ rule teacher:
     priority: 1  # everything but the students trained alone waits for it
     conda:
         "../../envs/bingo.yaml"
-    threads: 2
+    threads: 1  # on a CPU, two threads wait for each other whenever anything else runs
     resources:
         workers=STUDY.data.workers,
     params:

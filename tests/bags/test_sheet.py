@@ -1,0 +1,137 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.ndimage
+import torch
+from PIL import Image
+
+from bingo.bags import sheet
+from bingo.bags.bags import Bags
+from bingo.bags.sheet import draw_sheet
+from bingo.data.listing import Listing
+
+COUNT = 12  # as many anchors as a sheet shows
+PALETTE = [(20 * i, 255 - 20 * i, 10 + 15 * (i % 3)) for i in range(COUNT)]
+RED = (214, 39, 40)
+
+
+class PlainImages:
+    """Image i is of the colour i of the palette."""
+
+    def __init__(self, label, classes):
+        self.listing = Listing(
+            source="plain",
+            root=Path(),
+            split="train",
+            label=np.array(label),
+            size=np.full((len(label), 2), 8),
+            index=np.arange(len(label)),
+            paths=None,
+            nbytes=None,
+            classes=classes,
+            source_digest="",
+            digest="",
+        )
+
+    def fetch(self, index):
+        colours = torch.tensor([PALETTE[i] for i in index], dtype=torch.uint8)
+        return colours[:, :, None, None].expand(-1, -1, 8, 8)
+
+
+@pytest.fixture
+def few_rows(monkeypatch):
+    """Two anchors in place of a dozen: most of a sheet's time goes into its axes."""
+    monkeypatch.setattr(sheet, "_ROWS", 2)
+
+
+def unlabelled(count=COUNT):
+    return PlainImages([-1] * count, [])
+
+
+def neighbours(size, similarity=None):
+    members = (np.arange(COUNT)[:, None] + 1 + np.arange(size)) % COUNT
+    return Bags(
+        np.arange(COUNT),
+        np.arange(0, COUNT * size + 1, size),
+        members.reshape(-1),
+        includes_anchor=False,
+        similarity=similarity,
+    )
+
+
+def tiles(path):
+    """The grid of palette colours in a picture, row by row from left to right."""
+    pixels = np.asarray(Image.open(path).convert("RGB"))
+    found = []
+    for number, colour in enumerate(PALETTE):
+        regions, _ = scipy.ndimage.label((pixels == colour).all(axis=2))
+        for region in scipy.ndimage.find_objects(regions):
+            height, width = (part.stop - part.start for part in region)
+            if min(height, width) > 20:
+                found.append((region[0].start, region[1].start, number))
+    found.sort()
+    rows = []
+    for top, left, number in found:
+        if not rows or top - rows[-1][0][0] > 10:
+            rows.append([])
+        rows[-1].append((top, left, number))
+    return [[number for _, _, number in sorted(row, key=lambda tile: tile[1])] for row in rows]
+
+
+def red_pixels(path):
+    return int((np.asarray(Image.open(path).convert("RGB")) == RED).all(axis=2).sum())
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_a_row_shows_the_anchor_and_then_the_members_of_its_bag(size, tmp_path):
+    path = tmp_path / "sheet.png"
+    draw_sheet(neighbours(size), unlabelled(), path)
+    assert Image.open(path).format == "PNG"
+    assert tiles(path) == [[(anchor + i) % COUNT for i in range(size + 1)] for anchor in range(COUNT)]
+
+
+def test_the_anchor_is_not_shown_again_among_the_members_of_its_group(tmp_path):
+    groups = Bags(np.repeat([0, 1, 2], [5, 6, 1]), np.array([0, 5, 11, 12]), np.arange(COUNT), includes_anchor=True)
+    path = tmp_path / "sheet.png"
+    draw_sheet(groups, unlabelled(), path)
+    group = [range(5)] * 5 + [range(5, 11)] * 6 + [range(11, 12)]
+    assert tiles(path) == [[a, *(m for m in group[a] if m != a)] for a in range(COUNT)]
+
+
+def test_at_most_ten_members_are_shown(few_rows, tmp_path):
+    groups = Bags(np.zeros(COUNT, np.int64), np.array([0, COUNT]), np.arange(COUNT), includes_anchor=True)
+    path = tmp_path / "sheet.png"
+    draw_sheet(groups, unlabelled(), path)
+    assert [len(row) for row in tiles(path)] == [11, 11]
+
+
+def test_members_of_another_class_and_only_these_have_a_red_frame(few_rows, tmp_path):
+    pictures = {}
+    for name, label, classes in (
+        ("same", [0] * COUNT, ["a", "b"]),
+        ("mixed", [0, 1] * 6, ["a", "b"]),
+        ("unknown", [-1] * COUNT, []),
+    ):
+        pictures[name] = tmp_path / f"{name}.png"
+        draw_sheet(neighbours(1), PlainImages(label, classes), pictures[name])
+    assert red_pixels(pictures["same"]) == red_pixels(pictures["unknown"]) == 0
+    assert red_pixels(pictures["mixed"]) > 200
+
+
+def test_equal_bags_give_equal_bytes(few_rows, tmp_path):
+    bags = neighbours(2, similarity=np.linspace(1, 0, 2 * COUNT, dtype=np.float32))
+    for name in ("first.png", "second.png"):
+        draw_sheet(bags, PlainImages([0, 1] * 6, ["cat", "dog"]), tmp_path / name)
+    assert (tmp_path / "first.png").read_bytes() == (tmp_path / "second.png").read_bytes()
+
+
+def test_similarities_are_written_below_the_members(few_rows, tmp_path):
+    images = unlabelled()
+    for name, similarity in (("without", None), ("with", np.full(COUNT, 0.5, np.float32))):
+        draw_sheet(neighbours(1, similarity), images, tmp_path / f"{name}.png")
+    dark = {
+        name: int((np.asarray(Image.open(tmp_path / f"{name}.png").convert("L")) < 60).sum())
+        for name in ("without", "with")
+    }
+    assert dark["with"] > dark["without"] + 20

@@ -1,0 +1,81 @@
+import subprocess
+import sys
+
+import pytest
+
+from bingo.config import DemoData, FolderData, TorchvisionData
+from bingo.data.sources import SourceFacts, class_folders, facts_of, has_labels
+from bingo.errors import BingoError
+
+
+def folder_data(train, **keys):
+    return FolderData(source="folder", train=str(train), **keys)
+
+
+@pytest.fixture
+def classes(tmp_path):
+    """Class folders, one of them a link, beside what is none."""
+    train = tmp_path / "train"
+    (train / "cat").mkdir(parents=True)
+    (train / ".cache").mkdir()
+    (train / "notes.txt").write_text("x")
+    (tmp_path / "elsewhere").mkdir()
+    (train / "ant").symlink_to(tmp_path / "elsewhere")
+    return train
+
+
+@pytest.fixture
+def flat(tmp_path):
+    train = tmp_path / "flat"
+    train.mkdir()
+    (train / "1.jpg").write_bytes(b"x")
+    return train
+
+
+def test_named_sets_have_labels_and_a_validation_split_without_a_look_at_the_disk(tmp_path):
+    facts = SourceFacts(labels=True, validation=True, folders=())
+    assert facts_of(DemoData(source="demo")) == facts
+    assert facts_of(TorchvisionData(source="cifar10", root=str(tmp_path / "absent"))) == facts
+
+
+def test_class_folders_are_sorted_with_links_and_without_hidden_ones_and_files(classes):
+    assert class_folders(classes, "data.train") == [str(classes / "ant"), str(classes / "cat")]
+
+
+def test_facts_of_class_folders_name_every_folder_whose_files_may_come_and_go(classes, flat):
+    facts = facts_of(folder_data(classes, val=str(flat)))
+    folders = (str(classes), str(classes / "ant"), str(classes / "cat"), str(flat))
+    assert facts == SourceFacts(labels=True, validation=True, folders=folders)
+
+
+def test_facts_of_a_flat_folder_are_no_labels_and_no_validation(flat):
+    assert facts_of(folder_data(flat)) == SourceFacts(labels=False, validation=False, folders=(str(flat),))
+
+
+@pytest.mark.parametrize(("labels", "expected"), [("auto", True), ("folders", True), ("none", False)])
+def test_class_folders_are_labels_unless_declined(classes, labels, expected):
+    assert has_labels(folder_data(classes, labels=labels)) is expected
+
+
+def test_labels_asked_of_a_flat_folder_are_refused_by_name(flat):
+    with pytest.raises(BingoError, match=rf"data\.train: {flat} has no class folders"):
+        has_labels(folder_data(flat, labels="folders"))
+
+
+@pytest.mark.parametrize("key", ["train", "val"])
+def test_missing_and_empty_folders_are_refused_by_key_and_name(key, classes, tmp_path):
+    def facts(folder):
+        return facts_of(folder_data(**{"train": classes, key: str(folder)}))
+
+    with pytest.raises(BingoError, match=rf"data\.{key}: there is no folder {tmp_path / 'absent'}"):
+        facts(tmp_path / "absent")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / ".hidden").write_text("x")
+    with pytest.raises(BingoError, match=rf"data\.{key}: the folder {tmp_path / 'empty'} is empty"):
+        facts(tmp_path / "empty")
+
+
+def test_asking_for_facts_does_not_load_torch():
+    code = "import sys, bingo.config, bingo.data.sources; print('torch' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "False"

@@ -1,0 +1,97 @@
+import numpy as np
+import pytest
+import torch
+import torchvision
+from PIL import Image
+from torch import nn
+from torchvision.transforms import v2
+
+from bingo.config import Backbone, FolderData
+from bingo.data.images import open_images
+from bingo.data.listing import read_listing, write_listing
+from bingo.embeddings import embeddings
+from bingo.embeddings.embeddings import embed
+from bingo.errors import BingoError
+from bingo.jobs import DataJob
+from bingo.models.backbone import build_backbone
+
+CPU = torch.device("cpu")
+
+
+def one_by_one(network, images, preprocessing):
+    """Features by torchvision's own transforms, image after image."""
+    transform = v2.Compose(
+        [
+            v2.Resize(preprocessing.resize, antialias=True),
+            v2.CenterCrop(preprocessing.size),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize(preprocessing.mean, preprocessing.std),
+        ]
+    )
+    with torch.inference_mode():
+        rows = [network(transform(images.fetch(np.array([i]))[0])[None]) for i in range(len(images.listing))]
+    return torch.cat(rows)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Seven images of different sizes and formats."""
+    draw = np.random.default_rng(0)
+    for i in range(7):
+        pixels = draw.integers(0, 256, size=(20 + 3 * i, 31 - 2 * i, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{i}.{'png' if i % 2 else 'jpg'}")
+    path = tmp_path / "listing.h5"
+    write_listing(DataJob(version=1, data=FolderData(source="folder", train=str(tmp_path))), path, 1)
+    return open_images(read_listing(path, "train"))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("batch", [1, 4, 256])
+def test_pixels_reach_the_network_in_the_order_of_the_dataset(batch, workers, demo, preprocessing, monkeypatch):
+    monkeypatch.setattr(embeddings, "_BATCH", batch)
+    parts = list(embed(nn.Flatten(), demo.images, preprocessing, CPU, workers))
+    assert [len(part) for part in parts[:-1]] == [batch] * (len(parts) - 1)
+    expected = one_by_one(nn.Flatten(), demo.images, preprocessing)
+    torch.testing.assert_close(torch.cat(parts), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("batch", [1, 8, 256])
+def test_features_are_those_of_image_after_image_whatever_the_batch(batch, demo, preprocessing, monkeypatch):
+    monkeypatch.setattr(embeddings, "_BATCH", batch)
+    torch.manual_seed(0)
+    network = build_backbone(Backbone(architecture="resnet10", stem="small", width=1 / 8)).eval()
+    features = torch.cat(list(embed(network, demo.images, preprocessing, CPU, 0)))
+    assert features.dtype == torch.float32
+    expected = one_by_one(network, demo.images, preprocessing)
+    torch.testing.assert_close(features, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_loader_workers_change_no_bit(demo, preprocessing, monkeypatch):
+    monkeypatch.setattr(embeddings, "_BATCH", 5)
+    torch.manual_seed(0)
+    network = torchvision.models.shufflenet_v2_x0_5(num_classes=7).eval()  # any network will do
+    alone, helped = (torch.cat(list(embed(network, demo.images, preprocessing, CPU, n))) for n in (0, 2))
+    assert torch.equal(alone, helped)
+
+
+def test_a_folder_of_images_of_different_sizes_keeps_its_order(folder, preprocessing, monkeypatch):
+    monkeypatch.setattr(embeddings, "_BATCH", 3)
+    features = torch.cat(list(embed(nn.Flatten(), folder, preprocessing, CPU, 0)))
+    torch.testing.assert_close(features, one_by_one(nn.Flatten(), folder, preprocessing), rtol=1e-5, atol=1e-5)
+
+
+def test_the_network_is_taken_as_it_is_and_no_graph_is_kept(demo, preprocessing):
+    network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 4), nn.Dropout(0.5))
+    features = next(embed(network.eval(), demo.images, preprocessing, CPU, 0))
+    assert not network.training
+    assert features.requires_grad is False
+    assert features.grad_fn is None
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_image_that_went_away_stops_with_its_name(workers, folder, preprocessing, tmp_path):
+    (tmp_path / "3.png").unlink()
+    with pytest.raises(BingoError) as caught:
+        list(embed(nn.Flatten(), folder, preprocessing, CPU, workers))
+    assert str(tmp_path / "3.png") in str(caught.value)
+    assert "\n" not in str(caught.value)

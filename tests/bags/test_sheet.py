@@ -83,20 +83,18 @@ def red_pixels(path):
     return int((np.asarray(Image.open(path).convert("RGB")) == RED).all(axis=2).sum())
 
 
-@pytest.mark.parametrize("size", [1, 3])
-def test_a_row_shows_the_anchor_and_then_the_members_of_its_bag(size, tmp_path):
+def test_a_row_shows_the_anchor_and_then_the_members_of_its_bag(tmp_path):
     path = tmp_path / "sheet.png"
-    draw_sheet(neighbours(size), unlabelled(), path)
+    draw_sheet(neighbours(2), unlabelled(), path)
     assert Image.open(path).format == "PNG"
-    assert tiles(path) == [[(anchor + i) % COUNT for i in range(size + 1)] for anchor in range(COUNT)]
+    assert tiles(path) == [[anchor, (anchor + 1) % COUNT, (anchor + 2) % COUNT] for anchor in range(COUNT)]
 
 
 def test_the_anchor_is_not_shown_again_among_the_members_of_its_group(tmp_path):
-    groups = Bags(np.repeat([0, 1, 2], [5, 6, 1]), np.array([0, 5, 11, 12]), np.arange(COUNT), includes_anchor=True)
+    groups = Bags(np.array([0, 0, 0, 1, 1, 2]), np.array([0, 3, 5, 6]), np.arange(6), includes_anchor=True)
     path = tmp_path / "sheet.png"
-    draw_sheet(groups, unlabelled(), path)
-    group = [range(5)] * 5 + [range(5, 11)] * 6 + [range(11, 12)]
-    assert tiles(path) == [[a, *(m for m in group[a] if m != a)] for a in range(COUNT)]
+    draw_sheet(groups, unlabelled(6), path)
+    assert tiles(path) == [[0, 1, 2], [1, 0, 2], [2, 0, 1], [3, 4], [4, 3], [5]]
 
 
 def test_at_most_ten_members_are_shown(few_rows, tmp_path):

@@ -12,7 +12,7 @@ import pytest
 import torchvision
 
 from bingo.data import arrays
-from bingo.data.arrays import DEMO, DEMO_SHA256, load_arrays, load_idx
+from bingo.data.arrays import DEMO, DEMO_SHA256, class_names, load_arrays, load_idx
 from bingo.errors import BingoError
 
 ORIGINAL = Path("/usr/share/datasets/fashion-mnist")
@@ -134,6 +134,13 @@ def test_a_flipped_bit_of_an_idx_file_is_refused_or_of_no_effect(tmp_path, kind)
             assert np.array_equal(labels, LABELS)
 
 
+def test_idx_images_of_another_size_than_stated_are_refused(tmp_path):
+    write_idx(tmp_path)
+    (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx(IMAGES)[:-1]))
+    with pytest.raises(BingoError, match=rf"{tmp_path}: the IDX files of the train split do not hold the 3 images"):
+        load_idx(tmp_path, "train")
+
+
 def test_a_missing_idx_file_is_refused_by_name(tmp_path):
     write_idx(tmp_path)
     (tmp_path / "train-labels-idx1-ubyte.gz").unlink()
@@ -198,6 +205,23 @@ def test_fashion_mnist_is_read_where_torchvision_unpacked_it(tmp_path, no_networ
     images, labels = load_arrays("fashion-mnist", tmp_path, "val")
     assert np.array_equal(images, IMAGES[..., None])
     assert labels.tolist() == [7, 0, 9]
+
+
+@pytest.mark.parametrize(
+    ("source", "label", "name"),
+    [
+        ("demo", 9, "Ankle boot"),
+        ("fashion-mnist", 0, "T-shirt/top"),
+        ("cifar10", 6, "frog"),
+        ("cifar100", 99, "99"),
+        ("stl10", 7, "monkey"),
+    ],
+)
+def test_every_class_of_a_set_has_a_name_of_its_own(source, label, name):
+    count = 100 if source == "cifar100" else 10
+    names = class_names(source, count)
+    assert len(set(names)) == len(names) == count
+    assert names[label] == name
 
 
 @pytest.mark.parametrize("source", ["fashion-mnist", "cifar10", "cifar100", "stl10"])

@@ -76,7 +76,7 @@ def coloured_set(monkeypatch):
 
 def test_a_coloured_set_hands_out_channels_first(coloured_set, list_images, tmp_path):
     listing = read_listing(list_images(source="cifar10", root=tmp_path), "train")
-    assert listing.classes == ["0", "1"]
+    assert listing.label.tolist() == [0, 1, -1, 1]
     fetched = open_images(listing).fetch(np.array([3, 1]))
     assert np.array_equal(fetched, coloured_set[0][[3, 1]].transpose(0, 3, 1, 2))
 

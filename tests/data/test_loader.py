@@ -1,3 +1,4 @@
+import pickle
 from dataclasses import replace
 
 import numpy as np
@@ -93,6 +94,12 @@ def test_a_batch_depends_on_epoch_and_step_alone(data):
     backwards = numbers(data[position] for position in reversed(positions))
     assert equal(forwards, backwards[::-1])
     assert equal(forwards, numbers(data.batches(0, EPOCHS, 0)))
+
+
+def test_batches_survive_the_journey_to_a_worker_that_is_not_forked(folder_listing):
+    data = batches_of(folder_listing)
+    expected = numbers([data[1, 2]])
+    assert equal(numbers([pickle.loads(pickle.dumps(data))[1, 2]]), expected)
 
 
 def test_another_seed_yields_other_batches(array_listing):

@@ -28,17 +28,19 @@ def demo(tmp_path_factory):
     return SimpleNamespace(path=path, listing=listing, images=open_images(listing))
 
 
-@pytest.fixture
-def write_teacher(tmp_path):
+@pytest.fixture(scope="session")
+def write_teacher(tmp_path_factory):
     """Write a teacher of random weights, the last layer's scaled, and return its path."""
+    folder = tmp_path_factory.mktemp("teachers")
 
-    def write(name, seed=0, scale=1.0):
+    def write(seed=0, scale=1.0):
+        name = f"{seed}-{scale}.safetensors"
         torch.manual_seed(seed)
         spec = Backbone(architecture="resnet10", stem="small", width=1 / 16)
         parts = {"backbone": build_backbone(spec), "head": mlp_head(32, 16, 8)}
         parts["head"][2].weight.data.mul_(scale)
         tensors = {f"{part}.{key}": value for part, net in parts.items() for key, value in net.state_dict().items()}
-        write_tensors(tmp_path / name, tensors, {"backbone": spec.model_dump(), "method": "moco"})
-        return tmp_path / name
+        write_tensors(folder / name, tensors, {"backbone": spec.model_dump(), "method": "moco"})
+        return folder / name
 
     return write

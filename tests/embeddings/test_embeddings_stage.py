@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import h5py
 import numpy as np
@@ -7,7 +8,7 @@ import torch
 
 from bingo.config import DemoData
 from bingo.data.listing import read_listing, write_listing
-from bingo.embeddings import embeddings as module
+from bingo.embeddings import embeddings
 from bingo.embeddings.embeddings import embed, read_embeddings
 from bingo.embeddings.stage import make_embeddings
 from bingo.errors import BingoError
@@ -18,16 +19,37 @@ from bingo.tensors import read_metadata
 CPU = torch.device("cpu")
 
 
-@pytest.fixture
-def make(demo, preprocessing, tmp_path):
-    """Run the stage with a teacher and return the path of its file."""
+@pytest.fixture(scope="module")
+def make(demo, preprocessing):
+    """Run the stage."""
 
-    def make(teacher_path, name="embeddings.h5", workers=0):
+    def make(teacher_path, output, workers=0):
         job = EmbeddingsJob(version=1, preprocessing=preprocessing)
-        make_embeddings(job, demo.path, teacher_path, tmp_path / name, CPU, workers)
-        return tmp_path / name
+        make_embeddings(job, demo.path, teacher_path, output, CPU, workers)
+        return output
 
     return make
+
+
+@pytest.fixture(scope="module")
+def teacher_path(write_teacher):
+    return write_teacher()
+
+
+@pytest.fixture(scope="module")
+def made(make, teacher_path, tmp_path_factory):
+    return make(teacher_path, tmp_path_factory.mktemp("made") / "embeddings.h5")
+
+
+@pytest.fixture
+def path(made, tmp_path):
+    """A copy of the embeddings to tamper with."""
+    return shutil.copy(made, tmp_path / "embeddings.h5")
+
+
+@pytest.fixture
+def read(demo, teacher_path):
+    return lambda path: read_embeddings(path, demo.path, demo.listing, teacher_path)
 
 
 def refusal(call, *args):
@@ -39,12 +61,11 @@ def refusal(call, *args):
 
 
 def test_the_file_holds_features_projections_positions_and_labels_of_every_image(
-    make, write_teacher, demo, preprocessing
+    made, teacher_path, demo, preprocessing
 ):
-    teacher_path = write_teacher("teacher.safetensors")
     teacher = load_teacher(teacher_path, CPU)
     features = torch.cat(list(embed(teacher.backbone, demo.images, preprocessing, CPU, 0)))
-    with h5py.File(make(teacher_path)) as file:
+    with h5py.File(made) as file:
         assert set(file) == {"embedding", "projection", "index", "label"}
         assert file["embedding"].dtype == file["projection"].dtype == np.float16
         assert file["index"].dtype == file["label"].dtype == np.int64
@@ -56,9 +77,8 @@ def test_the_file_holds_features_projections_positions_and_labels_of_every_image
         np.testing.assert_array_equal(file["label"][:], demo.listing.label)
 
 
-def test_the_file_says_what_it_was_made_of(make, write_teacher, demo, preprocessing):
-    teacher_path = write_teacher("teacher.safetensors")
-    with h5py.File(make(teacher_path)) as file:
+def test_the_file_says_what_it_was_made_of(made, teacher_path, demo, preprocessing):
+    with h5py.File(made) as file:
         attributes = dict(file.attrs)
     digest = read_metadata(teacher_path)["digest"]
     assert attributes["dataset_digest"] == demo.listing.digest
@@ -70,83 +90,73 @@ def test_the_file_says_what_it_was_made_of(make, write_teacher, demo, preprocess
     assert provenance["inputs"] == {"dataset": demo.listing.digest, "teacher": digest}
 
 
-def test_loader_workers_change_no_byte_of_the_file(make, write_teacher, monkeypatch):
-    monkeypatch.setattr(module, "_BATCH", 8)
-    teacher_path = write_teacher("teacher.safetensors")
-    assert make(teacher_path, "0.h5").read_bytes() == make(teacher_path, "2.h5", workers=2).read_bytes()
+def test_loader_workers_change_no_byte_of_the_file(make, teacher_path, tmp_path, monkeypatch):
+    monkeypatch.setattr(embeddings, "_BATCH", 8)
+    alone, helped = (make(teacher_path, tmp_path / f"{workers}.h5", workers) for workers in (0, 2))
+    assert alone.read_bytes() == helped.read_bytes()
 
 
-def test_the_batch_changes_no_more_than_rounding(make, write_teacher, demo, monkeypatch):
-    teacher_path = write_teacher("teacher.safetensors")
-    found = []
-    for batch in (256, 4):
-        monkeypatch.setattr(module, "_BATCH", batch)
-        found.append(read_embeddings(make(teacher_path), demo.path, demo.listing, teacher_path).features)
-    np.testing.assert_allclose(*found, rtol=2e-3, atol=1e-3)  # one step of float16
+def test_the_batch_changes_no_more_than_rounding(make, made, read, teacher_path, tmp_path, monkeypatch):
+    monkeypatch.setattr(embeddings, "_BATCH", 4)
+    small = make(teacher_path, tmp_path / "small.h5")
+    np.testing.assert_allclose(read(small).features, read(made).features, rtol=2e-3, atol=1e-3)  # a step of float16
 
 
-def test_embeddings_are_read_as_float32(make, write_teacher, demo):
-    teacher_path = write_teacher("teacher.safetensors")
-    path = make(teacher_path)
-    found = read_embeddings(path, demo.path, demo.listing, teacher_path)
-    with h5py.File(path) as file:
+def test_embeddings_are_read_as_float32(made, read, teacher_path):
+    found = read(made)
+    with h5py.File(made) as file:
         np.testing.assert_array_equal(found.features, file["embedding"][:].astype(np.float32))
         assert found.digest == file.attrs["digest"]
     assert found.features.dtype == np.float32
     assert found.teacher_digest == read_metadata(teacher_path)["digest"]
 
 
-def test_the_digest_is_that_of_the_numbers(make, write_teacher, demo):
-    def digest(teacher_path):
-        return read_embeddings(make(teacher_path), demo.path, demo.listing, teacher_path).digest
-
-    first, same, other = (digest(write_teacher(f"{i}.safetensors", seed)) for i, seed in enumerate((0, 0, 1)))
-    assert first == same != other
+def test_equal_inputs_give_equal_bytes_and_another_teacher_another_digest(make, made, write_teacher, tmp_path):
+    assert make(write_teacher(), tmp_path / "again.h5").read_bytes() == made.read_bytes()
+    digests = set()
+    for path in (made, make(write_teacher(seed=1), tmp_path / "other.h5")):
+        with h5py.File(path) as file:
+            digests.add(file.attrs["digest"])
+    assert len(digests) == 2
 
 
 def test_features_beyond_float16_name_the_teacher_and_leave_no_file(make, write_teacher, tmp_path):
-    teacher_path = write_teacher("teacher.safetensors", scale=1e8)
-    message = refusal(make, teacher_path)
+    teacher_path = write_teacher(scale=1e8)
+    message = refusal(make, teacher_path, tmp_path / "embeddings.h5")
     assert message.startswith(f"{teacher_path}: ")
     assert "float16" in message
-    assert [path.name for path in tmp_path.iterdir()] == [teacher_path.name]
+    assert not list(tmp_path.iterdir())
 
 
-def test_embeddings_of_another_dataset_or_teacher_are_refused(make, write_teacher, demo, tmp_path):
-    teacher_path, other_teacher = write_teacher("teacher.safetensors"), write_teacher("other.safetensors", seed=1)
-    path = make(teacher_path)
+def test_embeddings_of_another_dataset_are_refused(made, teacher_path, tmp_path):
     other = tmp_path / "other.h5"
     write_listing(DataJob(version=1, data=DemoData(source="demo", max_train=20, max_val=5)), other, 1)
-    listing = read_listing(other, "train")
-    assert f"{path}: belongs to another dataset" in refusal(read_embeddings, path, other, listing, teacher_path)
-    message = refusal(read_embeddings, path, demo.path, demo.listing, other_teacher)
-    assert f"{path}: belongs to another teacher" in message
+    message = refusal(read_embeddings, made, other, read_listing(other, "train"), teacher_path)
+    assert message.startswith(f"{made}: belongs to another dataset")
 
 
-def test_rows_in_another_order_are_refused(make, write_teacher, demo):
-    teacher_path = write_teacher("teacher.safetensors")
-    path = make(teacher_path)
+def test_embeddings_of_another_teacher_are_refused(made, demo, write_teacher):
+    message = refusal(read_embeddings, made, demo.path, demo.listing, write_teacher(seed=1))
+    assert message.startswith(f"{made}: belongs to another teacher")
+
+
+def test_rows_in_another_order_are_refused(path, read):
     with h5py.File(path, "r+") as file:
         file["index"][:] = file["index"][:][::-1]
-    assert f"{path}: rows are not those" in refusal(read_embeddings, path, demo.path, demo.listing, teacher_path)
+    assert f"{path}: rows are not those" in refusal(read, path)
 
 
-def test_a_flipped_byte_of_a_feature_is_refused(make, write_teacher, demo):
-    teacher_path = write_teacher("teacher.safetensors")
-    path = make(teacher_path)
+def test_a_flipped_byte_of_a_feature_is_refused(path, read):
     with h5py.File(path) as file:
         start = file["embedding"].id.get_chunk_info(0).byte_offset
     damaged = bytearray(path.read_bytes())
     damaged[start + 100] ^= 4
     path.write_bytes(damaged)
-    message = refusal(read_embeddings, path, demo.path, demo.listing, teacher_path)
-    assert f"{path}: truncated or damaged" in message
+    assert f"{path}: truncated or damaged" in refusal(read, path)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
-def test_a_truncated_file_is_refused(share, make, write_teacher, demo):
-    teacher_path = write_teacher("teacher.safetensors")
-    path = make(teacher_path)
+def test_a_truncated_file_is_refused(share, path, read):
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
-    assert str(path) in refusal(read_embeddings, path, demo.path, demo.listing, teacher_path)
+    assert str(path) in refusal(read, path)

@@ -48,12 +48,12 @@ def images():
     return RandomImages()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def training():
     return Training(epochs=3, batch_size=16, lr=0.1, views="small", precision="float32")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def build(training):
     """From a method's name and the seed of its initial weights to the method."""
     common = {
@@ -81,7 +81,7 @@ def make_teacher():
     return Teacher(backbone.eval().requires_grad_(False), head.eval().requires_grad_(False), "digest", {})
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def batches(images, training):
     """From a method to the batches it trains on."""
     features = images.pixels.flatten(1).float().numpy() - 127.5

@@ -1,5 +1,6 @@
 import logging
 import math
+from functools import cache
 
 import pytest
 import torch
@@ -13,19 +14,36 @@ CPU = torch.device("cpu")
 STEPS = 3  # an epoch of the tiny dataset
 
 
-@pytest.fixture
-def run(build, batches, training, tmp_path):
-    """Train a method in a folder of its own; `prepare` may tamper with it first."""
+@pytest.fixture(scope="module")
+def run_in(build, batches, training):
+    """Train a method in a folder; `prepare` may tamper with it first."""
 
-    def run(name, folder="run", seed=0, prepare=lambda _method: None, identity="same", workers=0, **changes):
+    def run_in(folder, name, seed=0, prepare=lambda _method: None, identity="same", workers=0, **changes):
         method = build(name, seed)
         prepare(method)
-        state = TrainingState(tmp_path / folder / "state.pt", identity)
+        state = TrainingState(folder / "state.pt", identity)
         settings = training.model_copy(update=changes)
         rows = train(method, batches(method), settings, state, CPU, workers, "test")
         return method, rows, state
 
-    return run
+    return run_in
+
+
+@pytest.fixture
+def run(run_in, tmp_path):
+    """Train a method in the test's folder, or one below it."""
+    return lambda name, folder="run", **options: run_in(tmp_path / folder, name, **options)
+
+
+@pytest.fixture(scope="module")
+def whole(run_in, tmp_path_factory):
+    """From a method's name to method and rows of an uninterrupted run."""
+
+    @cache
+    def whole(name):
+        return run_in(tmp_path_factory.mktemp(name), name)[:2]
+
+    return whole
 
 
 def count_steps(counter):
@@ -87,8 +105,8 @@ def same_bytes(first, second):
 
 # In the middle of the first epoch, in the middle of the second, in the very last step.
 @pytest.mark.parametrize(("name", "stops"), [("moco", [2, STEPS + 2, 3 * STEPS]), ("bingo", [STEPS + 2])])
-def test_an_interrupted_run_ends_with_the_bytes_of_an_uninterrupted_one(name, stops, run):
-    expected, expected_rows, _ = run(name, "whole")
+def test_an_interrupted_run_ends_with_the_bytes_of_an_uninterrupted_one(name, stops, run, whole):
+    expected, expected_rows = whole(name)
     for step in stops:
         folder = f"stopped in {step}"
         with pytest.raises(KeyboardInterrupt):
@@ -101,8 +119,8 @@ def test_an_interrupted_run_ends_with_the_bytes_of_an_uninterrupted_one(name, st
         assert same_bytes(resumed, expected)
 
 
-def test_a_run_interrupted_twice_ends_the_same(run):
-    expected, expected_rows, _ = run("moco", "whole")
+def test_a_run_interrupted_twice_ends_the_same(run, whole):
+    expected, expected_rows = whole("moco")
     for step in (STEPS + 1, STEPS + 1):
         with pytest.raises(KeyboardInterrupt):
             run("moco", prepare=stop_in(step))
@@ -119,8 +137,8 @@ def test_a_finished_state_is_read_without_training_again(run):
     assert same_bytes(method, expected)
 
 
-def test_a_state_of_another_identity_is_not_gone_on_from(run, caplog):
-    expected, expected_rows, _ = run("moco", "whole")
+def test_a_state_of_another_identity_is_not_gone_on_from(run, whole, caplog):
+    expected, expected_rows = whole("moco")
     run("moco", seed=99, identity="other")
     method, rows, state = run("moco")
     assert rows == expected_rows
@@ -128,14 +146,14 @@ def test_a_state_of_another_identity_is_not_gone_on_from(run, caplog):
     assert f"{state.path}: of other settings or inputs" in caplog.text
 
 
-def test_loader_workers_change_nothing(run):
-    alone, rows_alone, _ = run("bingo", "alone")
-    helped, rows_helped, _ = run("bingo", "helped", workers=2)
+def test_loader_workers_change_nothing(run, whole):
+    alone, rows_alone = whole("bingo")
+    helped, rows_helped, _ = run("bingo", workers=2)
     assert rows_alone == rows_helped
     assert same_bytes(alone, helped)
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_loss_that_is_not_finite_stops_with_its_step_and_keeps_the_last_whole_epoch(value, run, build, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run("moco", "expected", prepare=stop_in(STEPS + 1))

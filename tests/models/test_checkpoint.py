@@ -180,7 +180,7 @@ def test_a_teacher_without_a_head_is_refused(networks, tmp_path):
 
 @pytest.mark.parametrize("load", [load_teacher, load_backbone])
 def test_weights_of_another_network_than_the_one_named_are_refused_in_a_short_line(load, networks, tmp_path):
-    other = Backbone(architecture="resnet50", stem="small", width=1 / 64).model_dump()
+    other = Backbone(architecture="resnet18", stem="small", width=1 / 64).model_dump()
     path = tmp_path / "backbone.safetensors"
     tensors = {f"backbone.{name}": value for name, value in networks[0].state_dict().items()}
     tensors |= {f"head.{name}": value for name, value in networks[1].state_dict().items()}

@@ -10,7 +10,7 @@ demo: $(VENV)/.workflow
 	@$(BIN)/bingo summary results/demo
 
 test: lint
-	@$(BIN)/pytest -n 2 --dist loadgroup
+	@$(BIN)/pytest -n 2 --dist loadfile
 
 lint: $(VENV)/.dev
 	@$(BIN)/ruff check .

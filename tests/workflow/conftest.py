@@ -6,7 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
+from torchvision.io import write_jpeg
 
 ROOT = Path(__file__).parents[2]
 
@@ -35,6 +37,22 @@ def tiny_study() -> dict:
         "evaluations": ["linear-moco-small", "knn-10"],
         "tables": {"main": {"title": "Tiny"}},
     }
+
+
+def folder_study(**data):
+    study = tiny_study()
+    study["data"] = {"source": "folder", "train": "photos", "preprocessing": {"size": 24, "resize": 24}, **data}
+    for entry in (study["teachers"]["big"], *study["students"].values()):
+        entry["training"] = {"epochs": 1, "batch_size": 8, "views": "small"}
+    return study
+
+
+def write_photos(folder, count, seed=0):
+    folder.mkdir(parents=True)
+    generator = torch.Generator().manual_seed(seed)
+    for i in range(count):
+        pixels = torch.randint(0, 256, (3, 30 + i % 3, 40), dtype=torch.uint8, generator=generator)
+        write_jpeg(pixels, str(folder / f"{i:03}.jpg"))
 
 
 class Workspace:
@@ -94,6 +112,28 @@ class Workspace:
                 if len(values) > 1:
                     jobs[-1] = ":".join([rule, *values[1:]])
         return set(jobs) - {"all"}
+
+
+def refused(result, *words):
+    """Assert that a run ended with one line of ours that holds ``words``."""
+    lines = [line for line in result.stdout.splitlines() if line.startswith("bingo: error: ")]
+    assert result.returncode == 1, result.stdout
+    assert "Traceback" not in result.stdout
+    assert len(lines) == 1, result.stdout
+    for word in words:
+        assert word in lines[0]
+
+
+def bingo(workspace, *arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "bingo", *arguments],
+        cwd=workspace.folder,
+        env={**workspace.environment(), "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
 
 
 @pytest.fixture(scope="session")

@@ -5,8 +5,7 @@ import json
 import pandas as pd
 import pytest
 
-from .conftest import tiny_study
-from .test_bad_input import folder_study, write_photos
+from .conftest import folder_study, write_photos
 
 
 def test_without_labels_and_validation_the_study_ends_in_students_and_a_report(workspace):
@@ -41,23 +40,3 @@ def test_class_folders_with_loader_workers_are_trained_and_evaluated(workspace):
         path = workspace.folder / f"results/tiny/evaluation/{model}/seed-0/knn-1.json"
         assert json.loads(path.read_text())["metrics"]["top1"] == pytest.approx(row.mean, abs=1e-3)
     assert len(table) == 2
-
-
-@pytest.mark.xdist_group("finished")
-def test_the_table_holds_what_the_result_files_hold(finished):
-    results = finished.folder / "results/tiny"
-    table = pd.read_csv(results / "tables/main.csv").fillna({"student": ""})
-    assert len(table) == 3 * 2 * 2  # networks, protocols, top-1 and top-5
-    for row in table.itertuples():
-        model = row.student or row.teacher
-        result = json.loads((results / f"evaluation/{model}/seed-0/{row.protocol}.json").read_text())
-        assert result["metrics"][row.metric] == pytest.approx(row.mean, abs=1e-3)
-
-
-@pytest.mark.xdist_group("finished")
-def test_snakemakes_own_report_holds_tables_figures_and_bags(finished):
-    finished.write(tiny_study())
-    result = finished.run("--report", "workflow.html")
-    assert result.returncode == 0, result.stdout
-    page = (finished.folder / "workflow.html").read_text()
-    assert all(f'"{category}"' in page for category in ("Tables", "Figures", "Bags"))

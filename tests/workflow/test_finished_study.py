@@ -1,0 +1,184 @@
+"""A finished study: what reruns when one key changes, what it refuses, and what its tables hold."""
+
+import copy
+import json
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+
+from bingo import jobs
+from bingo.config import parse_study
+
+from .conftest import bingo, refused, tiny_study
+
+END = {"table:main", "table_text:main", "accuracy_figure:main", "training_figure", "report"}
+EVALUATE_DISTILLED = {"evaluation:distilled:0:linear-moco-small", "evaluation:distilled:0:knn-10"}
+EVALUATE_ALL = EVALUATE_DISTILLED | {
+    f"evaluation:{model}:0:{protocol}" for model in ("big", "alone") for protocol in ("linear-moco-small", "knn-10")
+}
+FROM_BAGS = {"bags:knn", "sheet:knn", "student:distilled:0", *EVALUATE_DISTILLED, *END}
+FROM_TEACHER = {
+    "teacher:big",
+    "embeddings:big",
+    "evaluation:big:0:linear-moco-small",
+    "evaluation:big:0:knn-10",
+    *FROM_BAGS,
+}
+
+
+def teacher_lr(study):
+    study["teachers"]["big"]["training"] = {**study["teachers"]["big"]["training"], "lr": 0.01}
+
+
+def bag_size(study):
+    study["bags"]["knn"]["size"] = 4
+
+
+def student_lr(study):
+    study["students"]["distilled"]["training"] = {**study["students"]["distilled"]["training"], "lr": 0.01}
+
+
+def second_student(study):
+    study["students"]["distilled-2"] = copy.deepcopy(study["students"]["distilled"])
+
+
+def evaluation_k(study):
+    study["evaluations"][1] = "knn-20"
+
+
+def workers(study):
+    study["data"]["workers"] = 2
+
+
+def table_title(study):
+    study["tables"]["main"]["title"] = "Another title"
+
+
+def image_size(study):
+    study["data"]["preprocessing"] = {"size": 24, "resize": 28}
+
+
+def nothing(study):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("change", "jobs"),
+    [
+        (nothing, set()),
+        (teacher_lr, FROM_TEACHER),
+        (bag_size, FROM_BAGS),
+        (student_lr, {"student:distilled:0", *EVALUATE_DISTILLED, *END}),
+        (
+            second_student,
+            {
+                "student:distilled-2:0",
+                "evaluation:distilled-2:0:linear-moco-small",
+                "evaluation:distilled-2:0:knn-10",
+                *END,
+            },
+        ),
+        (
+            evaluation_k,
+            {
+                *(f"evaluation:{model}:0:knn-20" for model in ("big", "alone", "distilled")),
+                *(END - {"training_figure"}),
+            },
+        ),
+        (workers, set()),
+        (table_title, {"table_text:main"}),
+        (image_size, {*FROM_TEACHER, "student:alone:0", *EVALUATE_ALL}),
+    ],
+    ids=lambda value: value.__name__ if callable(value) else "",
+)
+def test_a_changed_key_reruns_exactly_what_depends_on_it(finished, change, jobs):
+    study = tiny_study()
+    change(study)
+    finished.write(study)
+    assert finished.planned() == jobs
+
+
+def test_a_touched_input_reruns_nothing(finished):
+    finished.write(tiny_study())
+    (finished.folder / "results/tiny/data/listing.h5").touch()
+    assert finished.planned() == set()
+
+
+class TestArtifacts:
+    """Each stage on inputs that are damaged or belong elsewhere."""
+
+    results = "results/tiny"
+
+    def bags(self, workspace, embeddings, size=3, output="out.h5"):
+        settings = f'{{"version": 1, "bags": {{"criterion": "knn", "teacher": "big", "size": {size}}}}}'
+        listing, teacher = f"{self.results}/data/listing.h5", f"{self.results}/teachers/big.safetensors"
+        return bingo(
+            workspace,
+            *("bags", "--settings", settings, "--listing", listing, "--teacher", teacher),
+            *("--embeddings", str(embeddings), "--output", output),
+        )
+
+    def test_truncated_hdf5(self, finished, tmp_path):
+        content = (finished.folder / self.results / "embeddings/big.h5").read_bytes()
+        (tmp_path / "cut.h5").write_bytes(content[: len(content) // 2])
+        refused(self.bags(finished, tmp_path / "cut.h5"), "cut.h5", "truncated or damaged")
+        assert not (finished.folder / "out.h5").exists()
+
+    @pytest.mark.parametrize("what", ["dataset", "teacher"])
+    def test_embeddings_of_another_dataset_or_teacher(self, finished, tmp_path, what):
+        other = tmp_path / "other.h5"
+        other.write_bytes((finished.folder / self.results / "embeddings/big.h5").read_bytes())
+        with h5py.File(other, "a") as file:
+            file.attrs[f"{what}_digest"] = "0" * 64
+        refused(self.bags(finished, other), "other.h5", f"another {what}")
+
+    def test_bag_size_beyond_the_number_of_images(self, finished):
+        embeddings = f"{self.results}/embeddings/big.h5"
+        refused(self.bags(finished, embeddings, size=96), "size 96", "96")
+        assert not (finished.folder / "out.h5").exists()
+
+    @pytest.mark.parametrize("what", ["dataset", "teacher"])
+    def test_bags_of_another_dataset_or_teacher(self, finished, tmp_path, what):
+        other = tmp_path / "other.h5"
+        other.write_bytes((finished.folder / self.results / "bags/knn.h5").read_bytes())
+        with h5py.File(other, "a") as file:
+            file.attrs[f"{what}_digest"] = "0" * 64
+        result = bingo(
+            finished,
+            *("student", "--name", "x", "--settings", student_settings(), "--bags", str(other)),
+            *("--listing", f"{self.results}/data/listing.h5", "--output", str(tmp_path / "out")),
+            *("--teacher", f"{self.results}/teachers/big.safetensors"),
+        )
+        refused(result, "other.h5", f"another {what}")
+        assert not (tmp_path / "out/backbone.safetensors").exists()
+
+    def test_rows_that_were_tampered_with(self, finished, tmp_path):
+        other = tmp_path / "other.h5"
+        other.write_bytes((finished.folder / self.results / "embeddings/big.h5").read_bytes())
+        with h5py.File(other, "a") as file:
+            file["index"][:] = np.arange(96)[::-1]
+        refused(self.bags(finished, other), "other.h5")
+
+
+def student_settings():
+    return jobs.student_settings(parse_study(tiny_study(), "tiny"), "distilled", 0)
+
+
+def test_the_table_holds_what_the_result_files_hold(finished):
+    results = finished.folder / "results/tiny"
+    table = pd.read_csv(results / "tables/main.csv").fillna({"student": ""})
+    assert len(table) == 3 * 2 * 2  # networks, protocols, top-1 and top-5
+    for row in table.itertuples():
+        model = row.student or row.teacher
+        result = json.loads((results / f"evaluation/{model}/seed-0/{row.protocol}.json").read_text())
+        assert result["metrics"][row.metric] == pytest.approx(row.mean, abs=1e-3)
+
+
+def test_snakemakes_own_report_holds_tables_figures_and_bags(finished):
+    finished.write(tiny_study())
+    result = finished.run("--report", "workflow.html")
+    assert result.returncode == 0, result.stdout
+    page = (finished.folder / "workflow.html").read_text()
+    assert all(f'"{category}"' in page for category in ("Tables", "Figures", "Bags"))

@@ -28,7 +28,7 @@ docs: $(VENV)/.workflow
 	@$(BIN)/python workflow/scripts/make_config_docs.py
 
 clean:
-	rm -rf $(VENV) .snakemake
+	rm -rf $(VENV)
 
 $(VENV)/.workflow: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

@@ -3,7 +3,7 @@ from snakemake.utils import min_version, validate
 min_version("9.20")
 
 # Only without --configfile: Snakemake would merge the demo's teachers and students into another study.
-if not config:
+if not workflow.configfiles:
 
     configfile: "config/config.yaml"
 
@@ -25,3 +25,4 @@ rule all:
     input:
         PLAN.path("report.html"),
         PLAN.paths("tables/{}.md", PLAN.tables),
+        PLAN.all_results(),

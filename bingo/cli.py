@@ -271,8 +271,11 @@ def _start(log: Path | None) -> None:
     handlers: list[logging.Handler] = [stderr]
     if log is not None:
         stderr.setLevel(logging.WARNING)
-        log.parent.mkdir(parents=True, exist_ok=True)
-        file = logging.FileHandler(log, mode="w")
+        try:
+            log.parent.mkdir(parents=True, exist_ok=True)
+            file = logging.FileHandler(log, mode="w")
+        except OSError as error:
+            raise BingoError(f"--log: {log} cannot be written ({error.strerror})") from error
         file.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
         handlers.append(file)
     logging.basicConfig(level=logging.INFO, handlers=handlers)
@@ -281,6 +284,7 @@ def _start(log: Path | None) -> None:
 
 
 def _use_threads(threads: int) -> None:
+    os.environ["OMP_NUM_THREADS"] = str(threads)  # faiss brings an OpenMP of its own, which reads this
     import torch
 
     torch.set_num_threads(threads)

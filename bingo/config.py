@@ -15,7 +15,8 @@ from bingo.errors import BingoError, nearest
 from bingo.evaluation.protocols import PROTOCOLS
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=64)]
-Colour = Annotated[list[float], Field(min_length=3, max_length=3)]
+Mean = Annotated[float, Field(ge=0, le=1)]
+Deviation = Annotated[float, Field(gt=0)]
 SOURCES = Literal["fashion-mnist", "cifar10", "cifar100", "stl10"]
 ARCHITECTURES = Literal["resnet10", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
 
@@ -23,7 +24,9 @@ ARCHITECTURES = Literal["resnet10", "resnet18", "resnet34", "resnet50", "resnet1
 class Strict(BaseModel):
     """A section of the study: unknown keys are errors, values are not coerced, instances do not change."""
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, strict=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -35,25 +38,32 @@ class Strict(BaseModel):
         return section
 
 
-class Preprocessing(Strict):
-    """How pixels become network input; the same for every stage of a study."""
+class NetworkInput(Strict):
+    """What a network sees, in training too."""
 
     size: int = Field(default=224, ge=8)
     """Side of the network's square input, in pixels."""
+    mean: list[Mean] = Field(default=[0.485, 0.456, 0.406], min_length=3, max_length=3)
+    """Mean of red, green and blue, in [0, 1] (ImageNet's)."""
+    std: list[Deviation] = Field(default=[0.229, 0.224, 0.225], min_length=3, max_length=3)
+    """Standard deviation of red, green and blue (ImageNet's)."""
+
+
+class Preprocessing(NetworkInput):
+    """How pixels become network input; the same for every stage of a study."""
+
     resize: int = Field(default=256, ge=8)
     """Evaluation and embeddings: the shorter side is resized to this, then the centre `size` is cropped."""
-    mean: Colour = [0.485, 0.456, 0.406]
-    """Mean of red, green and blue, in [0, 1] (ImageNet's)."""
-    std: Colour = [0.229, 0.224, 0.225]
-    """Standard deviation of red, green and blue (ImageNet's)."""
 
     @model_validator(mode="after")
     def _crop_fits(self) -> Self:
         if self.resize < self.size:
             raise PydanticCustomError("crop", "resize must be at least size")
-        if min(self.std) <= 0:
-            raise PydanticCustomError("std", "std must be positive")
         return self
+
+    def network_input(self) -> NetworkInput:
+        """Return the part that training depends on."""
+        return NetworkInput(size=self.size, mean=self.mean, std=self.std)
 
 
 class _Data(Strict):
@@ -275,7 +285,11 @@ class Study(Strict):
             raise PydanticCustomError(
                 "names", "'{name}' names both a teacher and a student; rename one", {"name": twice[0]}
             )
-        for key, values in (("seeds", self.seeds), ("evaluations", self.evaluations)):
+        lists: dict[str, list[Any]] = {"seeds": list(self.seeds), "evaluations": list(self.evaluations)}
+        for name, table in self.tables.items():
+            lists[f"tables.{name}.students"] = table.students or []
+            lists[f"tables.{name}.evaluations"] = table.evaluations or []
+        for key, values in lists.items():
             if len(set(values)) < len(values):
                 raise PydanticCustomError("repeated", "{key}: a value is repeated", {"key": key})
         return self
@@ -324,7 +338,7 @@ def _describe(fault: ErrorDetails, raw: Any) -> str:
     key, message, found = ".".join(path), fault["msg"], fault["input"]
     if missing:
         return f"{key}: this key is required"
-    if fault["type"] in ("unknown_key", "reference", "names", "repeated", "crop", "std"):
+    if fault["type"] in ("unknown_key", "reference", "names", "repeated", "crop"):
         return f"{key}: {message}" if key else message
     if fault["type"] == "union_tag_not_found":
         return f"{key}: the key {fault['ctx']['discriminator']} is required"

@@ -8,7 +8,10 @@ import json
 from typing import Any
 
 from bingo import bags, data, embeddings, evaluation, report, student, tables, teacher
-from bingo.config import Bingo, Data, KnnBag, Preprocessing, Strict, Student, Study, Teacher
+from bingo.config import Bingo, Data, KnnBag, NetworkInput, Preprocessing, Strict, Student, Study, Teacher
+
+# How pixels are prepared and loaded is no part of a listing.
+NOT_LISTED = {"data": {"workers", "preprocessing"}}
 
 
 class Job(Strict):
@@ -27,7 +30,7 @@ class DataJob(Job):
 class TeacherJob(Job):
     """Pretrain a teacher."""
 
-    preprocessing: Preprocessing
+    preprocessing: NetworkInput
     teacher: Teacher
 
 
@@ -46,7 +49,7 @@ class BagsJob(Job):
 class StudentJob(Job):
     """Train a student."""
 
-    preprocessing: Preprocessing
+    preprocessing: NetworkInput
     student: Student
     seed: int
 
@@ -97,16 +100,16 @@ def settings(job: Job, exclude: dict[str, Any] | None = None) -> str:
 
 
 def data_settings(study: Study) -> str:
-    """Settings of the data stage; how pixels are prepared and loaded is no part of a listing."""
+    """Settings of the data stage."""
     job = DataJob(version=data.STAGE_VERSION, data=study.data)
-    return settings(job, exclude={"data": {"workers", "preprocessing"}})
+    return settings(job, exclude=NOT_LISTED)
 
 
 def teacher_settings(study: Study, name: str) -> str:
     """Settings of one teacher."""
-    preprocessing = study.data.preprocessing
+    network_input = study.data.preprocessing.network_input()
     return settings(
-        TeacherJob(version=teacher.STAGE_VERSION, preprocessing=preprocessing, teacher=study.teachers[name])
+        TeacherJob(version=teacher.STAGE_VERSION, preprocessing=network_input, teacher=study.teachers[name])
     )
 
 
@@ -121,15 +124,14 @@ def bags_settings(study: Study, name: str) -> str:
 
 
 def student_settings(study: Study, name: str, seed: int) -> str:
-    """Settings of one student with one seed."""
-    return settings(
-        StudentJob(
-            version=student.STAGE_VERSION,
-            preprocessing=study.data.preprocessing,
-            student=study.students[name],
-            seed=seed,
-        )
+    """Settings of one student with one seed; its teacher is an input file, so how it is named does not count."""
+    job = StudentJob(
+        version=student.STAGE_VERSION,
+        preprocessing=study.data.preprocessing.network_input(),
+        student=study.students[name],
+        seed=seed,
     )
+    return settings(job, exclude={"student": {"teacher"}})
 
 
 def evaluation_settings(study: Study, model: str, protocol: str, seed: int) -> str:

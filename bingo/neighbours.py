@@ -6,6 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 _BLOCK = 4096
+_GPU_BLOCKS = 64
+"""Each call copies the bank to the GPU, so few large blocks go there."""
 
 Block = tuple[slice, NDArray[np.float32], NDArray[np.int64]]
 
@@ -26,8 +28,9 @@ def nearest_neighbours(queries: NDArray[np.float32], bank: NDArray[np.float32], 
     import faiss
 
     resources = faiss.StandardGpuResources() if faiss.get_num_gpus() > 0 else None
-    for start in range(0, len(queries), _BLOCK):
-        rows = slice(start, min(start + _BLOCK, len(queries)))
+    block = _BLOCK if resources is None else _GPU_BLOCKS * _BLOCK
+    for start in range(0, len(queries), block):
+        rows = slice(start, min(start + block, len(queries)))
         if resources is not None:
             similarity, index = faiss.knn_gpu(resources, queries[rows], bank, k, metric=faiss.METRIC_INNER_PRODUCT)
         else:
@@ -36,6 +39,7 @@ def nearest_neighbours(queries: NDArray[np.float32], bank: NDArray[np.float32], 
 
 
 def normalise_rows(features: NDArray[np.float32]) -> None:
-    """Scale each row of (N, D) to unit length, in place; rows of zeros stay."""
-    norms = np.linalg.norm(features, axis=1, keepdims=True)
-    np.divide(features, norms, out=features, where=norms > 0)
+    """Scale each row of (N, D) to unit length, in place and without a copy; rows of zeros stay."""
+    norms = np.sqrt(np.einsum("nd,nd->n", features, features))
+    with np.errstate(invalid="ignore"):  # what is not finite stays so, for the caller to refuse
+        features /= np.where(norms > 0, norms, 1)[:, None]

@@ -60,14 +60,25 @@ class Plan:
             inputs["bags"] = self.path(f"bags/{entry.bags}.h5")
         return inputs
 
+    def results(self, models: Iterable[str], protocols: Iterable[str]) -> list[str]:
+        """Return the result files of some teachers and students by some protocols, for all their seeds."""
+        return [
+            self.path(f"evaluation/{model}/seed-{seed}/{protocol}.json")
+            for model in models
+            for seed in model_seeds(self.study, model)
+            for protocol in protocols
+        ]
+
+    def all_results(self) -> list[str]:
+        """Return every result file that the data allow."""
+        if self.left_out:
+            return []
+        return self.results([*self.study.teachers, *self.study.students], self.study.evaluations)
+
     def table_results(self, table: str) -> list[str]:
         """Return the result files of a table."""
-        return [
-            self.path(f"evaluation/{row.model}/seed-{seed}/{protocol}.json")
-            for row in table_rows(self.study, table)
-            for seed in model_seeds(self.study, row.model)
-            for protocol in table_evaluations(self.study, table)
-        ]
+        models = [row.model for row in table_rows(self.study, table)]
+        return self.results(models, table_evaluations(self.study, table))
 
     def training_logs(self) -> dict[str, str]:
         """Return the training log of every teacher and of every seed of every student, by name."""

@@ -50,7 +50,7 @@ FAULTS = {
     "data": ("data --output OUTPUT", settings(data={"source": "folder", "train": "MISSING"}), "MISSING"),
     "teacher": (
         "teacher --name t --listing MISSING --output OUTPUT --training-log OUTPUT",
-        settings(preprocessing=VIEWS, teacher=MOCO),
+        settings(preprocessing={"size": 28}, teacher=MOCO),
         "MISSING: no such file",
     ),
     "embeddings": (
@@ -66,7 +66,7 @@ FAULTS = {
     "sheet": ("sheet --listing MISSING --bags MISSING --output OUTPUT", None, "MISSING: no such file"),
     "student": (
         "student --name s --listing DAMAGED --output OUTPUT",
-        settings(preprocessing=VIEWS, student=MOCO, seed=0),
+        settings(preprocessing={"size": 28}, student=MOCO, seed=0),
         "DAMAGED: truncated or damaged",
     ),
     "evaluation": ("evaluation --listing MISSING --model MISSING --output OUTPUT", EVALUATION, "MISSING: no such file"),

@@ -79,6 +79,12 @@ def changed(path, value):
         ("data", {}, "s.yaml: data: the key 'source' is required"),
         ("data", {"source": "demo", "train": "x"}, "s.yaml: data: unknown key 'train'; did you mean 'max_train'?"),
         ("seeds", [0, 0], "s.yaml: seeds: a value is repeated"),
+        ("tables.main.students", ["bingo", "bingo"], "s.yaml: tables.main.students: a value is repeated"),
+        (
+            "students.bingo.training",
+            {"lr": float("inf")},
+            "s.yaml: students.bingo.training.lr: input should be a finite number, found inf",
+        ),
         ("seeds", [], "s.yaml: seeds: list should have at least 1 item after validation, not 0, found []"),
         ("teachers.bingo", STUDY["teachers"]["big"], "s.yaml: 'bingo' names both a teacher and a student; rename one"),
         (

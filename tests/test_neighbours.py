@@ -32,7 +32,7 @@ def test_neighbours_are_those_of_an_argsort_whatever_the_block(k, block, vectors
 
 
 def test_a_gpu_is_asked_for_inner_products_block_by_block_and_its_answer_passed_on(vectors, monkeypatch):
-    queries, bank = vectors
+    queries, bank = np.tile(vectors[0], (100, 1)), vectors[1]
     resources, calls, answers = object(), [], []
 
     def knn_gpu(*args, **kwargs):
@@ -41,12 +41,16 @@ def test_a_gpu_is_asked_for_inner_products_block_by_block_and_its_answer_passed_
         return answers[-1]
 
     monkeypatch.setattr(neighbours, "_BLOCK", 10)
+    monkeypatch.setattr(neighbours, "_GPU_BLOCKS", 1)
     monkeypatch.setattr(faiss, "get_num_gpus", lambda: 1)
     monkeypatch.setattr(faiss, "StandardGpuResources", lambda: resources, raising=False)
     monkeypatch.setattr(faiss, "knn_gpu", knn_gpu, raising=False)
     blocks = list(nearest_neighbours(queries, bank, 3))
 
-    assert [(block[0].start, block[0].stop) for block in blocks] == [(0, 10), (10, 20), (20, 23)]
+    ends = [block[0].stop for block in blocks]
+    assert [block[0].start for block in blocks] == [0, *ends[:-1]]
+    assert ends[-1] == len(queries)
+    assert len(blocks) > 1
     for (rows, similarity, index), (args, kwargs), answer in zip(blocks, calls, answers, strict=True):
         assert args[0] is resources
         np.testing.assert_array_equal(args[1], queries[rows])

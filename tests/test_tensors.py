@@ -73,7 +73,9 @@ def test_tensors_come_back_as_they_were_written(tmp_path):
     tensors = {
         **TENSORS,
         "transposed": square.T,
+        "square": square,
         "same memory": square,
+        "part of it": square[:2],
         "images": torch.randn(2, 3, 4, 4).to(memory_format=torch.channels_last),
         "flags": torch.tensor([True, False]),
         "float16": torch.tensor([0.5, 65504.0], dtype=torch.float16),

@@ -89,15 +89,16 @@ def read_bags(path: Path) -> Bags:
     """Read bags.
 
     Raises:
-        BingoError: the file is missing or damaged, or its arrays contradict one another.
+        BingoError: the file is missing or damaged.
     """
     with read_hdf5(path, "bags") as file:
         arrays = {name: file[name][:] for name in file}
         attributes = dict(file.attrs)
-    if digest_arrays(arrays) != attributes["digest"]:
+        includes_anchor, digest = bool(attributes["includes_anchor"]), attributes["digest"]
+        try:
+            attributes["provenance"] = json.loads(attributes["provenance"])
+        except ValueError as error:
+            raise BingoError(f"{path}: damaged (its provenance is no JSON); delete it and run again") from error
+    if digest_arrays(arrays) != digest:
         raise BingoError(f"{path}: damaged (bags do not match their digest); delete it and run again")
-    try:
-        attributes["provenance"] = json.loads(attributes["provenance"])
-    except ValueError as error:
-        raise BingoError(f"{path}: damaged (its provenance is no JSON); delete it and run again") from error
-    return Bags(includes_anchor=bool(attributes["includes_anchor"]), attributes=attributes, **arrays)
+    return Bags(includes_anchor=includes_anchor, attributes=attributes, **arrays)

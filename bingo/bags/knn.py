@@ -24,9 +24,9 @@ def knn_bags(features: NDArray[np.float32], size: int) -> Bags:
     count = len(features)
     if size >= count:
         raise BingoError(f"bags: size {size} needs more than {size} images, but there are {count}; lower it")
-    if not np.isfinite(features).all():
-        raise BingoError("bags: the embeddings hold values that are not finite; train the teacher anew")
     normalise_rows(features)
+    if not np.isfinite(features.min()) or not np.isfinite(features.max()):
+        raise BingoError("bags: the embeddings hold values that are not finite; train the teacher anew")
     members = np.empty((count, size), dtype=np.int64)
     similarity = np.empty((count, size), dtype=np.float32)
     with Progress("bags", count, "images") as progress:

@@ -43,7 +43,8 @@ def draw_sheet(bags: Bags, images: Images, output: Path) -> None:
             pixels = images.fetch(np.array([image]))[0]
             axis.imshow(pixels.permute(1, 2, 0).numpy(), interpolation="nearest")
             name = listing.classes[listing.label[image]] if listing.label[image] >= 0 else ""
-            other = column > 0 and listing.label[image] != listing.label[anchor]
+            labelled = listing.label[anchor] >= 0
+            other = column > 0 and labelled and listing.label[image] != listing.label[anchor]
             axis.axis("on")
             axis.set(xticks=[], yticks=[])
             for spine in axis.spines.values():

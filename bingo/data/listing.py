@@ -25,7 +25,7 @@ from bingo.data.arrays import class_names, load_arrays
 from bingo.data.decode import SUFFIXES, BadImageError, decode
 from bingo.data.sources import class_folders, has_labels
 from bingo.errors import BingoError
-from bingo.jobs import DataJob
+from bingo.jobs import NOT_LISTED, DataJob
 from bingo.philox import Stream, permutation
 
 log = logging.getLogger(__name__)
@@ -92,7 +92,7 @@ def write_listing(job: DataJob, output: Path, threads: int) -> None:
     if not isinstance(data, FolderData) or data.val is not None:
         splits["val"] = _list_split(data, "val", splits["train"][0].classes, threads)
     facts = {split: {"images": len(listing), "unreadable": bad} for split, (listing, bad) in splits.items()}
-    settings = job.model_dump(mode="json", exclude={"data": {"workers", "preprocessing"}})
+    settings = job.model_dump(mode="json", exclude=NOT_LISTED)
     attributes = {
         "kind": "listing",
         "source": data.source,

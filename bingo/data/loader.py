@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from bingo.bags.bags import Bags
-from bingo.config import Preprocessing
+from bingo.config import NetworkInput
 from bingo.data.images import Images
 from bingo.errors import BingoError
 from bingo.methods.method import ViewRequest
@@ -49,10 +50,11 @@ class TrainingBatches(Dataset[Batch | BingoError]):
         images: Images,
         requests: Sequence[ViewRequest],
         recipe: Recipe,
-        preprocessing: Preprocessing,
+        preprocessing: NetworkInput,
         batch_size: int,
         seed: int,
         bags: Bags | None,
+        drop_last: bool = True,
     ) -> None:
         """Describe the batches.
 
@@ -64,6 +66,7 @@ class TrainingBatches(Dataset[Batch | BingoError]):
             batch_size: anchors per step.
             seed: seed of order, views and positives.
             bags: where positives come from, for methods that request any.
+            drop_last: leave out the incomplete last batch of an epoch.
 
         Raises:
             BingoError: there are fewer images than a batch holds.
@@ -73,13 +76,14 @@ class TrainingBatches(Dataset[Batch | BingoError]):
                 f"batch_size: {batch_size} is more than the {len(images.listing)} training images; lower it"
             )
         self.images, self.requests, self.recipe, self.preprocessing = images, requests, recipe, preprocessing
-        self.batch_size, self.seed, self.bags = batch_size, seed, bags
+        self.batch_size, self.seed, self.bags, self.drop_last = batch_size, seed, bags, drop_last
         self._order: tuple[int, NDArray[np.int64]] | None = None
 
     @property
     def steps(self) -> int:
-        """Steps per epoch; the incomplete last batch is dropped."""
-        return len(self.images.listing) // self.batch_size
+        """Steps per epoch."""
+        whole, rest = divmod(len(self.images.listing), self.batch_size)
+        return whole + (rest > 0 and not self.drop_last)
 
     def __getitem__(self, position: tuple[int, int]) -> Batch | BingoError:
         """Return the batch of (epoch, step), or the user's fault that prevents it.
@@ -97,10 +101,9 @@ class TrainingBatches(Dataset[Batch | BingoError]):
         Raises:
             BingoError: an image cannot be read.
         """
-        positions = [(e, s) for e in range(start_epoch, epochs) for s in range(self.steps)]
         loader = DataLoader(
             self,
-            sampler=positions,
+            sampler=product(range(start_epoch, epochs), range(self.steps)),
             batch_size=None,
             collate_fn=unchanged,
             num_workers=workers,

@@ -5,11 +5,14 @@ from typing import Literal
 
 import torch
 
+from bingo.config import Training
+
 Precision = Literal["auto", "float32", "bfloat16"]
 
 
 def pick_device() -> torch.device:
     """Return the GPU where there is one, else the CPU."""
+    torch.backends.cudnn.allow_tf32 = False  # float32 means float32 on every device
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -22,6 +25,14 @@ def resolve_precision(precision: Precision, device: torch.device) -> torch.dtype
             native = _has_bf16_instructions()
         return torch.bfloat16 if native else torch.float32
     return torch.bfloat16 if precision == "bfloat16" else torch.float32
+
+
+def describe(training: Training, device: torch.device) -> dict[str, str]:
+    """Return what of the machine bears on a training's result, for provenance and for the identity of its state."""
+    return {
+        "device": device.type,
+        "precision": str(resolve_precision(training.precision, device)).removeprefix("torch."),
+    }
 
 
 def autocast(dtype: torch.dtype, device: torch.device) -> AbstractContextManager[None]:

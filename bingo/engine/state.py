@@ -1,8 +1,11 @@
 """Training state beside an output: what a killed job needs to go on as if nothing had happened."""
 
+import fcntl
 import logging
 import pickle
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +30,19 @@ class TrainingState:
         """Use the file at ``path`` for the run with this ``identity`` (a digest of settings and inputs)."""
         self.path = path
         self.identity = identity
+
+    @contextmanager
+    def exclusively(self) -> Iterator[None]:
+        """Wait until no other process trains into this file; two would mix their states."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        lock = self.path.with_name(f".{self.path.name}.lock")
+        with lock.open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                log.warning("%s: another process trains into it; waiting for its end", self.path)
+                fcntl.flock(file, fcntl.LOCK_EX)
+            yield
 
     def save(self, module: nn.Module, optimizer: torch.optim.Optimizer, rows: list[Row]) -> None:
         """Replace the state by that after ``len(rows)`` epochs."""
@@ -61,6 +77,7 @@ class TrainingState:
     def discard(self) -> None:
         """Remove the file: the result is written."""
         self.path.unlink(missing_ok=True)
+        self.path.with_name(f".{self.path.name}.lock").unlink(missing_ok=True)
 
 
 def _require_whole(path: Path) -> None:

@@ -67,6 +67,8 @@ def train(
                 if (step + 1) % _STEPS_BETWEEN_CHECKS == 0 or step + 1 == data.steps:
                     _require_finite(means, epoch, data.steps, training, state)
                 progress.advance(data.batch_size, f"epoch {epoch + 1}/{training.epochs}")
+            if not all(tensor.isfinite().all() for tensor in method.state_dict().values()):
+                raise _diverged(f"a weight is not finite after epoch {epoch + 1}", epoch, training, state)
             rows.append({"epoch": epoch + 1, "lr": lr, **means.read()})
             state.save(method, optimizer, rows)
             log.info("%s: %s", title, ", ".join(f"{name} {value:.6g}" for name, value in rows[-1].items()))
@@ -103,10 +105,11 @@ class RunningMeans:
 
 def _require_finite(means: RunningMeans, epoch: int, steps: int, training: Training, state: TrainingState) -> None:
     bad = means.first_bad_step()
-    if bad is None:
-        return
+    if bad is not None:
+        where = f"the loss is not finite at step {epoch * steps + bad + 1} (epoch {epoch + 1}, step {bad + 1})"
+        raise _diverged(where, epoch, training, state)
+
+
+def _diverged(what: str, epoch: int, training: Training, state: TrainingState) -> BingoError:
     kept = f"the state after epoch {epoch} is kept in {state.path}" if epoch > 0 else "no epoch was whole"
-    raise BingoError(
-        f"training.lr: the loss is not finite at step {epoch * steps + bad + 1} (epoch {epoch + 1}, step {bad + 1}); "
-        f"{kept}; lower the learning rate, now {training.lr}"
-    )
+    return BingoError(f"training.lr: {what}; {kept}; lower the learning rate, now {training.lr}")

@@ -13,7 +13,9 @@ from bingo.neighbours import nearest_neighbours, normalise_rows
 def knn_accuracy(
     protocol: Knn, train: Tensor, train_labels: Tensor, val: Tensor, val_labels: Tensor, classes: int
 ) -> dict[str, float]:
-    """Return top-1 and top-5 of a majority vote among the ``k`` most similar training images.
+    """Return the top-1 accuracy of a majority vote among the ``k`` most similar training images.
+
+    No top-5: classes that got no vote have no order.
 
     Args:
         protocol: names k.
@@ -37,4 +39,4 @@ def knn_accuracy(
         # A vote counts 1; what similarity adds stays within 1/2 in sum, so it only decides between equal counts.
         weights = 1 + torch.from_numpy(similarity.astype(np.float64)) / (2 * protocol.k + 1)
         scores.append(one_hot_votes(labels, weights, classes))
-    return accuracy(torch.cat(scores), val_labels)
+    return {"top1": accuracy(torch.cat(scores), val_labels)["top1"]}

@@ -80,10 +80,13 @@ class Probe:
             for batch in embed(self.backbone, images, self.job.preprocessing, self.device, self.workers):
                 parts.append(batch.cpu())
                 progress.advance(len(batch))
-        return torch.cat(parts)
+        features = torch.cat(parts)
+        if not features.isfinite().all():
+            raise BingoError(f"{self.job.model}: its features are not finite; train it anew with a lower learning rate")
+        return features
 
     def _augmented_batches(self, protocol: Linear) -> FeatureBatches:
-        """Features of fresh crops in every epoch; an incomplete last batch is dropped."""
+        """Features of fresh crops in every epoch."""
         data = TrainingBatches(
             self.train,
             (ViewRequest("anchor", 0),),
@@ -92,6 +95,7 @@ class Probe:
             min(protocol.batch_size, len(self.train.listing)),
             self.job.seed,
             bags=None,
+            drop_last=False,
         )
         labels = torch.from_numpy(self.train.listing.label)
 

@@ -15,7 +15,11 @@ from bingo.models.queue import Queue
 
 
 class MocoMethod(Method):
-    """The momentum encoder's batch-norm runs in train mode; its running statistics are not averaged."""
+    """The momentum encoder's batch-norm runs in train mode; its running statistics are not averaged.
+
+    MoCo shuffles keys between GPUs so that batch statistics do not tell which query belongs to them. One process
+    has nobody to shuffle with.
+    """
 
     views = (ViewRequest("anchor", 0), ViewRequest("anchor", 1))
 

@@ -32,8 +32,13 @@ def make_table(job: TableJob, result_paths: list[Path], output: Path) -> None:
         BingoError: a result file cannot be read.
     """
     values: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    seen: set[tuple[str, str, int]] = set()
     for path in result_paths:
         result = read_result(path)
+        key = (result["model"], result["protocol"], result["seed"])
+        if key in seen:
+            raise BingoError(f"{path}: a second result of {key[0]} by {key[1]} with seed {key[2]}; name each file once")
+        seen.add(key)
         for metric, value in result["metrics"].items():
             values[result["model"], result["protocol"]][metric].append(value)
     rows = []

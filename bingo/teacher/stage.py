@@ -8,6 +8,7 @@ from bingo.artifacts import digest_json, provenance
 from bingo.data.images import open_images
 from bingo.data.listing import read_listing
 from bingo.data.loader import TrainingBatches
+from bingo.engine.device import describe
 from bingo.engine.log_csv import write_log
 from bingo.engine.state import TrainingState
 from bingo.engine.train import train
@@ -33,7 +34,8 @@ def train_teacher(
     """
     listing = read_listing(listing_path, "train")
     settings, teacher = job.model_dump(mode="json"), job.teacher
-    identity = digest_json([settings, listing.digest])
+    machine = describe(teacher.training, device)
+    identity = digest_json([settings, listing.digest, machine])
     torch.manual_seed(teacher.seed)  # initial weights; nothing later draws from it
     method = MocoMethod(teacher)
     data = TrainingBatches(
@@ -46,14 +48,15 @@ def train_teacher(
         bags=None,
     )
     state = TrainingState(output.with_suffix(".state.pt"), identity)
-    rows = train(method, data, teacher.training, state, device, workers, f"teacher {name}")
-    write_log(log_csv, rows)
-    tensors = {f"backbone.{key}": value for key, value in method.backbone.state_dict().items()}
-    tensors |= {f"head.{key}": value for key, value in method.head.state_dict().items()}
-    metadata = {
-        "backbone": teacher.backbone.model_dump(),
-        "method": teacher.method,
-        "provenance": provenance("teacher", job.version, settings, {"dataset": listing.digest}),
-    }
-    write_tensors(output, tensors, metadata)
-    state.discard()
+    with state.exclusively():
+        rows = train(method, data, teacher.training, state, device, workers, f"teacher {name}")
+        write_log(log_csv, rows)
+        tensors = {f"backbone.{key}": value for key, value in method.backbone.state_dict().items()}
+        tensors |= {f"head.{key}": value for key, value in method.head.state_dict().items()}
+        metadata = {
+            "backbone": teacher.backbone.model_dump(),
+            "method": teacher.method,
+            "provenance": provenance("teacher", job.version, settings, {"dataset": listing.digest}, **machine),
+        }
+        write_tensors(output, tensors, metadata)
+        state.discard()

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.transforms.v2 import functional as V
 
-from bingo.config import Preprocessing
+from bingo.config import NetworkInput, Preprocessing
 from bingo.views.parameters import ViewParameters
 from bingo.views.recipes import Recipe
 
@@ -69,7 +69,7 @@ def colour(images: Tensor, parameters: ViewParameters, recipe: Recipe) -> Tensor
     return images
 
 
-def normalise(images: Tensor, preprocessing: Preprocessing) -> Tensor:
+def normalise(images: Tensor, preprocessing: NetworkInput) -> Tensor:
     """Return (images - mean) / std per channel, for (B, 3, S, S) in [0, 1], in channels-last memory."""
     mean = torch.tensor(preprocessing.mean, device=images.device)[:, None, None]
     std = torch.tensor(preprocessing.std, device=images.device)[:, None, None]

@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from bingo.engine.device import autocast, pick_device, resolve_precision
+from bingo.config import Training
+from bingo.engine.device import autocast, describe, pick_device, resolve_precision
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -52,6 +53,19 @@ def test_matrix_products_run_in_the_precision_asked_for(dtype):
     with autocast(dtype, CPU):
         assert (a @ a).dtype == dtype
     assert (a @ a).dtype == torch.float32
+
+
+def test_a_machine_is_described_by_what_bears_on_results(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_options: True)
+    assert describe(Training(precision="float32"), CPU) == {"device": "cpu", "precision": "float32"}
+    assert describe(Training(precision="auto"), CUDA) == {"device": "cuda", "precision": "bfloat16"}
+
+
+def test_float32_is_not_rounded_to_tf32(monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    pick_device()
+    assert not torch.backends.cudnn.allow_tf32
+    assert not torch.backends.cuda.matmul.allow_tf32
 
 
 @pytest.mark.parametrize(("there", "kind"), [(True, "cuda"), (False, "cpu")])

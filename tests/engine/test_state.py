@@ -1,3 +1,7 @@
+import logging
+import subprocess
+import sys
+import threading
 import zipfile
 
 import pytest
@@ -106,7 +110,53 @@ def test_a_failed_save_leaves_the_former_state(state, monkeypatch):
     assert [path.name for path in state.path.parent.iterdir()] == ["state.pt"]
 
 
+def test_a_second_process_waits_for_the_first_to_end(state):
+    events, waits = [], threading.Event()
+
+    class Waiting(logging.Handler):
+        def emit(self, record):
+            assert "another process trains into it" in record.getMessage()
+            waits.set()
+
+    def second():
+        with TrainingState(state.path, "identity").exclusively():
+            events.append("second")
+
+    handler, logger = Waiting(), logging.getLogger("bingo.engine.state")
+    logger.addHandler(handler)
+    thread = threading.Thread(target=second, daemon=True)
+    with state.exclusively():
+        thread.start()
+        assert waits.wait(30)
+        events.append("first")
+    thread.join(30)
+    logger.removeHandler(handler)
+    assert events == ["first", "second"]
+
+
+def test_one_process_after_another_does_not_wait(state, caplog):
+    for _ in range(2):
+        with state.exclusively():
+            pass
+    assert not caplog.records
+
+
 def test_discard_removes_the_file_and_may_be_repeated(state):
     state.discard()
     assert not state.path.exists()
     state.discard()
+
+
+def test_a_second_process_waits_until_the_first_has_ended(tmp_path):
+    state = TrainingState(tmp_path / "state.pt", "identity")
+    script = (
+        "import sys; from pathlib import Path; from bingo.engine.state import TrainingState\n"
+        "with TrainingState(Path(sys.argv[1]), 'identity').exclusively(): print('mine')"
+    )
+    with state.exclusively():
+        second = subprocess.Popen(
+            [sys.executable, "-c", script, str(state.path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        assert "another process trains into it" in second.stderr.readline()
+        assert second.poll() is None
+    assert second.communicate(timeout=60)[0] == "mine\n"

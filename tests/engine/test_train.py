@@ -146,6 +146,12 @@ def test_a_state_of_another_identity_is_not_gone_on_from(run, whole, caplog):
     assert f"{state.path}: of other settings or inputs" in caplog.text
 
 
+def test_a_method_is_trained_in_train_mode_whatever_mode_it_comes_in(run, whole):
+    method, rows, _ = run("moco", prepare=lambda method: method.eval())
+    assert all(module.training for module in method.modules())
+    assert rows == whole("moco")[1]
+
+
 def test_loader_workers_change_nothing(run, whole):
     alone, rows_alone = whole("bingo")
     helped, rows_helped, _ = run("bingo", workers=2)
@@ -172,6 +178,27 @@ def test_a_first_epoch_that_goes_wrong_promises_no_state(run):
     run("moco", identity="other")  # leaves a file that is not this run's
     with pytest.raises(BingoError, match=r"step 2 \(epoch 1, step 2\); no epoch was whole"):
         run("moco", prepare=spoil(2))
+
+
+def test_a_weight_that_is_not_finite_after_the_last_step_is_no_result(run, build, tmp_path):
+    def prepare(method):  # the loss of the epoch's last step is still finite
+        after_step, done = method.after_step, []
+
+        def overflowing():
+            after_step()
+            done.append(1)
+            if len(done) == 2 * STEPS:
+                method.head[2].bias.data[0] = math.inf
+
+        method.after_step = overflowing
+
+    with pytest.raises(BingoError, match=r"not finite after epoch 2; the state after epoch 1 is kept"):
+        run("moco", prepare=prepare)
+    method = build("moco", 0)
+    trainable = [parameter for parameter in method.parameters() if parameter.requires_grad]
+    state = TrainingState(tmp_path / "run" / "state.pt", "same")
+    rows = state.restore(method, torch.optim.SGD(trainable))
+    assert [row["epoch"] for row in rows] == [1]
 
 
 def test_a_long_epoch_is_checked_before_it_ends(run, monkeypatch):
@@ -263,3 +290,20 @@ def test_running_means_name_the_first_step_that_is_not_finite(bad, step, name):
             values[name] = torch.tensor(-bad)
         means.add(values)
     assert means.first_bad_step() == step
+
+
+def test_weights_that_the_last_step_spoils_are_neither_kept_nor_returned(run, tmp_path):
+    def prepare(method):
+        step, after = [0], method.after_step
+
+        def spoil_weights():
+            after()
+            step[0] += 1
+            if step[0] == 3 * STEPS:  # the very last: no loss sees it any more
+                next(method.parameters()).data[:] = math.nan
+
+        method.after_step = spoil_weights
+
+    with pytest.raises(BingoError, match="a weight is not finite after epoch 3; the state after epoch 2 is kept"):
+        run("moco", "spoilt", prepare=prepare)
+    assert len(torch.load(tmp_path / "spoilt" / "state.pt", weights_only=True)["rows"]) == 2

@@ -56,14 +56,14 @@ def test_votes_rank_classes_and_ties_go_to_the_larger_summed_similarity():
         if len(ranked) == classes:  # classes without votes stand in no particular order
             asked.append(i)
             rankings.append(ranked)
-            tied += (count[ranked[0]] == count[ranked[1]]) + (count[ranked[4]] == count[ranked[5]])
+            tied += count[ranked[0]] == count[ranked[1]]
     assert len(asked) > 50
-    assert tied > 20
+    assert tied > 10
     # If place 1 is taken for the truth, every image is right, and if place 2 is, none.
-    for place, expected in ((0, (100, 100)), (1, (0, 100)), (4, (0, 100)), (5, (0, 0))):
+    for place, expected in ((0, 100), (1, 0)):
         labels = torch.tensor(rankings)[:, place]
         found = knn_accuracy(Knn(k, ""), train, train_labels, val[asked], labels, classes)
-        assert (found["top1"], found["top5"]) == expected, place
+        assert found == {"top1": expected}, place
 
 
 def test_no_similarity_outweighs_a_vote():

@@ -208,3 +208,10 @@ def test_damaged_tables_are_refused_by_name(tmp_path, content):
         read_table(path)
     assert str(caught.value).startswith(f"{path}: ")
     assert "\n" not in str(caught.value)
+
+
+def test_a_result_that_is_named_twice_is_refused(tmp_path):
+    paths = write_results(tmp_path, RESULTS)
+    with pytest.raises(BingoError, match="a second result of r50 by linear-moco with seed 0"):
+        make_table(JOB, [*paths, paths[0]], tmp_path / "table.csv")
+    assert not (tmp_path / "table.csv").exists()

@@ -37,7 +37,7 @@ def test_an_unreadable_image_is_named_or_left_out_as_the_study_says(workspace):
     assert "1 unreadable" in (workspace.folder / "logs/tiny/data.log").read_text()
 
 
-def test_a_diverging_loss_stops_at_the_step_and_keeps_the_last_good_state(workspace):
+def test_a_diverging_loss_stops_at_the_step_and_writes_nothing(workspace):
     study = tiny_study()
     study["teachers"]["big"]["training"] = {"epochs": 4, "batch_size": 16, "views": "small", "lr": 1.0e38}
     workspace.write(study)

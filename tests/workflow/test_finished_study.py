@@ -60,6 +60,10 @@ def image_size(study):
     study["data"]["preprocessing"] = {"size": 24, "resize": 28}
 
 
+def evaluation_resize(study):
+    study["data"]["preprocessing"] = {"size": 28, "resize": 32}
+
+
 def nothing(study):
     pass
 
@@ -89,6 +93,10 @@ def nothing(study):
         ),
         (workers, set()),
         (table_title, {"table_text:main"}),
+        (
+            evaluation_resize,
+            {"embeddings:big", *EVALUATE_ALL, *FROM_BAGS},
+        ),
         (image_size, {*FROM_TEACHER, "student:alone:0", *EVALUATE_ALL}),
     ],
     ids=lambda value: value.__name__ if callable(value) else "",
@@ -169,7 +177,7 @@ def student_settings():
 def test_the_table_holds_what_the_result_files_hold(finished):
     results = finished.folder / "results/tiny"
     table = pd.read_csv(results / "tables/main.csv").fillna({"student": ""})
-    assert len(table) == 3 * 2 * 2  # networks, protocols, top-1 and top-5
+    assert len(table) == 3 * 3  # networks; top-1 and top-5 of the linear protocol, top-1 of the other
     for row in table.itertuples():
         model = row.student or row.teacher
         result = json.loads((results / f"evaluation/{model}/seed-0/{row.protocol}.json").read_text())

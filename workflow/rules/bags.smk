@@ -11,6 +11,8 @@ rule bags:
     conda:
         "../../envs/bingo.yaml"
     threads: 2
+    resources:
+        gpu=GPU,
     params:
         settings=lambda wildcards: jobs.bags_settings(STUDY, wildcards.bags),
     shell:

@@ -14,6 +14,8 @@ if PLAN.left_out and workflow.is_main_process:
     print(f"bingo: left out: {PLAN.left_out}", file=sys.stderr)
 
 
+GPU = int(Path("/dev/nvidia0").exists())
+
 # Jobs find the package in this checkout, also under `snakemake --directory elsewhere`; without --sdm they run in the
 # environment of Snakemake itself, also where that is not activated.
 # BINGO_PARENT lets them end with a Snakemake that was killed.

@@ -12,6 +12,7 @@ rule embeddings:
         "../../envs/bingo.yaml"
     threads: 2
     resources:
+        gpu=GPU,
         workers=STUDY.data.workers,
     params:
         settings=jobs.embeddings_settings(STUDY),

@@ -12,6 +12,7 @@ rule evaluation:
         "../../envs/bingo.yaml"
     threads: 1
     resources:
+        gpu=GPU,
         workers=STUDY.data.workers,
     params:
         settings=lambda wildcards: jobs.evaluation_settings(

@@ -3,11 +3,11 @@ rule accuracy_figure:
         table="results/{study}/tables/{table}.csv",
     output:
         svg=report(
-            "results/{study}/figures/{table}.svg",
+            "results/{study}/figures/accuracy-{table}.svg",
             category="Figures",
             labels={"figure": "accuracy, {table}"},
         ),
-        png="results/{study}/figures/{table}.png",
+        png="results/{study}/figures/accuracy-{table}.png",
     log:
         "logs/{study}/accuracy_figure/{table}.log",
     conda:

@@ -1,7 +1,8 @@
 rule report:
     input:
         tables=PLAN.paths("tables/{}.csv", PLAN.tables),
-        figures=PLAN.paths("figures/{}.svg", [*PLAN.tables, "training"]),
+        figures=PLAN.paths("figures/accuracy-{}.svg", PLAN.tables)
+        + PLAN.paths("figures/{}.svg", ["training"]),
         sheets=PLAN.paths("bags/{}.png", STUDY.bags),
         bags=PLAN.paths("bags/{}.h5", STUDY.bags),
         models=PLAN.all_weights(),

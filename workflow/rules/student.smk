@@ -14,6 +14,7 @@ rule student:
         "../../envs/bingo.yaml"
     threads: 1
     resources:
+        gpu=GPU,
         workers=STUDY.data.workers,
     params:
         settings=lambda wildcards: jobs.student_settings(

@@ -13,6 +13,7 @@ rule teacher:
         "../../envs/bingo.yaml"
     threads: 1  # on a CPU, two threads wait for each other whenever anything else runs
     resources:
+        gpu=GPU,
         workers=STUDY.data.workers,
     params:
         settings=lambda wildcards: jobs.teacher_settings(STUDY, wildcards.teacher),

@@ -10,7 +10,7 @@ from bingo.models.head import mlp_head
 torch.set_num_threads(1)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def teacher():
     """A frozen teacher whose batch-norm statistics are not those of its input."""
     torch.manual_seed(1)

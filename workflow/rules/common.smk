@@ -1,6 +1,7 @@
 import shlex
 import sys
 from pathlib import Path
+from shutil import which
 
 from bingo import bags, figures, jobs
 from bingo.plan import plan_or_exit
@@ -13,8 +14,7 @@ validate(config, "../../config/schema.json", set_default=False)
 if PLAN.left_out and workflow.is_main_process:
     print(f"bingo: left out: {PLAN.left_out}", file=sys.stderr)
 
-
-GPU = int(Path("/dev/nvidia0").exists())
+GPU = int(which("nvidia-smi") is not None)
 
 # Jobs find the package in this checkout, also under `snakemake --directory elsewhere`; without --sdm they run in the
 # environment of Snakemake itself, also where that is not activated.

@@ -2,17 +2,19 @@
 
 import fcntl
 import logging
+import os
 import pickle
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import torch
 from torch import nn
 
 from bingo.artifacts import atomic
+from bingo.errors import BingoError
 
 log = logging.getLogger(__name__)
 
@@ -33,16 +35,23 @@ class TrainingState:
 
     @contextmanager
     def exclusively(self) -> Iterator[None]:
-        """Wait until no other process trains into this file; two would mix their states."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        """Wait until no other process trains into this file; two would mix their states.
+
+        Raises:
+            BingoError: the folder cannot be written.
+        """
         lock = self.path.with_name(f".{self.path.name}.lock")
-        with lock.open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                log.warning("%s: another process trains into it; waiting for its end", self.path)
-                fcntl.flock(file, fcntl.LOCK_EX)
-            yield
+        while True:
+            with _open_lock(lock) as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    log.warning("%s: another process trains into it; waiting for its end", self.path)
+                    fcntl.flock(file, fcntl.LOCK_EX)
+                # The process that was waited for removes its lock, which then excludes nobody else.
+                if os.fstat(file.fileno()).st_nlink > 0:
+                    yield
+                    return
 
     def save(self, module: nn.Module, optimizer: torch.optim.Optimizer, rows: list[Row]) -> None:
         """Replace the state by that after ``len(rows)`` epochs."""
@@ -78,6 +87,14 @@ class TrainingState:
         """Remove the file: the result is written."""
         self.path.unlink(missing_ok=True)
         self.path.with_name(f".{self.path.name}.lock").unlink(missing_ok=True)
+
+
+def _open_lock(path: Path) -> TextIO:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("w")
+    except OSError as error:
+        raise BingoError(f"{path.parent}: cannot be written ({error.strerror}); check space and rights") from error
 
 
 def _require_whole(path: Path) -> None:

@@ -42,10 +42,8 @@ def draw_accuracy(table: Path, outputs: Sequence[Path]) -> None:
         )
         axes.bar_label(bars, fmt="%.1f", fontsize=8, padding=2)
     if networks:
-        lowest, highest = frame["mean"].min(), frame["mean"].max()
-        axes.set_ylim(max(0, lowest - 0.5 * (highest - lowest) - 5), min(105, highest + 5))
         axes.legend(fontsize=8, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.1), frameon=False)
-    axes.set(xticks=range(len(protocols)), xticklabels=protocols, ylabel="top-1 accuracy in %")
+    axes.set(xticks=range(len(protocols)), xticklabels=protocols, ylim=(0, 105), ylabel="top-1 accuracy in %")
     _save(figure, outputs)
 
 

@@ -1,3 +1,4 @@
+import fcntl
 import logging
 import subprocess
 import sys
@@ -110,8 +111,8 @@ def test_a_failed_save_leaves_the_former_state(state, monkeypatch):
     assert [path.name for path in state.path.parent.iterdir()] == ["state.pt"]
 
 
-def test_a_second_process_waits_for_the_first_to_end(state):
-    events, waits = [], threading.Event()
+def test_who_waited_holds_a_lock_that_a_third_sees(state):
+    third_may_enter, waits = [], threading.Event()
 
     class Waiting(logging.Handler):
         def emit(self, record):
@@ -119,8 +120,13 @@ def test_a_second_process_waits_for_the_first_to_end(state):
             waits.set()
 
     def second():
-        with TrainingState(state.path, "identity").exclusively():
-            events.append("second")
+        lock = state.path.parent / ".state.pt.lock"
+        with TrainingState(state.path, "identity").exclusively(), lock.open("w") as third:
+            try:
+                fcntl.flock(third, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                third_may_enter.append(True)
+            except BlockingIOError:
+                third_may_enter.append(False)
 
     handler, logger = Waiting(), logging.getLogger("bingo.engine.state")
     logger.addHandler(handler)
@@ -128,10 +134,17 @@ def test_a_second_process_waits_for_the_first_to_end(state):
     with state.exclusively():
         thread.start()
         assert waits.wait(30)
-        events.append("first")
+        state.discard()
     thread.join(30)
     logger.removeHandler(handler)
-    assert events == ["first", "second"]
+    assert third_may_enter == [False]
+
+
+def test_a_folder_that_cannot_be_made_is_a_fault_of_the_user(tmp_path):
+    (tmp_path / "file").write_text("")
+    state = TrainingState(tmp_path / "file" / "state.pt", "identity")
+    with pytest.raises(BingoError, match="file: cannot be written"), state.exclusively():
+        pass
 
 
 def test_one_process_after_another_does_not_wait(state, caplog):

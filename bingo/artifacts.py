@@ -1,5 +1,6 @@
 """Files that later stages trust: written whole or not at all, carrying where they came from, checked when read."""
 
+import fcntl
 import hashlib
 import io
 import json
@@ -23,20 +24,26 @@ def atomic(path: Path) -> Iterator[Path]:
     """Yield a temporary name beside ``path``; flush and rename it to ``path`` if the block ends well.
 
     Raises:
-        BingoError: the file system refuses (disk full, no permission), with the path and the reason.
+        BingoError: another process is writing it, or the file system refuses (disk full, no permission).
     """
     temporary = path.with_name(f".{path.name}.tmp{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        temporary.replace(path)
+        with temporary.open("ab") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise BingoError(f"{path}: another process is writing it; wait for its end and run again") from error
+            try:
+                yield temporary
+                os.fsync(file.fileno())
+                temporary.replace(path)
+            except BaseException:
+                with suppress(OSError):
+                    temporary.unlink(missing_ok=True)
+                raise
     except OSError as error:
         raise BingoError(f"{path}: cannot be written ({error.strerror or error}); check space and rights") from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

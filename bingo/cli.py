@@ -39,7 +39,7 @@ app = typer.Typer(
 
 AnyJob = TypeVar("AnyJob", bound=Job)
 Settings = Annotated[str, typer.Option(help="The stage's settings as JSON, or @FILE that holds it.")]
-Listing = Annotated[Path, typer.Option(help="HDF5 listing of the data stage.")]
+Listing = Annotated[Path, typer.Option(help="Listing of the training images (data stage).")]
 Output = Annotated[Path, typer.Option(help="What to write.")]
 Log = Annotated[Path | None, typer.Option(help="File for plain progress lines; else they go to stderr.")]
 Threads = Annotated[int, typer.Option(min=1, help="CPU threads to compute with.")]
@@ -47,12 +47,18 @@ Workers = Annotated[int, typer.Option(min=0, help="Loader processes; 0 loads in 
 
 
 @app.command()
-def data(settings: Settings, output: Output, log: Log = None, threads: Threads = 1) -> None:
-    """List the images of a study, each file decoded once to prove it sound."""
+def data(
+    settings: Settings,
+    output: Output,
+    train_listing: Annotated[Path | None, typer.Option(help="Listing of training images, for validation.")] = None,
+    log: Log = None,
+    threads: Threads = 1,
+) -> None:
+    """List the images of one split, each file decoded once to prove it sound."""
     _start(log)
     from bingo.data.listing import write_listing
 
-    write_listing(_job(DataJob, settings), output, threads)
+    write_listing(_job(DataJob, settings), train_listing, output, threads)
 
 
 @app.command()
@@ -152,6 +158,7 @@ def student(
 def evaluation(
     settings: Settings,
     listing: Listing,
+    val_listing: Annotated[Path, typer.Option(help="Listing of the validation images.")],
     model: Annotated[Path, typer.Option(help="A student's backbone, or a teacher.")],
     output: Output,
     log: Log = None,
@@ -164,7 +171,7 @@ def evaluation(
     from bingo.engine.device import pick_device
     from bingo.evaluation.stage import evaluate
 
-    evaluate(_job(EvaluationJob, settings), listing, model, output, pick_device(), workers)
+    evaluate(_job(EvaluationJob, settings), listing, val_listing, model, output, pick_device(), workers)
 
 
 @app.command()
@@ -247,6 +254,9 @@ def report(
 @app.command()
 def summary(results: Annotated[Path, typer.Argument(help="A study's folder, results/demo say.")]) -> None:
     """Print a study's tables and where everything is."""
+    _start(None)
+    if not results.is_dir():
+        raise BingoError(f"{results}: no such folder; a study's results are in results/<study>")
     for path in sorted((results / "tables").glob("*.md")):
         print(path.read_text(encoding="utf-8"))
     places = ["report.html", "tables", "figures", "bags", "students", "teachers", "evaluation"]
@@ -273,7 +283,7 @@ def _start(log: Path | None) -> None:
         stderr.setLevel(logging.WARNING)
         try:
             log.parent.mkdir(parents=True, exist_ok=True)
-            file = logging.FileHandler(log, mode="w")
+            file = logging.FileHandler(log, mode="w", encoding="utf-8", errors="backslashreplace")
         except OSError as error:
             raise BingoError(f"--log: {log} cannot be written ({error.strerror})") from error
         file.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))

@@ -18,6 +18,7 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=64)]
 Mean = Annotated[float, Field(ge=0, le=1)]
 Deviation = Annotated[float, Field(gt=0)]
 SOURCES = Literal["fashion-mnist", "cifar10", "cifar100", "stl10"]
+Precision = Literal["auto", "float32", "bfloat16"]
 ARCHITECTURES = Literal["resnet10", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
 
 
@@ -153,7 +154,7 @@ class Training(Strict):
     """Weight decay on every parameter."""
     views: Literal["paper", "small"] = "paper"
     """Recipe of random views: MoCo-v2's, or crops, flips, brightness and contrast for small images."""
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    precision: Precision = "auto"
     """`auto`: bfloat16 autocast where the hardware has it, else float32."""
 
 
@@ -226,7 +227,7 @@ class Table(Strict):
     title: str
     """Heading in Markdown, caption in LaTeX."""
     students: list[str] | None = None
-    """Students to show, in this order; null for all."""
+    """Students to show, in this order, below their teachers; null for all students and teachers."""
     evaluations: list[str] | None = None
     """Protocols to show, in this order; null for all."""
 
@@ -281,6 +282,8 @@ class Study(Strict):
                 require(f"tables.{name}.students", student_name, "students", self.students)
             for protocol in table.evaluations or ():
                 require(f"tables.{name}.evaluations", protocol, "evaluations", dict.fromkeys(self.evaluations))
+        if not self.teachers and not self.students:
+            raise PydanticCustomError("names", "a study needs an entry in teachers or in students")
         if twice := sorted(set(self.teachers) & set(self.students)):
             raise PydanticCustomError(
                 "names", "'{name}' names both a teacher and a student; rename one", {"name": twice[0]}

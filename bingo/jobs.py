@@ -5,13 +5,16 @@ key that cannot change a result must not be in it, and a key that can must be.
 """
 
 import json
-from typing import Any
+from typing import Any, Literal
 
 from bingo import bags, data, embeddings, evaluation, report, student, tables, teacher
 from bingo.config import Bingo, Data, KnnBag, NetworkInput, Preprocessing, Strict, Student, Study, Teacher
 
-# How pixels are prepared and loaded is no part of a listing.
-NOT_LISTED = {"data": {"workers", "preprocessing"}}
+# How pixels are prepared and loaded is no part of a listing, nor is the other split.
+NOT_LISTED = {
+    "train": {"data": {"workers", "preprocessing", "val", "max_val"}},
+    "val": {"data": {"workers", "preprocessing", "max_train"}},
+}
 
 
 class Job(Strict):
@@ -22,8 +25,9 @@ class Job(Strict):
 
 
 class DataJob(Job):
-    """List a dataset."""
+    """List one split of a dataset."""
 
+    split: Literal["train", "val"]
     data: Data
 
 
@@ -99,10 +103,10 @@ def settings(job: Job, exclude: dict[str, Any] | None = None) -> str:
     return json.dumps(job.model_dump(mode="json", exclude=exclude), sort_keys=True)
 
 
-def data_settings(study: Study) -> str:
-    """Settings of the data stage."""
-    job = DataJob(version=data.STAGE_VERSION, data=study.data)
-    return settings(job, exclude=NOT_LISTED)
+def data_settings(study: Study, split: Literal["train", "val"]) -> str:
+    """Settings of one split's listing."""
+    job = DataJob(version=data.STAGE_VERSION, split=split, data=study.data)
+    return settings(job, exclude=NOT_LISTED[split])
 
 
 def teacher_settings(study: Study, name: str) -> str:
@@ -148,10 +152,10 @@ def evaluation_settings(study: Study, model: str, protocol: str, seed: int) -> s
 
 
 def table_rows(study: Study, name: str) -> list[Row]:
-    """The lines of a table: the teachers of its students, then the students."""
+    """The lines of a table: all teachers and students, or the students it names and what teaches them."""
     shown = study.tables[name].students
     students = list(study.students) if shown is None else shown
-    named = {study.teacher_of(student) for student in students}
+    named = set(study.teachers) if shown is None else {study.teacher_of(student) for student in students}
     rows = [
         Row(model=name, method=entry.method, student="", teacher=name, bags="")
         for name, entry in study.teachers.items()

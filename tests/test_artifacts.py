@@ -97,6 +97,17 @@ def test_nobody_sees_the_file_before_the_block_ends(tmp_path):
     assert list(path.parent.iterdir()) == [path]
 
 
+def test_a_second_writer_is_refused_and_disturbs_nothing(tmp_path):
+    path = tmp_path / "x.txt"
+    with atomic(path) as temporary:
+        temporary.write_text("first")
+        with pytest.raises(BingoError, match=f"{path}: another process is writing it"), atomic(path):
+            pass
+        assert temporary.read_text() == "first"
+    assert path.read_text() == "first"
+    assert list(tmp_path.iterdir()) == [path]
+
+
 @pytest.mark.parametrize("name", WRITERS)
 def test_what_a_killed_run_left_is_overwritten(tmp_path, name):
     path, clean = tmp_path / name, tmp_path / "clean" / name

@@ -1,5 +1,6 @@
 import json
 import logging
+import os
 import re
 import subprocess
 import sys
@@ -7,6 +8,8 @@ from pathlib import Path
 
 import h5py
 import pytest
+import torch
+from torchvision.io import write_png
 
 from bingo import cli
 from bingo.tables import stage as tables_stage
@@ -37,7 +40,7 @@ TEXT = settings(title="A title")
 MOCO = {"method": "moco", "backbone": {"architecture": "resnet10"}}
 VIEWS = {"size": 28, "resize": 28}
 EVALUATION = settings(preprocessing=VIEWS, model="m", protocol="knn-10", seed=0)
-DEMO = settings(data={"source": "demo", "max_train": 20, "max_val": 10})
+DEMO = settings(split="train", data={"source": "demo", "max_train": 20})
 
 # Command lines that end by a user's fault: arguments, --settings, and what the one line must say.
 FAULTS = {
@@ -47,7 +50,7 @@ FAULTS = {
     "missing key": ("text --table MISSING --markdown OUTPUT --latex OUTPUT", settings(), "--settings: title: Field"),
     "no settings file": ("table --output OUTPUT", "@MISSING", "--settings: MISSING cannot be read"),
     "binary settings file": ("table --output OUTPUT", "@JUNK", "--settings: JUNK cannot be read"),
-    "data": ("data --output OUTPUT", settings(data={"source": "folder", "train": "MISSING"}), "MISSING"),
+    "data": ("data --output OUTPUT", settings(split="train", data={"source": "folder", "train": "MISSING"}), "MISSING"),
     "teacher": (
         "teacher --name t --listing MISSING --output OUTPUT --training-log OUTPUT",
         settings(preprocessing={"size": 28}, teacher=MOCO),
@@ -69,9 +72,13 @@ FAULTS = {
         settings(preprocessing={"size": 28}, student=MOCO, seed=0),
         "DAMAGED: truncated or damaged",
     ),
-    "evaluation": ("evaluation --listing MISSING --model MISSING --output OUTPUT", EVALUATION, "MISSING: no such file"),
+    "evaluation": (
+        "evaluation --listing MISSING --val-listing MISSING --model MISSING --output OUTPUT",
+        EVALUATION,
+        "MISSING: no such file",
+    ),
     "protocol": (
-        "evaluation --listing MISSING --model MISSING --output OUTPUT",
+        "evaluation --listing MISSING --val-listing MISSING --model MISSING --output OUTPUT",
         EVALUATION.replace("knn-10", "knn-100"),
         "no protocol 'knn-100'; did you mean 'knn-10'?",
     ),
@@ -191,11 +198,28 @@ def test_progress_goes_to_the_log_or_else_to_stderr(bingo, tmp_path):
     log = tmp_path / "logs" / "data.log"
     assert bingo("data", "--settings", DEMO, "--output", tmp_path / "a.h5", "--log", log) == (0, "", "")
     logged = [line.split(" ", 2)[2] for line in log.read_text().splitlines()]
-    assert logged == ["train: 20 images, 0 unreadable left out", "val: 10 images, 0 unreadable left out"]
+    assert logged == ["train: 20 images, 0 unreadable left out"]
     code, out, err = bingo("data", "--settings", DEMO, "--output", tmp_path / "b.h5")
     assert (code, out) == (0, "")
     assert err.splitlines() == [f"bingo: {line}" for line in logged]
     assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
+
+
+def test_a_log_takes_file_names_of_any_bytes(bingo, tmp_path):
+    (tmp_path / "photos").mkdir()
+    for name in (b"a.png", b"latin-\xe9.jpg"):
+        Path(os.fsdecode(os.fsencode(tmp_path / "photos") + b"/" + name)).write_text("no image")
+    write_png(torch.zeros(3, 8, 8, dtype=torch.uint8), str(tmp_path / "photos" / "a.png"))
+    given = settings(split="train", data={"source": "folder", "train": f"{tmp_path}/photos", "on_bad_image": "skip"})
+    log = tmp_path / "data.log"
+    assert bingo("data", "--settings", given, "--output", tmp_path / "a.h5", "--log", log)[0] == 0
+    assert "latin-\\udce9.jpg cannot be read" in log.read_text()
+
+
+def test_a_summary_of_a_folder_that_is_not_there_is_refused(bingo, tmp_path):
+    code, out, err = bingo("summary", tmp_path / "nowhere")
+    assert (code, out) == (1, "")
+    assert err.startswith(f"bingo: error: {tmp_path / 'nowhere'}: no such folder")
 
 
 def test_settings_may_stand_in_a_file(bingo, tmp_path):

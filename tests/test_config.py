@@ -77,6 +77,7 @@ def changed(path, value):
         ("students.bingo.method", "bing", "s.yaml: students.bingo.method: found 'bing', allowed: 'moco', 'bingo'"),
         ("students.bingo.backbone", {}, "s.yaml: students.bingo.backbone.architecture: this key is required"),
         ("data", {}, "s.yaml: data: the key 'source' is required"),
+        ("teachers", {}, "s.yaml: bags.knn-5.teacher: there is no 'big' among the teachers; none is defined"),
         ("data", {"source": "demo", "train": "x"}, "s.yaml: data: unknown key 'train'; did you mean 'max_train'?"),
         ("seeds", [0, 0], "s.yaml: seeds: a value is repeated"),
         ("tables.main.students", ["bingo", "bingo"], "s.yaml: tables.main.students: a value is repeated"),
@@ -157,13 +158,18 @@ def test_whatever_stands_at_a_key_the_answer_is_a_study_or_one_line(path, value)
     assert isinstance(answer, Study) or (answer.startswith("s.yaml: ") and "\n" not in answer)
 
 
+def test_a_study_without_networks_is_refused():
+    with pytest.raises(BingoError, match="s: a study needs an entry in teachers or in students"):
+        parse_study({"study": "s", "data": {"source": "demo"}}, "s")
+
+
 def test_settings_are_canonical_and_hold_what_the_stage_depends_on():
     study = parse_study(STUDY, "s")
     reordered = parse_study(dict(reversed(STUDY.items())), "s")
     assert jobs.student_settings(study, "bingo", 0) == jobs.student_settings(reordered, "bingo", 0)
-    assert jobs.data_settings(study) == jobs.data_settings(
-        parse_study(changed("data", {"source": "demo", "workers": 3}), "s")
-    )
+    other = parse_study(changed("data", {"source": "demo", "workers": 3, "max_val": 7}), "s")
+    assert jobs.data_settings(study, "train") == jobs.data_settings(other, "train")
+    assert jobs.data_settings(study, "val") != jobs.data_settings(other, "val")
     explicit = changed("bags.knn-5.size", 5)  # the default, written out
     assert jobs.bags_settings(parse_study(explicit, "s"), "knn-5") == jobs.bags_settings(study, "knn-5")
     assert json.loads(jobs.student_settings(study, "bingo", 7))["seed"] == 7

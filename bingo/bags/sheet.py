@@ -8,6 +8,7 @@ matplotlib.use("agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from numpy.typing import NDArray
+from torchvision.transforms.v2 import functional as V
 
 from bingo.artifacts import atomic
 from bingo.bags.bags import Bags
@@ -15,6 +16,8 @@ from bingo.data.images import Images
 from bingo.philox import Stream, permutation
 
 _ROWS, _COLUMNS = 12, 10
+_SIDE = 160
+"""Larger images are shrunk to this many pixels; a sheet shows no more of them."""
 
 
 def draw_sheet(bags: Bags, images: Images, output: Path) -> None:
@@ -40,7 +43,9 @@ def draw_sheet(bags: Bags, images: Images, output: Path) -> None:
         shown = np.concatenate([[anchor], bags.members[positions]])
         for column, image in enumerate(shown):
             axis = axes[row, column]
-            pixels = images.fetch(np.array([image]))[0]
+            pixels = next(iter(images.fetch(np.array([image]))))  # (3, H, W)
+            if max(pixels.shape) > _SIDE:
+                pixels = V.resize(pixels, None, max_size=_SIDE, antialias=True)
             axis.imshow(pixels.permute(1, 2, 0).numpy(), interpolation="nearest")
             name = listing.classes[listing.label[image]] if listing.label[image] >= 0 else ""
             labelled = listing.label[anchor] >= 0

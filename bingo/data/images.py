@@ -1,5 +1,6 @@
 """Pixels of a listing's images, by position."""
 
+from collections.abc import Iterator
 from typing import Protocol
 
 import numpy as np
@@ -19,8 +20,11 @@ class Images(Protocol):
 
     listing: Listing
 
-    def fetch(self, index: NDArray[np.int64]) -> Tensor | list[Tensor]:
-        """Return the images at ``index`` (B,): uint8 (B, 3, H, W), or B of (3, H, W) where sizes differ."""
+    def fetch(self, index: NDArray[np.int64]) -> Tensor | Iterator[Tensor]:
+        """Return the images at ``index`` (B,): uint8 (B, 3, H, W), or B of (3, H, W) where sizes differ.
+
+        These are decoded as they are asked for: a batch of photographs would fill the memory.
+        """
 
 
 class ArrayImages:
@@ -52,13 +56,13 @@ class FolderImages:
         """Remember the listing; nothing is read yet."""
         self.listing = listing
 
-    def fetch(self, index: NDArray[np.int64]) -> list[Tensor]:
-        """Decode the images at ``index`` (B,): B of uint8 (3, H, W).
+    def fetch(self, index: NDArray[np.int64]) -> Iterator[Tensor]:
+        """Decode the images at ``index`` (B,), one by one: B of uint8 (3, H, W).
 
         Raises:
             BingoError: a file is gone, cannot be decoded, or is not the one that was listed.
         """
-        return [self._read(int(i)) for i in index]
+        return (self._read(int(i)) for i in index)
 
     def _read(self, i: int) -> Tensor:
         assert self.listing.paths is not None

@@ -1,8 +1,8 @@
 """The data stage: which images there are, in which order, with which labels, and the digest of it all.
 
-A listing is one HDF5 file with a group per split: `label` (N,) int64, -1 where unknown; `size` (N, 2) int64, height
-and width in pixels; and either `index` (N,) int64, the position in a named set, or, for a folder, `path` (N,) and
-`bytes` (N,) int64. Each group's attribute `digest` covers the pixels' bytes, so equal digests mean equal images.
+A listing is one HDF5 file with one group, `train` or `val`: `label` (N,) int64, -1 where unknown; `size` (N, 2)
+int64, height and width in pixels; and either `index` (N,) int64, the position in a named set, or, for a folder, `path`
+(N,) and `bytes` (N,) int64. Its attribute `digest` covers the pixels' bytes, so equal digests mean equal images.
 """
 
 import hashlib
@@ -27,6 +27,7 @@ from bingo.data.sources import class_folders, has_labels
 from bingo.errors import BingoError
 from bingo.jobs import NOT_LISTED, DataJob
 from bingo.philox import Stream, permutation
+from bingo.progress import Progress
 
 log = logging.getLogger(__name__)
 
@@ -75,11 +76,12 @@ class Listing:
         )
 
 
-def write_listing(job: DataJob, output: Path, threads: int) -> None:
-    """List the training and validation images of a study; decode each file of a folder once to prove it sound.
+def write_listing(job: DataJob, train_listing: Path | None, output: Path, threads: int) -> None:
+    """List the images of one split of a study; decode each file of a folder once to prove it sound.
 
     Args:
         job: the stage's settings.
+        train_listing: listing of the training images, whose classes validation images have.
         output: HDF5 file to write.
         threads: decoders at work.
 
@@ -87,32 +89,33 @@ def write_listing(job: DataJob, output: Path, threads: int) -> None:
         BingoError: a folder is missing or empty, an image cannot be decoded (`on_bad_image: fail`), or a
             validation class is unknown in training.
     """
-    data = job.data
-    splits = {"train": _list_split(data, "train", None, threads)}
-    if not isinstance(data, FolderData) or data.val is not None:
-        splits["val"] = _list_split(data, "val", splits["train"][0].classes, threads)
-    facts = {split: {"images": len(listing), "unreadable": bad} for split, (listing, bad) in splits.items()}
-    settings = job.model_dump(mode="json", exclude=NOT_LISTED)
+    inputs, classes = {}, None
+    if job.split == "val":
+        if train_listing is None:
+            raise BingoError("data: validation images need --train-listing, whose classes they have")
+        train = read_listing(train_listing, "train")
+        inputs, classes = {"train": train.digest}, train.classes
+    listing, bad = _list_split(job.data, job.split, classes, threads)
+    settings = job.model_dump(mode="json", exclude=NOT_LISTED[job.split])
     attributes = {
         "kind": "listing",
-        "source": data.source,
-        "provenance": provenance("data", job.version, settings, {}, **facts),
+        "source": job.data.source,
+        "provenance": provenance("data", job.version, settings, inputs, images=len(listing), unreadable=bad),
     }
     with write_hdf5(output, attributes) as file:
-        for split, (listing, bad) in splits.items():
-            _store(file.create_group(split), listing)
-            log.info("%s: %d images, %d unreadable left out", split, len(listing), bad)
+        _store(file.create_group(job.split), listing)
+    log.info("%s: %d images, %d unreadable left out", job.split, len(listing), bad)
 
 
 def read_listing(path: Path, split: str) -> Listing:
     """Read one split of a listing.
 
     Raises:
-        BingoError: the file is missing, damaged, or has no such split.
+        BingoError: the file is missing, damaged, or lists another split.
     """
     with read_hdf5(path, "listing") as file:
         if split not in file:
-            raise BingoError(f"{path}: has no {split} split")
+            raise BingoError(f"{path}: lists the {' '.join(file)} images, but the {split} ones are needed here")
         group = file[split]
         return Listing(
             source=file.attrs["source"],
@@ -179,7 +182,7 @@ def _list_folder(data: FolderData, split: str, classes: list[str] | None, thread
         raise BingoError(f"{key}: {root / stray.parts[0]} is no class folder of the training images")
 
     kept, sizes, nbytes, hashes, bad = [], [], [], [], 0
-    for path, found in zip(images, _examine(root, images, threads), strict=True):
+    for path, found in zip(images, _examine(root, images, threads, split), strict=True):
         if isinstance(found, BadImageError):
             if data.on_bad_image == "fail":
                 raise BingoError(
@@ -239,7 +242,7 @@ def _refuse(error: OSError) -> None:
 Examined = tuple[int, int, int, str]
 
 
-def _examine(root: Path, paths: list[Path], threads: int) -> Iterator[Examined | BadImageError]:
+def _examine(root: Path, paths: list[Path], threads: int, title: str) -> Iterator[Examined | BadImageError]:
     """Yield (height, width, bytes, SHA-256) of each file, in order, or why it cannot be decoded."""
 
     def examine(path: Path) -> Examined | BadImageError:
@@ -252,10 +255,12 @@ def _examine(root: Path, paths: list[Path], threads: int) -> Iterator[Examined |
             return error
         return height, width, len(content), hashlib.sha256(content).hexdigest()
 
-    with ThreadPoolExecutor(threads) as pool:
+    with ThreadPoolExecutor(threads) as pool, Progress(f"{title} images", len(paths), "images") as progress:
         # In portions, because the pool would else hold a task for every file of the folder.
         for start in range(0, len(paths), 1024):
-            yield from pool.map(examine, paths[start : start + 1024])
+            for found in pool.map(examine, paths[start : start + 1024]):
+                yield found
+                progress.advance(1)
 
 
 def _store(group: h5py.Group, listing: Listing) -> None:

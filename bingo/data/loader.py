@@ -107,7 +107,6 @@ class TrainingBatches(Dataset[Batch | BingoError]):
             batch_size=None,
             collate_fn=unchanged,
             num_workers=workers,
-            worker_init_fn=_one_thread,
         )
         for batch in loader:
             if isinstance(batch, BingoError):
@@ -133,25 +132,23 @@ class TrainingBatches(Dataset[Batch | BingoError]):
         if any(request.image == "positive" for request in self.requests):
             assert self.bags is not None
             index["positive"] = self.bags.draw(anchors, self.seed, epoch)
-        pixels = {image: self.images.fetch(rows) for image, rows in index.items()}
-        views = []
+        parameters = []
         for request in self.requests:
             rows = index[request.image]
             size = self.images.listing.size[rows]
-            parameters = draw(self.recipe, self.seed, rows, epoch, request.view, size)
-            source = pixels[request.image]
+            parameters.append(draw(self.recipe, self.seed, rows, epoch, request.view, size))
+        views: dict[int, ViewPixels] = {}
+        for image, rows in index.items():
+            wanted = [i for i, request in enumerate(self.requests) if request.image == image]
+            source = self.images.fetch(rows)
             if isinstance(source, Tensor):
-                views.append(ViewPixels(source, False, parameters))
+                views |= {i: ViewPixels(source, False, parameters[i]) for i in wanted}
             else:
-                crops = crop_each(source, parameters, self.preprocessing.size)
-                views.append(ViewPixels(crops, True, parameters))
-        return Batch(anchors, views)
+                crops = crop_each(source, [parameters[i] for i in wanted], self.preprocessing.size)
+                views |= {i: ViewPixels(crop, True, parameters[i]) for i, crop in zip(wanted, crops, strict=True)}
+        return Batch(anchors, [views[i] for i in range(len(self.requests))])
 
 
 def unchanged(batch: Any) -> Any:
     """Pass a ready batch through: collation for datasets that make whole batches."""
     return batch
-
-
-def _one_thread(_worker: int) -> None:
-    torch.set_num_threads(1)

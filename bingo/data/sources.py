@@ -20,8 +20,8 @@ class SourceFacts:
 
     labels: bool
     validation: bool
-    folders: tuple[str, ...]
-    """Folders whose modification time tells that files came or went."""
+    folders: dict[str, list[str]]
+    """Of each split, the folders whose modification time tells that files came or went."""
 
 
 def facts_of(data: "Data") -> SourceFacts:
@@ -31,11 +31,11 @@ def facts_of(data: "Data") -> SourceFacts:
         BingoError: a folder is missing or holds nothing.
     """
     if data.source != "folder":
-        return SourceFacts(labels=True, validation=True, folders=())
-    train = class_folders(Path(data.train), "data.train")
-    val = class_folders(Path(data.val), "data.val") if data.val is not None else []
-    folders = [data.train, *train, *([data.val] if data.val is not None else []), *val]
-    return SourceFacts(has_labels(data), data.val is not None, tuple(folders))
+        return SourceFacts(labels=True, validation=True, folders={"train": [], "val": []})
+    folders = {"train": [data.train, *class_folders(Path(data.train), "data.train")]}
+    if data.val is not None:
+        folders["val"] = [data.val, *class_folders(Path(data.val), "data.val")]
+    return SourceFacts(has_labels(data), data.val is not None, folders)
 
 
 def has_labels(data: "FolderData") -> bool:
@@ -56,7 +56,7 @@ def class_folders(folder: Path, key: str) -> list[str]:
     """Return the sorted folders directly inside ``folder``.
 
     Raises:
-        BingoError: ``folder`` is missing or empty; ``key`` is the study's key that names it.
+        BingoError: ``folder`` is missing or empty, or a name holds braces; ``key`` is the study's key that names it.
     """
     if not folder.is_dir():
         raise BingoError(f"{key}: there is no folder {folder}")
@@ -64,4 +64,8 @@ def class_folders(folder: Path, key: str) -> list[str]:
         found = [entry for entry in entries if not entry.name.startswith(".")]
     if not found:
         raise BingoError(f"{key}: the folder {folder} is empty")
-    return sorted(str(folder / entry.name) for entry in found if entry.is_dir())
+    folders = sorted(str(folder / entry.name) for entry in found if entry.is_dir())
+    for name in (str(folder), *folders):
+        if "{" in name or "}" in name:
+            raise BingoError(f"{key}: {name} has braces in its name, which Snakemake cannot take; rename it")
+    return folders

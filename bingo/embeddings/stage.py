@@ -53,7 +53,7 @@ def make_embeddings(
         "teacher_digest": teacher.digest,
         "layer": "pooled backbone output",
         "preprocessing": job.preprocessing.model_dump(),
-        "provenance": provenance("embeddings", job.version, job.model_dump(mode="json"), inputs),
+        "provenance": provenance("embeddings", job.version, job.model_dump(mode="json"), inputs, device=device.type),
     }
     digest = hashlib.sha256()
     network = _BackboneAndHead(teacher.backbone, teacher.head)

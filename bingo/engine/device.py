@@ -1,13 +1,10 @@
 """Where to compute, and in which precision."""
 
 from contextlib import AbstractContextManager
-from typing import Literal
 
 import torch
 
-from bingo.config import Training
-
-Precision = Literal["auto", "float32", "bfloat16"]
+from bingo.config import Precision, Training
 
 
 def pick_device() -> torch.device:

@@ -10,6 +10,7 @@ from bingo.errors import BingoError
 from bingo.evaluation.metrics import accuracy
 from bingo.evaluation.protocols import Linear
 from bingo.philox import Stream, permutation
+from bingo.progress import Progress
 
 FeatureBatches = Callable[[int], Iterator[tuple[Tensor, Tensor]]]
 
@@ -44,18 +45,20 @@ def train_linear(protocol: Linear, batches: FeatureBatches, dim: int, classes: i
     nn.init.zeros_(classifier.bias)
     optimizer: torch.optim.SGD | None = None
     lr = protocol.lr
-    for epoch in range(protocol.epochs):
-        lr = lr * protocol.decay if epoch in protocol.milestones else lr
-        for features, labels in batches(epoch):
-            if optimizer is None:
-                classifier.to(features.device)
-                optimizer = torch.optim.SGD(
-                    classifier.parameters(), lr, momentum=0.9, weight_decay=protocol.weight_decay
-                )
-            optimizer.param_groups[0]["lr"] = lr
-            optimizer.zero_grad(set_to_none=True)
-            F.cross_entropy(classifier(features), labels).backward()
-            optimizer.step()
+    with Progress("linear classifier", protocol.epochs, "epochs") as progress:
+        for epoch in range(protocol.epochs):
+            lr = lr * protocol.decay if epoch in protocol.milestones else lr
+            for features, labels in batches(epoch):
+                if optimizer is None:
+                    classifier.to(features.device)
+                    optimizer = torch.optim.SGD(
+                        classifier.parameters(), lr, momentum=0.9, weight_decay=protocol.weight_decay
+                    )
+                optimizer.param_groups[0]["lr"] = lr
+                optimizer.zero_grad(set_to_none=True)
+                F.cross_entropy(classifier(features), labels).backward()
+                optimizer.step()
+            progress.advance(1)
     if not classifier.weight.isfinite().all():
         raise BingoError("evaluations: the linear classifier diverged; its features are far too large")
     return classifier

@@ -109,7 +109,13 @@ class Probe:
 
 
 def evaluate(
-    job: EvaluationJob, listing_path: Path, model_path: Path, output: Path, device: torch.device, workers: int
+    job: EvaluationJob,
+    train_path: Path,
+    val_path: Path,
+    model_path: Path,
+    output: Path,
+    device: torch.device,
+    workers: int,
 ) -> None:
     """Measure a backbone by a protocol and write one JSON: protocol, model, seed, metrics, digests, provenance.
 
@@ -118,11 +124,12 @@ def evaluate(
     """
     if job.protocol not in PROTOCOLS:
         raise BingoError(f"evaluations: there is no protocol '{job.protocol}'{nearest(job.protocol, PROTOCOLS)}")
-    train = read_listing(listing_path, "train")
-    val = read_listing(listing_path, "val")
-    for listing in (train, val):
+    train, val = read_listing(train_path, "train"), read_listing(val_path, "val")
+    for path, listing in ((train_path, train), (val_path, val)):
         if not listing.labelled:
-            raise BingoError(f"{listing_path}: the {listing.split} images have no labels to evaluate with")
+            raise BingoError(f"{path}: the {listing.split} images have no labels to evaluate with")
+    if val.classes != train.classes:
+        raise BingoError(f"{val_path}: its classes are not those of {train_path}; delete both and run again")
     backbone, model = load_backbone(model_path, device)
     train_images, val_images = (
         open_images(listing.select(np.flatnonzero(listing.label >= 0))) for listing in (train, val)
@@ -137,7 +144,7 @@ def evaluate(
         "model": job.model,
         "seed": job.seed,
         "metrics": metrics,
-        "provenance": provenance("evaluation", job.version, job.model_dump(mode="json"), inputs),
+        "provenance": provenance("evaluation", job.version, job.model_dump(mode="json"), inputs, device=device.type),
     }
     write_text(output, json.dumps(result, indent=2, sort_keys=True) + "\n")
     log.info("%s, %s: %s", job.model, job.protocol, metrics)

@@ -12,7 +12,7 @@ from bingo.artifacts import write_text
 from bingo.bags.bags import read_bags
 from bingo.errors import BingoError
 from bingo.jobs import ReportJob
-from bingo.tables.stage import read_table, wide_table
+from bingo.tables.stage import FOOTNOTE, read_table, wide_table
 from bingo.tensors import read_metadata
 
 _MIME = {".svg": "image/svg+xml", ".png": "image/png"}
@@ -47,6 +47,7 @@ def write_report(
     page = environment.get_template("report.html").render(
         study=job.study,
         left_out=job.left_out,
+        footnote=FOOTNOTE,
         tables=[(path.stem, wide_table(read_table(path)).to_html(index=False, border=0)) for path in tables],
         figures=[(path.stem, _embed(path)) for path in figures],
         sheets=[

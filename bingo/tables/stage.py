@@ -14,6 +14,10 @@ from bingo.errors import BingoError
 from bingo.jobs import TableJob, TextJob
 
 NAMES = ["method", "student", "teacher", "bags", "protocol", "metric"]
+FOOTNOTE = (
+    "Accuracy in percent on the validation images; mean ± sample standard deviation over seeds. "
+    "A row without a student is the teacher itself."
+)
 COLUMNS = [*NAMES, "mean", "std", "seeds", "published", "source"]
 # pandas escapes cells, but not the caption.
 _LATEX = str.maketrans(
@@ -29,13 +33,16 @@ def make_table(job: TableJob, result_paths: list[Path], output: Path) -> None:
     file holds is an empty cell. `published` and `source` stay empty for studies that have no published counterpart.
 
     Raises:
-        BingoError: a result file cannot be read.
+        BingoError: a result file cannot be read, or belongs to no row of the table.
     """
     values: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     seen: set[tuple[str, str, int]] = set()
+    models = {row.model for row in job.rows}
     for path in result_paths:
         result = read_result(path)
         key = (result["model"], result["protocol"], result["seed"])
+        if key[0] not in models or key[1] not in job.evaluations:
+            raise BingoError(f"{path}: {key[0]} by {key[1]} is not in this table; leave the file out")
         if key in seen:
             raise BingoError(f"{path}: a second result of {key[0]} by {key[1]} with seed {key[2]}; name each file once")
         seen.add(key)
@@ -68,7 +75,7 @@ def make_text(job: TextJob, table: Path, markdown: Path, latex: Path) -> None:
         "",
         wide.to_markdown(index=False, disable_numparse=True),
         "",
-        "Accuracy in percent on the validation images; mean ± sample standard deviation over seeds.",
+        FOOTNOTE,
     ]
     write_text(markdown, "\n".join(lines) + "\n")
     write_text(latex, wide.to_latex(index=False, caption=job.title.translate(_LATEX), escape=True, position="t"))
@@ -83,8 +90,9 @@ def read_result(path: Path) -> dict[str, Any]:
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
         named = isinstance(result["model"], str) and isinstance(result["protocol"], str)
+        named = named and isinstance(result["seed"], int)
         if not named or not all(isinstance(value, int | float) for value in result["metrics"].values()):
-            raise ValueError("its names are no text or its metrics no numbers")
+            raise ValueError("its names are no text, or its seed or metrics no numbers")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BingoError(f"{path}: missing or no result file ({error}); delete it and run again") from error
     return dict(result)

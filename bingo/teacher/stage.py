@@ -35,7 +35,8 @@ def train_teacher(
     listing = read_listing(listing_path, "train")
     settings, teacher = job.model_dump(mode="json"), job.teacher
     machine = describe(teacher.training, device)
-    identity = digest_json([settings, listing.digest, machine])
+    inputs = {"dataset": listing.digest}
+    identity = digest_json([settings, inputs, machine])
     torch.manual_seed(teacher.seed)  # initial weights; nothing later draws from it
     method = MocoMethod(teacher)
     data = TrainingBatches(
@@ -56,7 +57,7 @@ def train_teacher(
         metadata = {
             "backbone": teacher.backbone.model_dump(),
             "method": teacher.method,
-            "provenance": provenance("teacher", job.version, settings, {"dataset": listing.digest}, **machine),
+            "provenance": provenance("teacher", job.version, settings, inputs, seed=teacher.seed, **machine),
         }
         write_tensors(output, tensors, metadata)
         state.discard()

@@ -1,5 +1,7 @@
 """Applying views to batches of images, on whichever device the images are."""
 
+from collections.abc import Iterable, Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -37,15 +39,24 @@ def crop_batch(images: Tensor, parameters: ViewParameters, size: int) -> Tensor:
     return both.reshape(batch, size, channels, size).transpose(1, 2)
 
 
-def crop_each(images: list[Tensor], parameters: ViewParameters, size: int) -> Tensor:
-    """Do the same as `crop_batch` for images of any sizes (3, H, W) uint8: (B, 3, S, S) uint8, rounded."""
-    views = []
-    for image, (top, left, height, width), flip in zip(
-        images, parameters.box.tolist(), parameters.flip.tolist(), strict=True
-    ):
-        view = V.resized_crop(image, top, left, height, width, [size, size], antialias=True)
-        views.append(view.flip(-1) if flip else view)
-    return torch.stack(views)
+def crop_each(images: Iterable[Tensor], views: Sequence[ViewParameters], size: int) -> list[Tensor]:
+    """Do the same as `crop_batch` for images of any sizes, one after the other, in several views.
+
+    Args:
+        images: B of (3, H, W) uint8; each is let go before the next is asked for.
+        views: `box` and `flip` are used.
+        size: side S of the results.
+
+    Returns:
+        For each of ``views``, (B, 3, S, S) uint8, rounded.
+    """
+    crops: list[list[Tensor]] = [[] for _ in views]
+    for row, image in enumerate(images):
+        for parameters, done in zip(views, crops, strict=True):
+            top, left, height, width = parameters.box[row].tolist()
+            crop = V.resized_crop(image, top, left, height, width, [size, size], antialias=True)
+            done.append(crop.flip(-1) if parameters.flip[row] else crop)
+    return [torch.stack(done) for done in crops]
 
 
 def colour(images: Tensor, parameters: ViewParameters, recipe: Recipe) -> Tensor:
@@ -76,7 +87,7 @@ def normalise(images: Tensor, preprocessing: NetworkInput) -> Tensor:
     return ((images - mean) / std).contiguous(memory_format=torch.channels_last)
 
 
-def centre(images: Tensor | list[Tensor], preprocessing: Preprocessing) -> Tensor:
+def centre(images: Tensor | Iterable[Tensor], preprocessing: Preprocessing) -> Tensor:
     """Return the view of evaluation: shorter side resized to `resize`, centre `size` cropped.
 
     Args:
@@ -86,7 +97,7 @@ def centre(images: Tensor | list[Tensor], preprocessing: Preprocessing) -> Tenso
     Returns:
         (B, 3, size, size) uint8.
     """
-    if isinstance(images, list):
+    if not isinstance(images, Tensor):
         return torch.cat([centre(image[None], preprocessing) for image in images])
     resized = V.resize(images, [preprocessing.resize], antialias=True)
     return V.center_crop(resized, [preprocessing.size])

@@ -22,7 +22,9 @@ def make_listing(tmp_path_factory):
     def make(count):
         path = folder / f"{count}.h5"
         if not path.exists():
-            write_listing(DataJob(version=1, data=DemoData(source="demo", max_train=count, max_val=8)), path, 1)
+            write_listing(
+                DataJob(version=1, split="train", data=DemoData(source="demo", max_train=count)), None, path, 1
+            )
         return path
 
     return make

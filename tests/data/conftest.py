@@ -21,11 +21,16 @@ def save_image():
 
 @pytest.fixture
 def list_images(tmp_path):
-    """Run the data stage with the given keys of `data`; return the listing's path."""
+    """Run the data stage with the given keys of `data`; return the path of the split's listing."""
 
-    def listed(output=tmp_path / "listing.h5", threads=2, **data):
+    def listed(output=tmp_path / "listing.h5", threads=2, split="train", **data):
         data = {key: str(value) if key in ("train", "val", "root") else value for key, value in data.items()}
-        write_listing(DataJob(version=1, data={"source": "folder", **data}), output, threads)
-        return output
+        data = {"source": "folder", **data}
+        write_listing(DataJob(version=1, split="train", data=data), None, output, threads)
+        if split == "train":
+            return output
+        val = output.with_name("val-listing.h5")
+        write_listing(DataJob(version=1, split="val", data=data), output, val, threads)
+        return val
 
     return listed

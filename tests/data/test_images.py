@@ -19,7 +19,7 @@ def folder(tmp_path, save_image, list_images):
 
 
 def test_a_folder_hands_out_each_file_decoded_in_the_order_asked(folder):
-    fetched = folder.fetch(np.array([2, 0, 2]))
+    fetched = list(folder.fetch(np.array([2, 0, 2])))
     assert [image.shape for image in fetched] == [(3, 12, 8), (3, 10, 8), (3, 12, 8)]
     for image, number in zip(fetched, [2, 0, 2], strict=True):
         assert torch.equal(image, decode((folder.listing.root / f"{number}.png").read_bytes()))
@@ -29,7 +29,7 @@ def test_an_image_deleted_after_listing_is_refused_by_name(folder):
     path = folder.listing.root / "1.png"
     path.unlink()
     with pytest.raises(BingoError, match=rf"{path}: cannot be read \(No such file or directory\)"):
-        folder.fetch(np.arange(3))
+        list(folder.fetch(np.arange(3)))
 
 
 @pytest.mark.parametrize(
@@ -46,13 +46,13 @@ def test_an_image_changed_after_listing_is_refused_by_name(folder, change, reaso
     path = folder.listing.root / "1.png"
     path.write_bytes(change(path.read_bytes()))
     with pytest.raises(BingoError, match=rf"{path}: {reason}"):
-        folder.fetch(np.arange(3))
+        list(folder.fetch(np.arange(3)))
 
 
 def test_another_image_under_the_name_of_a_listed_one_is_refused_by_name(folder, save_image):
     path = save_image(folder.listing.root / "1.png", 7, (8, 11))
     with pytest.raises(BingoError, match=rf"{path}: has changed"):
-        folder.fetch(np.array([1]))
+        list(folder.fetch(np.array([1])))
 
 
 def test_a_grey_set_hands_out_three_equal_channels_of_the_listed_images(list_images, tmp_path):

@@ -8,10 +8,12 @@ import h5py
 import numpy as np
 import pytest
 
+from bingo.config import FolderData
 from bingo.data.arrays import load_arrays
 from bingo.data.images import open_images
-from bingo.data.listing import read_listing
+from bingo.data.listing import read_listing, write_listing
 from bingo.errors import BingoError
+from bingo.jobs import DataJob
 
 FASHION = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]
 
@@ -99,7 +101,7 @@ def test_suffixes_count_in_any_case_and_names_may_be_of_any_bytes(tmp_path, save
     assert [os.fsencode(path) for path in listing.paths] == [
         "Öl 图/".encode() + name for name in (b"A.PNG", b"latin-\xe9.png", b"new\nline.png")
     ]
-    assert len(open_images(listing).fetch(np.arange(3))) == 3
+    assert len(list(open_images(listing).fetch(np.arange(3)))) == 3
 
 
 def test_a_linked_class_folder_is_listed_like_any_other(tmp_path, two_classes, list_images):
@@ -156,7 +158,7 @@ def test_unreadable_images_are_left_out_counted_and_logged_where_asked(two_class
     assert listing.paths.tolist() == ["ant/1.png", "bee/0.png", "bee/2.png"]
     assert listing.label.tolist() == [0, 1, 1]
     assert listing.size.tolist() == [[21, 16], [22, 16], [24, 16]]
-    assert facts(path)["train"] == {"images": 3, "unreadable": 3}
+    assert (facts(path)["images"], facts(path)["unreadable"]) == (3, 3)
     assert "train: 3 images, 3 unreadable left out" in caplog.messages
     for name in ("ant/0.png", "bee/1.png", "bee/9.png"):
         assert sum(f"{two_classes / name} cannot be read" in message for message in caplog.messages) == 1
@@ -172,7 +174,7 @@ def test_a_folder_of_unreadable_images_alone_is_refused(tmp_path, list_images):
 @pytest.mark.parametrize("key", ["train", "val"])
 def test_folders_that_are_missing_empty_or_without_images_are_refused_by_key(key, two_classes, tmp_path, list_images):
     other = tmp_path / "other"
-    folders = {"train": two_classes, key: other}
+    folders = {"train": two_classes, key: other, "split": key}
     with pytest.raises(BingoError, match=rf"data\.{key}: there is no folder {other}"):
         list_images(**folders)
     other.mkdir()
@@ -186,31 +188,38 @@ def test_folders_that_are_missing_empty_or_without_images_are_refused_by_key(key
 
 def test_validation_images_have_the_class_numbers_of_training(two_classes, tmp_path, save_image, list_images):
     save_image(tmp_path / "val" / "bee" / "0.png", 7)
-    path = list_images(train=two_classes, val=tmp_path / "val")
+    path = list_images(split="val", train=two_classes, val=tmp_path / "val")
     listing = read_listing(path, "val")
     assert listing.label.tolist() == [1]
     assert listing.classes == ["ant", "bee"]
-    assert facts(path)["val"] == {"images": 1, "unreadable": 0}
+    assert (facts(path)["images"], facts(path)["unreadable"]) == (1, 0)
+    assert facts(path)["inputs"] == {"train": digest(list_images, two_classes)}
 
 
 def test_a_validation_class_unknown_in_training_is_refused_by_name(two_classes, tmp_path, save_image, list_images):
     save_image(tmp_path / "val" / "cow" / "0.png")
     with pytest.raises(BingoError, match=rf"data\.val: {tmp_path / 'val' / 'cow'} is no class folder"):
-        list_images(train=two_classes, val=tmp_path / "val")
+        list_images(split="val", train=two_classes, val=tmp_path / "val")
 
 
-def test_a_split_that_was_not_listed_is_refused(two_classes, list_images):
+def test_the_listing_of_the_other_split_is_refused(two_classes, list_images):
     path = list_images(train=two_classes)
-    with pytest.raises(BingoError, match=rf"{path}: has no val split"):
+    with pytest.raises(BingoError, match=rf"{path}: lists the train images, but the val ones are needed"):
         read_listing(path, "val")
+
+
+def test_validation_images_without_a_listing_of_the_training_images_are_refused(two_classes, tmp_path):
+    job = DataJob(version=1, split="val", data=FolderData(source="folder", train=str(two_classes), val="photos"))
+    with pytest.raises(BingoError, match="validation images need --train-listing"):
+        write_listing(job, None, tmp_path / "val-listing.h5", 1)
 
 
 def test_max_train_and_max_val_draw_nested_subsets_of_all_images(two_classes, tmp_path, list_images):
     whole = read_listing(list_images(train=two_classes), "train")
     parts = []
     for limit in (1, 2, 4):
-        path = list_images(train=two_classes, val=two_classes, max_train=limit, max_val=limit)
-        part = read_listing(path, "train")
+        data = {"train": two_classes, "val": two_classes, "max_train": limit, "max_val": limit}
+        part = read_listing(list_images(**data), "train")
         positions = [whole.paths.tolist().index(name) for name in part.paths]
         assert positions == sorted(set(positions))
         assert len(positions) == limit
@@ -218,7 +227,7 @@ def test_max_train_and_max_val_draw_nested_subsets_of_all_images(two_classes, tm
         assert part.size.tolist() == whole.size[positions].tolist()
         assert part.nbytes.tolist() == whole.nbytes[positions].tolist()
         assert part.source_digest == whole.digest
-        assert len(read_listing(path, "val")) == limit
+        assert len(read_listing(list_images(split="val", **data), "val")) == limit
         parts.append((set(positions), part.digest))
     assert parts[0][0] < parts[1][0] < parts[2][0]
     assert len({whole.digest, *(found for _, found in parts)}) == 4
@@ -267,14 +276,15 @@ def test_the_digest_depends_on_nothing_but_images_and_labels(two_classes, tmp_pa
 
 def test_settings_that_cannot_change_a_listing_leave_the_same_bytes(two_classes, list_images):
     first = list_images(train=two_classes).read_bytes()
-    again = list_images(train=two_classes, threads=1, workers=3, preprocessing={"size": 8, "resize": 8})
+    again = list_images(
+        train=two_classes, threads=1, workers=3, preprocessing={"size": 8, "resize": 8}, val="nowhere", max_val=2
+    )
     assert again.read_bytes() == first
 
 
 def test_a_named_set_is_listed_with_its_labels_and_both_splits(list_images, tmp_path):
-    path = list_images(source="demo", max_train=30, max_val=20)
     for split, count, total in (("train", 30, 10_000), ("val", 20, 5_000)):
-        listing = read_listing(path, split)
+        listing = read_listing(list_images(split=split, source="demo", max_train=30, max_val=20), split)
         assert listing.label.tolist() == load_arrays("demo", tmp_path, split)[1][listing.index].tolist()
         assert listing.index.tolist() == sorted(set(listing.index.tolist()))
         assert len(listing) == count

@@ -33,7 +33,7 @@ def flat(tmp_path):
 
 
 def test_named_sets_have_labels_and_a_validation_split_without_a_look_at_the_disk(tmp_path):
-    facts = SourceFacts(labels=True, validation=True, folders=())
+    facts = SourceFacts(labels=True, validation=True, folders={"train": [], "val": []})
     assert facts_of(DemoData(source="demo")) == facts
     assert facts_of(TorchvisionData(source="cifar10", root=str(tmp_path / "absent"))) == facts
 
@@ -44,12 +44,12 @@ def test_class_folders_are_sorted_with_links_and_without_hidden_ones_and_files(c
 
 def test_facts_of_class_folders_name_every_folder_whose_files_may_come_and_go(classes, flat):
     facts = facts_of(folder_data(classes, val=str(flat)))
-    folders = (str(classes), str(classes / "ant"), str(classes / "cat"), str(flat))
+    folders = {"train": [str(classes), str(classes / "ant"), str(classes / "cat")], "val": [str(flat)]}
     assert facts == SourceFacts(labels=True, validation=True, folders=folders)
 
 
 def test_facts_of_a_flat_folder_are_no_labels_and_no_validation(flat):
-    assert facts_of(folder_data(flat)) == SourceFacts(labels=False, validation=False, folders=(str(flat),))
+    assert facts_of(folder_data(flat)) == SourceFacts(labels=False, validation=False, folders={"train": [str(flat)]})
 
 
 @pytest.mark.parametrize(("labels", "expected"), [("auto", True), ("folders", True), ("none", False)])
@@ -79,3 +79,9 @@ def test_asking_for_facts_does_not_load_torch():
     code = "import sys, bingo.config, bingo.data.sources; print('torch' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "False"
+
+
+def test_a_class_folder_with_braces_is_refused_by_name(classes):
+    (classes / "a{b}").mkdir()
+    with pytest.raises(BingoError, match=r"data\.train: .*a\{b\} has braces in its name"):
+        facts_of(folder_data(classes))

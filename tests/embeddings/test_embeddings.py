@@ -29,7 +29,7 @@ def one_by_one(network, images, preprocessing):
         ]
     )
     with torch.inference_mode():
-        rows = [network(transform(images.fetch(np.array([i]))[0])[None]) for i in range(len(images.listing))]
+        rows = [network(transform(next(iter(images.fetch(np.array([i])))))[None]) for i in range(len(images.listing))]
     return torch.cat(rows)
 
 
@@ -41,7 +41,9 @@ def folder(tmp_path):
         pixels = draw.integers(0, 256, size=(20 + 3 * i, 31 - 2 * i, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(tmp_path / f"{i}.{'png' if i % 2 else 'jpg'}")
     path = tmp_path / "listing.h5"
-    write_listing(DataJob(version=1, data=FolderData(source="folder", train=str(tmp_path))), path, 1)
+    write_listing(
+        DataJob(version=1, split="train", data=FolderData(source="folder", train=str(tmp_path))), None, path, 1
+    )
     return open_images(read_listing(path, "train"))
 
 

@@ -130,7 +130,7 @@ def test_features_beyond_float16_name_the_teacher_and_leave_no_file(make, write_
 
 def test_embeddings_of_another_dataset_are_refused(made, teacher_path, tmp_path):
     other = tmp_path / "other.h5"
-    write_listing(DataJob(version=1, data=DemoData(source="demo", max_train=20, max_val=5)), other, 1)
+    write_listing(DataJob(version=1, split="train", data=DemoData(source="demo", max_train=20)), None, other, 1)
     message = refusal(read_embeddings, made, other, read_listing(other, "train"), teacher_path)
     assert message.startswith(f"{made}: belongs to another dataset")
 

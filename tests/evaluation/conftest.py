@@ -34,11 +34,23 @@ def preprocessing():
 
 
 @pytest.fixture(scope="session")
-def listing(tmp_path_factory):
-    """A listing of 80 training and 60 validation images of the demo."""
-    path = tmp_path_factory.mktemp("evaluation") / "listing.h5"
-    write_listing(DataJob(version=1, data=DemoData(source="demo", max_train=80, max_val=60)), path, 1)
-    return path
+def write_listings():
+    """List training images, and validation images where there are any: (folder, data) -> their two paths."""
+
+    def write(folder, data):
+        train, val = folder / "train-listing.h5", folder / "val-listing.h5"
+        write_listing(DataJob(version=1, split="train", data=data), None, train, 1)
+        if data.source == "demo" or data.val:
+            write_listing(DataJob(version=1, split="val", data=data), train, val, 1)
+        return train, val
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def listings(write_listings, tmp_path_factory):
+    """Listings of 80 training and of 60 validation images of the demo."""
+    return write_listings(tmp_path_factory.mktemp("evaluation"), DemoData(source="demo", max_train=80, max_val=60))
 
 
 @pytest.fixture(scope="session")
@@ -60,10 +72,10 @@ def model(backbone, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def features(listing, backbone):
+def features(listings, backbone):
     """Features and labels of a split, straight from the demo's file: split -> (float32 (N, D), int64 (N,))."""
 
-    def compute(split):
+    def compute(split, listing):
         with h5py.File(listing) as file:
             rows = file[f"{split}/index"][:]
         with h5py.File(DEMO) as file:
@@ -72,4 +84,4 @@ def features(listing, backbone):
         with torch.no_grad():
             return backbone((views / 255 - 0.286) / 0.353), torch.from_numpy(labels)
 
-    return {split: compute(split) for split in ("train", "val")}
+    return {split: compute(split, path) for split, path in zip(("train", "val"), listings, strict=True)}

@@ -1,6 +1,8 @@
 import json
+import shutil
 from dataclasses import replace
 from importlib.metadata import version
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -11,13 +13,12 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 
 from bingo.config import FolderData
-from bingo.data.listing import write_listing
 from bingo.errors import BingoError
 from bingo.evaluation import stage
 from bingo.evaluation.linear import linear_accuracy, train_linear
 from bingo.evaluation.protocols import PROTOCOLS, Linear
 from bingo.evaluation.stage import evaluate
-from bingo.jobs import DataJob, EvaluationJob
+from bingo.jobs import EvaluationJob
 from bingo.tensors import digest_tensors, write_tensors
 from bingo.views.recipes import RECIPES, Recipe
 
@@ -72,12 +73,14 @@ def rows_of(features, expected):
     return distance.argmin(1)
 
 
-def test_the_result_says_what_was_measured_and_on_what(job, listing, model, backbone, tmp_path):
-    evaluate(job("knn-10", seed=4), listing, model, tmp_path / "deep" / "result.json", CPU, 0)
+def test_the_result_says_what_was_measured_and_on_what(job, listings, model, backbone, tmp_path):
+    evaluate(job("knn-10", seed=4), *listings, model, tmp_path / "deep" / "result.json", CPU, 0)
     result = json.loads((tmp_path / "deep" / "result.json").read_text())
     provenance = result.pop("provenance")
-    with h5py.File(listing) as file:
-        digests = {split: file[split].attrs["digest"] for split in ("train", "val")}
+    digests = {}
+    for split, path in zip(("train", "val"), listings, strict=True):
+        with h5py.File(path) as file:
+            digests[split] = file[split].attrs["digest"]
     assert result.pop("metrics").keys() == {"top1"}
     assert result == {"protocol": "knn-10", "model": "bingo", "seed": 4}
     assert provenance["inputs"] == {**digests, "model": digest_tensors(backbone.state_dict())}
@@ -87,9 +90,9 @@ def test_the_result_says_what_was_measured_and_on_what(job, listing, model, back
 
 
 @pytest.mark.parametrize("name", list(PROTOCOLS))
-def test_every_protocol_measures_shares_of_the_validation_images(name, short, job, listing, model, tmp_path):
+def test_every_protocol_measures_shares_of_the_validation_images(name, short, job, listings, model, tmp_path):
     before = model.read_bytes()
-    evaluate(job(short(name)), listing, model, tmp_path / "result.json", CPU, 0)
+    evaluate(job(short(name)), *listings, model, tmp_path / "result.json", CPU, 0)
     metrics = json.loads((tmp_path / "result.json").read_text())["metrics"]
     images = {metric: value * 60 / 100 for metric, value in metrics.items()}
     assert images == {metric: pytest.approx(round(count), abs=1e-9) for metric, count in images.items()}
@@ -98,28 +101,27 @@ def test_every_protocol_measures_shares_of_the_validation_images(name, short, jo
 
 
 @pytest.mark.parametrize("name", ["linear-moco", "linear-moco-small"])
-def test_the_same_seed_gives_the_same_bytes(name, short, job, listing, model, tmp_path):
+def test_the_same_seed_gives_the_same_bytes(name, short, job, listings, model, tmp_path):
     for output in ("a.json", "b.json"):
         torch.rand(3)  # the global generator is somewhere else each time
-        evaluate(job(short(name), seed=5), listing, model, tmp_path / output, CPU, 0)
+        evaluate(job(short(name), seed=5), *listings, model, tmp_path / output, CPU, 0)
     assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
 
 
-def test_knn_on_the_demo_is_that_of_scikit_learn(job, listing, model, features, tmp_path):
-    evaluate(job("knn-1"), listing, model, tmp_path / "result.json", CPU, 0)
+def test_knn_on_the_demo_is_that_of_scikit_learn(job, listings, model, features, tmp_path):
+    evaluate(job("knn-1"), *listings, model, tmp_path / "result.json", CPU, 0)
     reference = KNeighborsClassifier(1, metric="cosine", algorithm="brute").fit(*features["train"])
     found = json.loads((tmp_path / "result.json").read_text())["metrics"]["top1"]
     assert found == pytest.approx(100 * reference.score(*features["val"]))
 
 
-def test_images_without_a_label_take_no_part(job, listing, model, features, tmp_path):
-    partly = tmp_path / "listing.h5"
-    partly.write_bytes(listing.read_bytes())
+def test_images_without_a_label_take_no_part(job, listings, model, features, tmp_path):
     kept = {"train": np.arange(80) % 4 > 0, "val": np.arange(60) % 3 > 0}
-    with h5py.File(partly, "r+") as file:
-        for split, mask in kept.items():
+    partly = [Path(shutil.copy(path, tmp_path)) for path in listings]
+    for path, (split, mask) in zip(partly, kept.items(), strict=True):
+        with h5py.File(path, "r+") as file:
             file[f"{split}/label"][:] = np.where(mask, file[f"{split}/label"][:], -1)
-    evaluate(job("knn-1"), partly, model, tmp_path / "result.json", CPU, 0)
+    evaluate(job("knn-1"), *partly, model, tmp_path / "result.json", CPU, 0)
     train, val = ([values[torch.from_numpy(kept[split])] for values in features[split]] for split in ("train", "val"))
     reference = KNeighborsClassifier(1, metric="cosine", algorithm="brute").fit(*train)
     found = json.loads((tmp_path / "result.json").read_text())["metrics"]["top1"]
@@ -127,9 +129,9 @@ def test_images_without_a_label_take_no_part(job, listing, model, features, tmp_
 
 
 def test_cached_features_are_standardised_by_the_training_images_alone(
-    job, short, seen, listing, model, features, tmp_path
+    job, short, seen, listings, model, features, tmp_path
 ):
-    evaluate(job(short("linear-moco-small"), seed=7), listing, model, tmp_path / "result.json", CPU, 0)
+    evaluate(job(short("linear-moco-small"), seed=7), *listings, model, tmp_path / "result.json", CPU, 0)
     (train, labels), (val, val_labels) = features["train"], features["val"]
     scaler = StandardScaler().fit(train.double())
     expected, expected_val = (
@@ -145,11 +147,11 @@ def test_cached_features_are_standardised_by_the_training_images_alone(
 
 
 def test_augmented_features_are_those_of_the_images_with_their_labels(
-    job, short, seen, listing, model, features, monkeypatch, tmp_path
+    job, short, seen, listings, model, features, monkeypatch, tmp_path
 ):
     # With crops that keep the whole image, an augmented view is the centre view.
     monkeypatch.setitem(RECIPES, "probe", Recipe(crop_scale=(1, 1), crop_ratio=(1, 1), flip=0))
-    evaluate(job(short("linear-moco")), listing, model, tmp_path / "result.json", CPU, 0)
+    evaluate(job(short("linear-moco")), *listings, model, tmp_path / "result.json", CPU, 0)
     (train, labels), (val, _) = features["train"], features["val"]
     orders = []
     for epoch in seen["epochs"]:
@@ -162,13 +164,13 @@ def test_augmented_features_are_those_of_the_images_with_their_labels(
     torch.testing.assert_close(seen["val"], val, atol=1e-4, rtol=1e-4)  # not standardised
 
 
-def test_augmented_features_are_new_in_every_epoch(job, short, seen, listing, model, tmp_path):
-    evaluate(job(short("linear-moco")), listing, model, tmp_path / "result.json", CPU, 0)
+def test_augmented_features_are_new_in_every_epoch(job, short, seen, listings, model, tmp_path):
+    evaluate(job(short("linear-moco")), *listings, model, tmp_path / "result.json", CPU, 0)
     first, second = (torch.cat([batch for batch, _ in epoch]) for epoch in seen["epochs"])
     assert torch.cdist(first.double(), second.double()).min() > 1e-3
 
 
-def test_a_teacher_is_measured_by_its_backbone(job, listing, model, backbone, tmp_path):
+def test_a_teacher_is_measured_by_its_backbone(job, listings, model, backbone, tmp_path):
     head = {"0.weight": torch.randn(5, backbone.dim), "0.bias": torch.randn(5)}
     head |= {"2.weight": torch.randn(4, 5), "2.bias": torch.randn(4)}
     state = {f"backbone.{name}": tensor for name, tensor in backbone.state_dict().items()}
@@ -177,19 +179,19 @@ def test_a_teacher_is_measured_by_its_backbone(job, listing, model, backbone, tm
     write_tensors(tmp_path / "teacher.safetensors", state, {"backbone": spec})
     results = []
     for path in (model, tmp_path / "teacher.safetensors"):
-        evaluate(job("knn-10"), listing, path, tmp_path / "result.json", CPU, 0)
+        evaluate(job("knn-10"), *listings, path, tmp_path / "result.json", CPU, 0)
         results.append(json.loads((tmp_path / "result.json").read_text())["metrics"])
     assert results[0] == results[1]
 
 
-def test_a_protocol_that_changes_the_backbone_gives_no_result(job, listing, model, monkeypatch, tmp_path):
+def test_a_protocol_that_changes_the_backbone_gives_no_result(job, listings, model, monkeypatch, tmp_path):
     def measure(probe, protocol):
         probe.backbone.bn1.running_mean += 1  # what batch norm in training mode does
         yield "top1", 100.0
 
     monkeypatch.setattr(stage.Probe, "measure", measure)
     with pytest.raises(AssertionError, match="changed the backbone"):
-        evaluate(job("knn-1"), listing, model, tmp_path / "result.json", CPU, 0)
+        evaluate(job("knn-1"), *listings, model, tmp_path / "result.json", CPU, 0)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -203,27 +205,29 @@ def write_folder(root, classes):
 
 
 @pytest.mark.parametrize(
-    ("with_val", "labels", "message"), [(False, "auto", "has no val split"), (True, "none", "have no labels")]
+    ("with_val", "labels", "message"),
+    [
+        (False, "auto", "val-listing.h5: no such file"),
+        (True, "none", "train-listing.h5: the train images have no labels"),
+    ],
 )
-def test_data_that_allow_no_evaluation_are_refused(with_val, labels, message, job, model, tmp_path):
+def test_data_that_allow_no_evaluation_are_refused(with_val, labels, message, job, model, write_listings, tmp_path):
     train = write_folder(tmp_path / "train", ["cat", "dog"])
     val = write_folder(tmp_path / "val", ["cat", "dog"]) if with_val else None
-    listing = tmp_path / "listing.h5"
-    write_listing(DataJob(version=1, data=FolderData(source="folder", train=train, val=val, labels=labels)), listing, 1)
+    listings = write_listings(tmp_path, FolderData(source="folder", train=train, val=val, labels=labels))
     with pytest.raises(BingoError, match=message) as caught:
-        evaluate(job("knn-1"), listing, model, tmp_path / "result.json", CPU, 0)
-    assert str(caught.value).startswith(f"{listing}: ")
+        evaluate(job("knn-1"), *listings, model, tmp_path / "result.json", CPU, 0)
+    assert str(caught.value).startswith(f"{tmp_path}/")
     assert not (tmp_path / "result.json").exists()
 
 
-def test_an_unknown_protocol_is_refused_with_the_nearest_name(job, listing, model, tmp_path):
+def test_an_unknown_protocol_is_refused_with_the_nearest_name(job, listings, model, tmp_path):
     with pytest.raises(BingoError, match="no protocol 'linear-moko'; did you mean 'linear-moco'"):
-        evaluate(job("linear-moko"), listing, model, tmp_path / "result.json", CPU, 0)
+        evaluate(job("linear-moko"), *listings, model, tmp_path / "result.json", CPU, 0)
 
 
-def test_more_neighbours_than_images_are_refused(job, model, tmp_path):
+def test_more_neighbours_than_images_are_refused(job, model, write_listings, tmp_path):
     folder = write_folder(tmp_path / "train", ["cat", "dog"])
-    listing = tmp_path / "listing.h5"
-    write_listing(DataJob(version=1, data=FolderData(source="folder", train=folder, val=folder)), listing, 1)
+    listings = write_listings(tmp_path, FolderData(source="folder", train=folder, val=folder))
     with pytest.raises(BingoError, match="knn-10 needs 10 labelled images, there are 4"):
-        evaluate(job("knn-10"), listing, model, tmp_path / "result.json", CPU, 0)
+        evaluate(job("knn-10"), *listings, model, tmp_path / "result.json", CPU, 0)

@@ -33,9 +33,16 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def listing_path(folder):
-    data = DemoData(source="demo", max_train=TRAIN, max_val=VAL)
-    write_listing(DataJob(version=1, data=data), folder / "listing.h5", 1)
-    return folder / "listing.h5"
+    job = DataJob(version=1, split="train", data=DemoData(source="demo", max_train=TRAIN))
+    write_listing(job, None, folder / "train-listing.h5", 1)
+    return folder / "train-listing.h5"
+
+
+@pytest.fixture(scope="session")
+def val_listing_path(folder, listing_path):
+    job = DataJob(version=1, split="val", data=DemoData(source="demo", max_val=VAL))
+    write_listing(job, listing_path, folder / "val-listing.h5", 1)
+    return folder / "val-listing.h5"
 
 
 # What follows stands in for the results of earlier stages, so that a stage's numbers move with that stage alone.

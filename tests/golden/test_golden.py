@@ -52,10 +52,10 @@ def require(found, expected, stage):
     assert found == expected[version], f"the numbers of {stage.__name__} moved: raise its STAGE_VERSION"
 
 
-def test_data(listing_path):
+def test_data(listing_path, val_listing_path):
     found = {}
-    for split in ("train", "val"):
-        listing = read_listing(listing_path, split)
+    for split, path in (("train", listing_path), ("val", val_listing_path)):
+        listing = read_listing(path, split)
         found[split] = [listing.digest, listing.index[:3].tolist(), listing.label[:3].tolist()]
     version_1 = {
         "train": ["9f7d66c3a09fd77f956ae1c935ae9aa2f1198c67de21d33ac4ec37a3d6b6e409", [226, 267, 576], [6, 5, 5]],
@@ -136,10 +136,10 @@ def test_student_bingo(listing_path, teacher_path, bags_path, backbone, preproce
         ("linear-moco-small", {1: measured(top1=60.15625, top5=96.875)}),
     ],
 )
-def test_evaluation(protocol, expected, listing_path, teacher_path, preprocessing, tmp_path):
+def test_evaluation(protocol, expected, listing_path, val_listing_path, teacher_path, preprocessing, tmp_path):
     job = EvaluationJob(
         version=evaluation.STAGE_VERSION, preprocessing=preprocessing, model="t", protocol=protocol, seed=0
     )
-    evaluate(job, listing_path, teacher_path, tmp_path / "result.json", CPU, 0)
+    evaluate(job, listing_path, val_listing_path, teacher_path, tmp_path / "result.json", CPU, 0)
     metrics = json.loads((tmp_path / "result.json").read_text())["metrics"]
     require(metrics, expected, evaluation)

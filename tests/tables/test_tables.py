@@ -26,8 +26,6 @@ RESULTS = [
     ("distilled", "linear-moco", 0, {"top1": 65.5, "top5": 93.0}),
     ("distilled", "linear-moco", 1, {"top1": 66.5, "top5": 93.0}),
     ("distilled", "knn-10", 1, {"top1": 55.123456}),
-    ("of another table", "knn-10", 0, {"top1": 12.0}),
-    ("distilled", "of-another-table", 0, {"top1": 13.0}),
 ]
 
 # By hand: 60, 62, 64 deviate by -2, 0, 2, so their sample variance is 8 / 2; 90, 91, 95 by -2, -1, 3: 14 / 2;
@@ -130,10 +128,12 @@ def test_mean_and_std_are_those_of_the_sample(tmp_path_factory, values):
         b"3",
         b'{"model": "alone", "protocol": "knn-10"}',
         b'{"model": "alone", "metrics": {}}',
-        b'{"model": "alone", "protocol": "knn-10", "metrics": [50.0]}',
-        b'{"model": "alone", "protocol": "knn-10", "metrics": {"top1": "50"}}',
-        b'{"model": "alone", "protocol": "knn-10", "metrics": {"top1": null}}',
-        b'{"model": ["alone"], "protocol": "knn-10", "metrics": {"top1": 50}}',
+        b'{"model": "alone", "protocol": "knn-10", "seed": 0, "metrics": [50.0]}',
+        b'{"model": "alone", "protocol": "knn-10", "seed": 0, "metrics": {"top1": "50"}}',
+        b'{"model": "alone", "protocol": "knn-10", "seed": 0, "metrics": {"top1": null}}',
+        b'{"model": "alone", "protocol": "knn-10", "metrics": {"top1": 50}}',
+        b'{"model": "alone", "protocol": "knn-10", "seed": "0", "metrics": {"top1": 50}}',
+        b'{"model": ["alone"], "protocol": "knn-10", "seed": 0, "metrics": {"top1": 50}}',
         b"\xff\xfe",
         None,
     ],
@@ -214,4 +214,12 @@ def test_a_result_that_is_named_twice_is_refused(tmp_path):
     paths = write_results(tmp_path, RESULTS)
     with pytest.raises(BingoError, match="a second result of r50 by linear-moco with seed 0"):
         make_table(JOB, [*paths, paths[0]], tmp_path / "table.csv")
+    assert not (tmp_path / "table.csv").exists()
+
+
+@pytest.mark.parametrize(("model", "protocol"), [("of another table", "knn-10"), ("distilled", "of-another-table")])
+def test_a_result_of_another_table_is_refused_by_name(tmp_path, model, protocol):
+    (path,) = write_results(tmp_path, [(model, protocol, 0, {"top1": 12.0})])
+    with pytest.raises(BingoError, match=f"{path}: {model} by {protocol} is not in this table"):
+        make_table(JOB, [path], tmp_path / "table.csv")
     assert not (tmp_path / "table.csv").exists()

@@ -1,3 +1,4 @@
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -92,7 +93,7 @@ def test_crop_each_is_pillows_crop_of_each_image():
     sizes = np.array([(50, 40), (12, 90), (20, 20), (7, 5), (64, 64), (30, 41), (19, 23), (80, 33)])
     sources = [picture(h, w) for h, w in sizes.tolist()]
     parameters = draw(PAPER, 0, np.arange(8), 0, 0, sizes)
-    found = crop_each(sources, parameters, 16)
+    (found,) = crop_each(sources, [parameters], 16)
     assert found.dtype == torch.uint8
     for view, source, (top, left, height, width), flip in zip(
         found, sources, parameters.box.tolist(), parameters.flip.tolist(), strict=True
@@ -104,10 +105,28 @@ def test_crop_each_is_pillows_crop_of_each_image():
         assert (view.int() - tensor(expected).int()).abs().max() <= 1
 
 
+def test_crop_each_crops_an_image_in_every_view_and_lets_it_go():
+    pixels = (images(6, 30, 22) * 255).byte()
+    both = [draw(PAPER, 0, np.arange(6), 0, view, np.array([(30, 22)] * 6)) for view in (0, 1)]
+    handed_out = []
+
+    def one_by_one():
+        for image in pixels:
+            assert sum(reference() is not None for reference in handed_out) <= 1  # the one just cropped
+            copy = image.clone()
+            handed_out.append(weakref.ref(copy))
+            yield copy
+            del copy
+
+    together = crop_each(one_by_one(), both, 12)
+    apart = [crop_each(pixels, [view], 12)[0] for view in both]
+    assert all(torch.equal(found, expected) for found, expected in zip(together, apart, strict=True))
+
+
 def test_cropping_in_the_loader_or_on_the_device_gives_the_same_views_but_for_rounding():
     pixels = (images(10, 30, 22) * 255).byte()
     parameters = views(PAPER, 10, 30, 22)
-    difference = crop_each(list(pixels), parameters, 12).float() - crop_batch(pixels, parameters, 12)
+    difference = crop_each(list(pixels), [parameters], 12)[0].float() - crop_batch(pixels, parameters, 12)
     assert difference.abs().max() <= 1
 
 

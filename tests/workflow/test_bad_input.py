@@ -25,16 +25,16 @@ def test_an_unreadable_image_is_named_or_left_out_as_the_study_says(workspace):
     write_photos(workspace.folder / "photos", 12)
     (workspace.folder / "photos/005.jpg").write_bytes(b"no image")
     workspace.write(folder_study())
-    result = workspace.run("results/tiny/data/listing.h5")
+    result = workspace.run("results/tiny/data/train-listing.h5")
     refused(result, "photos/005.jpg", "on_bad_image")
-    assert not (workspace.folder / "results/tiny/data/listing.h5").exists()
+    assert not (workspace.folder / "results/tiny/data/train-listing.h5").exists()
 
     workspace.write(folder_study(on_bad_image="skip"))
-    assert workspace.run("results/tiny/data/listing.h5").returncode == 0
-    with h5py.File(workspace.folder / "results/tiny/data/listing.h5") as file:
+    assert workspace.run("results/tiny/data/train-listing.h5").returncode == 0
+    with h5py.File(workspace.folder / "results/tiny/data/train-listing.h5") as file:
         assert len(file["train/label"]) == 11
         assert '"unreadable": 1' in file.attrs["provenance"]
-    assert "1 unreadable" in (workspace.folder / "logs/tiny/data.log").read_text()
+    assert "1 unreadable" in (workspace.folder / "logs/tiny/data/train.log").read_text()
 
 
 def test_a_diverging_loss_stops_at_the_step_and_writes_nothing(workspace):

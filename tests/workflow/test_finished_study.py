@@ -14,9 +14,10 @@ from bingo.config import parse_study
 from .conftest import bingo, refused, tiny_study
 
 END = {"table:main", "table_text:main", "accuracy_figure:main", "training_figure", "report"}
-EVALUATE_DISTILLED = {"evaluation:distilled:0:linear-moco-small", "evaluation:distilled:0:knn-10"}
+PROTOCOLS = ("linear-moco-small", "knn-10")
+EVALUATE_DISTILLED = {f"evaluation:distilled:0:{protocol}" for protocol in PROTOCOLS}
 EVALUATE_ALL = EVALUATE_DISTILLED | {
-    f"evaluation:{model}:0:{protocol}" for model in ("big", "alone") for protocol in ("linear-moco-small", "knn-10")
+    f"evaluation:{model}:0:{protocol}" for model in ("big", "alone") for protocol in PROTOCOLS
 }
 FROM_BAGS = {"bags:knn", "sheet:knn", "student:distilled:0", *EVALUATE_DISTILLED, *END}
 FROM_TEACHER = {
@@ -64,6 +65,14 @@ def evaluation_resize(study):
     study["data"]["preprocessing"] = {"size": 28, "resize": 32}
 
 
+def fewer_validation_images(study):
+    study["data"]["max_val"] = 50
+
+
+def second_seed(study):
+    study["seeds"] = [0, 1]
+
+
 def nothing(study):
     pass
 
@@ -91,6 +100,15 @@ def nothing(study):
                 *(END - {"training_figure"}),
             },
         ),
+        (fewer_validation_images, {"data:val", *EVALUATE_ALL, *(END - {"training_figure"})}),
+        (
+            second_seed,
+            {
+                *(f"student:{student}:1" for student in ("alone", "distilled")),
+                *(f"evaluation:{student}:1:{protocol}" for student in ("alone", "distilled") for protocol in PROTOCOLS),
+                *END,
+            },
+        ),
         (workers, set()),
         (table_title, {"table_text:main"}),
         (
@@ -110,7 +128,7 @@ def test_a_changed_key_reruns_exactly_what_depends_on_it(finished, change, jobs)
 
 def test_a_touched_input_reruns_nothing(finished):
     finished.write(tiny_study())
-    (finished.folder / "results/tiny/data/listing.h5").touch()
+    (finished.folder / "results/tiny/data/train-listing.h5").touch()
     assert finished.planned() == set()
 
 
@@ -121,7 +139,7 @@ class TestArtifacts:
 
     def bags(self, workspace, embeddings, size=3, output="out.h5"):
         settings = f'{{"version": 1, "bags": {{"criterion": "knn", "teacher": "big", "size": {size}}}}}'
-        listing, teacher = f"{self.results}/data/listing.h5", f"{self.results}/teachers/big.safetensors"
+        listing, teacher = f"{self.results}/data/train-listing.h5", f"{self.results}/teachers/big.safetensors"
         return bingo(
             workspace,
             *("bags", "--settings", settings, "--listing", listing, "--teacher", teacher),
@@ -156,7 +174,7 @@ class TestArtifacts:
         result = bingo(
             finished,
             *("student", "--name", "x", "--settings", student_settings(), "--bags", str(other)),
-            *("--listing", f"{self.results}/data/listing.h5", "--output", str(tmp_path / "out")),
+            *("--listing", f"{self.results}/data/train-listing.h5", "--output", str(tmp_path / "out")),
             *("--teacher", f"{self.results}/teachers/big.safetensors"),
         )
         refused(result, "other.h5", f"another {what}")

@@ -5,7 +5,7 @@ import json
 import pandas as pd
 import pytest
 
-from .conftest import folder_study, write_photos
+from .conftest import folder_study, tiny_study, write_photos
 
 
 def test_without_labels_and_validation_the_study_ends_in_students_and_a_report(workspace):
@@ -25,7 +25,7 @@ def test_without_labels_and_validation_the_study_ends_in_students_and_a_report(w
 
 
 def test_class_folders_with_loader_workers_are_trained_and_evaluated(workspace):
-    for i, name in enumerate(["cat", "dog"]):
+    for i, name in enumerate(["cat", "dog 1"]):
         write_photos(workspace.folder / "photos" / name, 12, seed=i)
         write_photos(workspace.folder / "held-out" / name, 6, seed=10 + i)
     study = folder_study(val="held-out", workers=2)
@@ -40,3 +40,14 @@ def test_class_folders_with_loader_workers_are_trained_and_evaluated(workspace):
         path = workspace.folder / f"results/tiny/evaluation/{model}/seed-0/knn-1.json"
         assert json.loads(path.read_text())["metrics"]["top1"] == pytest.approx(row.mean, abs=1e-3)
     assert len(table) == 2
+
+
+def test_a_teacher_without_students_has_a_row(workspace):
+    study = tiny_study()
+    study["students"], study["bags"], study["evaluations"] = {}, {}, ["knn-1"]
+    workspace.write(study)
+    result = workspace.run()
+    assert result.returncode == 0, result.stdout
+    (row,) = pd.read_csv(workspace.folder / "results/tiny/tables/main.csv").itertuples()
+    found = json.loads((workspace.folder / "results/tiny/evaluation/big/seed-0/knn-1.json").read_text())
+    assert (row.teacher, row.mean) == ("big", pytest.approx(found["metrics"]["top1"], abs=1e-3))

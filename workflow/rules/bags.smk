@@ -1,7 +1,7 @@
 rule bags:
     input:
         unpack(lambda wildcards: PLAN.bags_inputs(wildcards.bags)),
-        listing="results/{study}/data/listing.h5",
+        listing="results/{study}/data/train-listing.h5",
     output:
         bags="results/{study}/bags/{bags}.h5",
     log:
@@ -23,7 +23,7 @@ rule bags:
 
 rule sheet:
     input:
-        listing="results/{study}/data/listing.h5",
+        listing="results/{study}/data/train-listing.h5",
         bags="results/{study}/bags/{bags}.h5",
     output:
         sheet=report(

@@ -36,6 +36,7 @@ def flags(**options):
 
 wildcard_constraints:
     study=STUDY.study,
+    split="train|val",
     teacher="|".join(STUDY.teachers) or "-",
     bags="|".join(STUDY.bags) or "-",
     student="|".join(STUDY.students) or "-",

@@ -1,15 +1,21 @@
 rule data:
     input:
-        folders=PLAN.facts.folders,
+        folders=lambda wildcards: PLAN.facts.folders[wildcards.split],
+        # Validation images have the classes of the training images.
+        train=branch(
+            lambda wildcards: wildcards.split == "val",
+            then="results/{study}/data/train-listing.h5",
+        ),
     output:
-        listing="results/{study}/data/listing.h5",
+        listing="results/{study}/data/{split}-listing.h5",
     log:
-        "logs/{study}/data.log",
+        "logs/{study}/data/{split}.log",
     conda:
         "../../envs/bingo.yaml"
     threads: 2
     params:
-        settings=jobs.data_settings(STUDY),
+        settings=lambda wildcards: jobs.data_settings(STUDY, wildcards.split),
+        train=lambda wildcards, input: flags(**{"train-listing": input.train}),
     shell:
         "python -m bingo data --settings {params.settings:q} --output {output.listing}"
-        " --log {log} --threads {threads}"
+        " {params.train} --log {log} --threads {threads}"

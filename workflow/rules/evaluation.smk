@@ -1,6 +1,7 @@
 rule evaluation:
     input:
-        listing="results/{study}/data/listing.h5",
+        listing="results/{study}/data/train-listing.h5",
+        val_listing="results/{study}/data/val-listing.h5",
         model=lambda wildcards: PLAN.weights(wildcards.model, int(wildcards.seed)),
     output:
         result="results/{study}/evaluation/{model}/seed-{seed}/{protocol}.json",
@@ -20,5 +21,5 @@ rule evaluation:
         ),
     shell:
         "python -m bingo evaluation --settings {params.settings:q} --listing {input.listing}"
-        " --model {input.model} --output {output.result}"
+        " --val-listing {input.val_listing} --model {input.model} --output {output.result}"
         " --log {log} --threads {threads} --workers {resources.workers}"

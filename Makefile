@@ -35,7 +35,7 @@ $(VENV)/.workflow: pyproject.toml
 	    || { echo "bingo: error: $(PYTHON) is older than 3.11; run make PYTHON=python3.12, say"; exit 1; }
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) \
 	    || { echo "bingo: error: cannot make $(VENV); on Debian and Ubuntu: apt install python3-venv"; exit 1; }
-	@echo "Installing into $(VENV): some 5 GB, a few minutes"
+	@echo "Installing into $(VENV): some 7 GB, a few minutes"
 	@$(BIN)/pip install --quiet --editable '.[workflow]'
 	@touch $@
 

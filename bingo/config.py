@@ -119,7 +119,7 @@ class Backbone(Strict):
     """Name of the network."""
     stem: Literal["imagenet", "small"] = "imagenet"
     """`imagenet`: 7x7 stride 2 and max pooling; `small`: 3x3 stride 1, for images of some 32 px."""
-    width: float = Field(default=1.0, gt=0, le=4)
+    width: float = Field(default=1.0, ge=1 / 64, le=4)
     """Factor on the channels of every layer."""
 
 

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from bingo.config import Bingo, Study, parse_study
@@ -17,10 +18,12 @@ class Plan:
         """Look at the study's data.
 
         Raises:
-            BingoError: a data folder is missing or empty.
+            BingoError: a data folder is missing or empty, or a bag or batch needs more images than there are.
         """
         self.study = study
         self.facts = facts_of(study.data)
+        if self.facts.most_images is not None:
+            _require_enough(study, self.facts.most_images)
         self.tables = list(study.tables)
         self.left_out = ""
         if study.evaluations and not (self.facts.labels and self.facts.validation):
@@ -87,6 +90,27 @@ class Plan:
             for seed in self.study.seeds:
                 logs[f"{student}/seed-{seed}"] = self.path(f"students/{student}/seed-{seed}/log.csv")
         return logs
+
+    def faults(self, since: float) -> list[str]:
+        """Return what jobs have logged as errors after ``since`` (seconds of the clock): `<log>: <error>`."""
+        faults = []
+        for path in sorted(Path("logs", self.study.study).rglob("*.log")):
+            if path.stat().st_mtime >= since:
+                lines = (line.partition(" error: ") for line in path.read_text(encoding="utf-8").splitlines())
+                faults += [f"{path}: {fault}" for _, found, fault in lines if found]
+        return faults
+
+
+def _require_enough(study: Study, images: int) -> None:
+    """Refuse now what would fail once the training images are listed."""
+    needs = {f"bags.{name}.size": (bag.size, bag.size + 1) for name, bag in study.bags.items()}
+    for section, entries in (("teachers", study.teachers), ("students", study.students)):
+        for name, entry in entries.items():
+            size = entry.training.batch_size
+            needs[f"{section}.{name}.training.batch_size"] = size, size
+    for key, (found, needed) in needs.items():
+        if needed > images:
+            raise BingoError(f"{key}: {found} needs {needed} training images, but there are {images}; lower it")
 
 
 def plan_or_exit(config: Mapping[str, Any], files: Iterable[object]) -> Plan:

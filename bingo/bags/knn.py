@@ -26,7 +26,9 @@ def knn_bags(features: NDArray[np.float32], size: int) -> Bags:
         raise BingoError(f"bags: size {size} needs more than {size} images, but there are {count}; lower it")
     normalise_rows(features)
     if not np.isfinite(features.min()) or not np.isfinite(features.max()):
-        raise BingoError("bags: the embeddings hold values that are not finite; train the teacher anew")
+        raise BingoError(
+            "bags: the embeddings hold values that are not finite; train the teacher with a lower learning rate"
+        )
     members = np.empty((count, size), dtype=np.int64)
     similarity = np.empty((count, size), dtype=np.float32)
     with Progress("bags", count, "images") as progress:

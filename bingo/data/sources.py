@@ -14,12 +14,17 @@ if TYPE_CHECKING:
     from bingo.config import Data, FolderData
 
 
+_TRAIN_IMAGES = {"demo": 10_000, "fashion-mnist": 60_000, "cifar10": 50_000, "cifar100": 50_000, "stl10": 105_000}
+
+
 @dataclass(frozen=True)
 class SourceFacts:
     """What a study can do with its data."""
 
     labels: bool
     validation: bool
+    most_images: int | None
+    """Training images there are at most; None for a folder without `max_train`, whose files nobody has counted."""
     folders: dict[str, list[str]]
     """Of each split, the folders whose modification time tells that files came or went."""
 
@@ -31,11 +36,12 @@ def facts_of(data: "Data") -> SourceFacts:
         BingoError: a folder is missing or holds nothing.
     """
     if data.source != "folder":
-        return SourceFacts(labels=True, validation=True, folders={"train": [], "val": []})
+        images = min(_TRAIN_IMAGES[data.source], data.max_train or _TRAIN_IMAGES[data.source])
+        return SourceFacts(labels=True, validation=True, most_images=images, folders={"train": [], "val": []})
     folders = {"train": [data.train, *class_folders(Path(data.train), "data.train")]}
     if data.val is not None:
         folders["val"] = [data.val, *class_folders(Path(data.val), "data.val")]
-    return SourceFacts(has_labels(data), data.val is not None, folders)
+    return SourceFacts(has_labels(data), data.val is not None, data.max_train, folders)
 
 
 def has_labels(data: "FolderData") -> bool:
@@ -59,7 +65,7 @@ def class_folders(folder: Path, key: str) -> list[str]:
         BingoError: ``folder`` is missing or empty, or a name holds braces; ``key`` is the study's key that names it.
     """
     if not folder.is_dir():
-        raise BingoError(f"{key}: there is no folder {folder}")
+        raise BingoError(f"{key}: there is no folder {folder}; correct the path")
     with os.scandir(folder) as entries:
         found = [entry for entry in entries if not entry.name.startswith(".")]
     if not found:

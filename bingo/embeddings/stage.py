@@ -68,7 +68,9 @@ def make_embeddings(
         for batch in embed(network, open_images(listing), job.preprocessing, device, workers):
             half = batch.half().cpu()  # (B, D + P)
             if not half.isfinite().all():
-                raise BingoError(f"{teacher_path}: features overflow float16 or are not finite; train it anew")
+                raise BingoError(
+                    f"{teacher_path}: features overflow float16 or are not finite; train it with a lower learning rate"
+                )
             digest.update(half.numpy().tobytes())
             rows = slice(done, done + len(half))
             datasets["embedding"][rows], datasets["projection"][rows] = half[:, :dim], half[:, dim:]

@@ -65,10 +65,10 @@ def train(
                 method.after_step()
                 means.add(values)
                 if (step + 1) % _STEPS_BETWEEN_CHECKS == 0 or step + 1 == data.steps:
-                    _require_finite(means, epoch, data.steps, training, state)
+                    _require_finite(means, epoch, data.steps, training, state, title)
                 progress.advance(data.batch_size, f"epoch {epoch + 1}/{training.epochs}")
             if not all(tensor.isfinite().all() for tensor in method.state_dict().values()):
-                raise _diverged(f"a weight is not finite after epoch {epoch + 1}", epoch, training, state)
+                raise _diverged(f"a weight is not finite after epoch {epoch + 1}", epoch, training, state, title)
             rows.append({"epoch": epoch + 1, "lr": lr, **means.read()})
             state.save(method, optimizer, rows)
             log.info("%s: %s", title, ", ".join(f"{name} {value:.6g}" for name, value in rows[-1].items()))
@@ -103,13 +103,15 @@ class RunningMeans:
         return {name: float(total) / self._count for name, total in self._sums.items()}
 
 
-def _require_finite(means: RunningMeans, epoch: int, steps: int, training: Training, state: TrainingState) -> None:
+def _require_finite(
+    means: RunningMeans, epoch: int, steps: int, training: Training, state: TrainingState, title: str
+) -> None:
     bad = means.first_bad_step()
     if bad is not None:
         where = f"the loss is not finite at step {epoch * steps + bad + 1} (epoch {epoch + 1}, step {bad + 1})"
-        raise _diverged(where, epoch, training, state)
+        raise _diverged(where, epoch, training, state, title)
 
 
-def _diverged(what: str, epoch: int, training: Training, state: TrainingState) -> BingoError:
+def _diverged(what: str, epoch: int, training: Training, state: TrainingState, title: str) -> BingoError:
     kept = f"the state after epoch {epoch} is kept in {state.path}" if epoch > 0 else "no epoch was whole"
-    return BingoError(f"training.lr: {what}; {kept}; lower the learning rate, now {training.lr}")
+    return BingoError(f"{title}: {what}; {kept}; lower the learning rate, training.lr, now {training.lr}")

@@ -82,7 +82,7 @@ class Probe:
                 progress.advance(len(batch))
         features = torch.cat(parts)
         if not features.isfinite().all():
-            raise BingoError(f"{self.job.model}: its features are not finite; train it anew with a lower learning rate")
+            raise BingoError(f"{self.job.model}: its features are not finite; train it with a lower learning rate")
         return features
 
     def _augmented_batches(self, protocol: Linear) -> FeatureBatches:

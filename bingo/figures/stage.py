@@ -9,6 +9,7 @@ matplotlib.use("agg")
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from bingo.artifacts import atomic
 from bingo.errors import BingoError
@@ -35,7 +36,7 @@ def draw_accuracy(table: Path, outputs: Sequence[Path]) -> None:
             places,
             own["mean"],
             0.9 * width,
-            yerr=own["std"].fillna(0),
+            yerr=own["std"],
             label=label,
             color=_COLOURS[i % 8],
             capsize=3,
@@ -66,6 +67,7 @@ def draw_training(logs: Mapping[str, Path], outputs: Sequence[Path]) -> None:
             label=groups[group] if first else None,
         )
     axes.set(xlabel="epoch", ylabel="training loss")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(fontsize=8, frameon=False)
     _save(figure, outputs)
 

@@ -23,7 +23,7 @@ class ResNet(resnet.ResNet):
         """Build the network with random weights from torch's generator."""
         block, layers = _LAYERS[spec.architecture]
         super().__init__(block, layers)
-        first = max(1, round(64 * spec.width))
+        first = round(64 * spec.width)
         if first != 64:
             # torchvision fixes the first width at 64, so the stages are built again on another one.
             self.inplanes = first

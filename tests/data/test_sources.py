@@ -1,9 +1,11 @@
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
 from bingo.config import DemoData, FolderData, TorchvisionData
+from bingo.data.arrays import load_arrays
 from bingo.data.sources import SourceFacts, class_folders, facts_of, has_labels
 from bingo.errors import BingoError
 
@@ -33,9 +35,12 @@ def flat(tmp_path):
 
 
 def test_named_sets_have_labels_and_a_validation_split_without_a_look_at_the_disk(tmp_path):
-    facts = SourceFacts(labels=True, validation=True, folders={"train": [], "val": []})
+    facts = SourceFacts(labels=True, validation=True, most_images=10_000, folders={"train": [], "val": []})
     assert facts_of(DemoData(source="demo")) == facts
-    assert facts_of(TorchvisionData(source="cifar10", root=str(tmp_path / "absent"))) == facts
+    assert len(load_arrays("demo", tmp_path, "train")[0]) == 10_000
+    cifar = TorchvisionData(source="cifar10", root=str(tmp_path / "absent"))
+    assert facts_of(cifar) == replace(facts, most_images=50_000)
+    assert facts_of(cifar.model_copy(update={"max_train": 7})) == replace(facts, most_images=7)
 
 
 def test_class_folders_are_sorted_with_links_and_without_hidden_ones_and_files(classes):
@@ -45,11 +50,13 @@ def test_class_folders_are_sorted_with_links_and_without_hidden_ones_and_files(c
 def test_facts_of_class_folders_name_every_folder_whose_files_may_come_and_go(classes, flat):
     facts = facts_of(folder_data(classes, val=str(flat)))
     folders = {"train": [str(classes), str(classes / "ant"), str(classes / "cat")], "val": [str(flat)]}
-    assert facts == SourceFacts(labels=True, validation=True, folders=folders)
+    assert facts == SourceFacts(labels=True, validation=True, most_images=None, folders=folders)
 
 
 def test_facts_of_a_flat_folder_are_no_labels_and_no_validation(flat):
-    assert facts_of(folder_data(flat)) == SourceFacts(labels=False, validation=False, folders={"train": [str(flat)]})
+    assert facts_of(folder_data(flat)) == SourceFacts(
+        labels=False, validation=False, most_images=None, folders={"train": [str(flat)]}
+    )
 
 
 @pytest.mark.parametrize(("labels", "expected"), [("auto", True), ("folders", True), ("none", False)])

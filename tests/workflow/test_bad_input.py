@@ -41,5 +41,7 @@ def test_a_diverging_loss_stops_at_the_step_and_writes_nothing(workspace):
     study = tiny_study()
     study["teachers"]["big"]["training"] = {"epochs": 4, "batch_size": 16, "views": "small", "lr": 1.0e38}
     workspace.write(study)
-    refused(workspace.run("results/tiny/teachers/big.safetensors"), "not finite at step", "learning rate")
+    result = workspace.run("results/tiny/teachers/big.safetensors")
+    refused(result, "teacher big", "not finite at step", "learning rate")
+    assert "\nbingo: failed: logs/tiny/teacher/big.log: teacher big: the loss is not finite" in result.stdout
     assert not (workspace.folder / "results/tiny/teachers/big.safetensors").exists()

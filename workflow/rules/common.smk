@@ -1,11 +1,13 @@
 import shlex
 import sys
+import time
 from pathlib import Path
 from shutil import which
 
 from bingo import bags, figures, jobs
 from bingo.plan import plan_or_exit
 
+STARTED = time.time()
 PLAN = plan_or_exit(config, workflow.configfiles)
 STUDY = PLAN.study
 
@@ -32,6 +34,11 @@ def flags(**options):
         for option, paths in options.items()
         for path in ([paths] if isinstance(paths, str) else paths)
     )
+
+
+# Jobs that fail may say why long before the end.
+onerror:
+    print(*(f"bingo: failed: {fault}" for fault in PLAN.faults(STARTED)), sep="\n")
 
 
 wildcard_constraints:

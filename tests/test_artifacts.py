@@ -28,6 +28,8 @@ from bingo.artifacts import (
 from bingo.errors import BingoError
 from bingo.tensors import write_tensors
 
+from .conftest import refused
+
 
 def write_numbers(path, attributes=None):
     """Write an HDF5 artifact of several chunks, an attribute as text and one as JSON."""
@@ -49,18 +51,6 @@ WRITERS = {
     ),
     "arrays.h5": lambda path: write_numbers(path, {"long": "x" * 20000}),
 }
-
-
-def refused(read, path):
-    """Return the message with which a file is refused, or None where it is read."""
-    try:
-        read(path)
-    except BingoError as error:
-        message = str(error)
-        assert message.startswith(f"{path}: ")
-        assert "\n" not in message
-        return message
-    return None
 
 
 # ---- atomic

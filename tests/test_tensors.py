@@ -6,8 +6,9 @@ import safetensors
 import safetensors.torch
 import torch
 
-from bingo.errors import BingoError
 from bingo.tensors import digest_tensors, read_metadata, read_tensors, write_tensors
+
+from .conftest import refused
 
 TENSORS = {
     "weight": torch.arange(6.0).reshape(2, 3),
@@ -15,18 +16,6 @@ TENSORS = {
     "count": torch.tensor(7),
 }
 METADATA = {"method": "moco", "provenance": {"stage": "teacher", "seed": 3}}
-
-
-def refused(read, path):
-    """Return the message with which a file is refused, or None where it is read."""
-    try:
-        read(path)
-    except BingoError as error:
-        message = str(error)
-        assert message.startswith(f"{path}: ")
-        assert "\n" not in message
-        return message
-    return None
 
 
 def test_the_digest_is_the_one_that_files_already_carry():

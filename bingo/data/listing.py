@@ -86,8 +86,8 @@ def write_listing(job: DataJob, train_listing: Path | None, output: Path, thread
         threads: decoders at work.
 
     Raises:
-        BingoError: a folder is missing or empty, an image cannot be decoded (`on_bad_image: fail`), or a
-            validation class is unknown in training.
+        BingoError: a folder is not named, missing or empty, an image cannot be decoded (`on_bad_image: fail`), or
+            a validation class is unknown in training.
     """
     inputs, classes = {}, None
     if job.split == "val":
@@ -164,7 +164,10 @@ def _list_arrays(source: str, root: Path, split: str) -> Listing:
 
 def _list_folder(data: FolderData, split: str, classes: list[str] | None, threads: int) -> tuple[Listing, int]:
     key = f"data.{split}"
-    root = Path(data.train if split == "train" else data.val or "")
+    folder = data.train if split == "train" else data.val
+    if folder is None:
+        raise BingoError(f"{key}: this study has no validation images; name their folder")
+    root = Path(folder)
     class_folders(root, key)  # refuses a missing or empty folder
     files = sorted(_walk(root))
     images = [path for path in files if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")]

@@ -38,7 +38,7 @@ def facts_of(data: "Data") -> SourceFacts:
     if data.source != "folder":
         images = min(_TRAIN_IMAGES[data.source], data.max_train or _TRAIN_IMAGES[data.source])
         return SourceFacts(labels=True, validation=True, most_images=images, folders={"train": [], "val": []})
-    folders = {"train": [data.train, *class_folders(Path(data.train), "data.train")]}
+    folders = {"train": [data.train, *class_folders(Path(data.train), "data.train")], "val": []}
     if data.val is not None:
         folders["val"] = [data.val, *class_folders(Path(data.val), "data.val")]
     return SourceFacts(has_labels(data), data.val is not None, data.max_train, folders)

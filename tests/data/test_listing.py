@@ -208,6 +208,13 @@ def test_the_listing_of_the_other_split_is_refused(two_classes, list_images):
         read_listing(path, "val")
 
 
+def test_validation_images_of_a_study_that_names_none_are_refused(two_classes, tmp_path, list_images, monkeypatch):
+    monkeypatch.chdir(two_classes)  # not what is listed instead
+    with pytest.raises(BingoError, match=r"data\.val: this study has no validation images"):
+        list_images(split="val", train=two_classes)
+    assert not (tmp_path / "val-listing.h5").exists()
+
+
 def test_validation_images_without_a_listing_of_the_training_images_are_refused(two_classes, tmp_path):
     job = DataJob(version=1, split="val", data=FolderData(source="folder", train=str(two_classes), val="photos"))
     with pytest.raises(BingoError, match="validation images need --train-listing"):

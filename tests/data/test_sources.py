@@ -55,7 +55,7 @@ def test_facts_of_class_folders_name_every_folder_whose_files_may_come_and_go(cl
 
 def test_facts_of_a_flat_folder_are_no_labels_and_no_validation(flat):
     assert facts_of(folder_data(flat)) == SourceFacts(
-        labels=False, validation=False, most_images=None, folders={"train": [str(flat)]}
+        labels=False, validation=False, most_images=None, folders={"train": [str(flat)], "val": []}
     )
 
 

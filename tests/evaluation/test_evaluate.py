@@ -221,6 +221,17 @@ def test_data_that_allow_no_evaluation_are_refused(with_val, labels, message, jo
     assert not (tmp_path / "result.json").exists()
 
 
+def test_validation_images_of_other_classes_are_refused(job, model, write_listings, tmp_path):
+    folders = [write_folder(tmp_path / name, [name, "dog"]) for name in ("cat", "bee")]
+    listings = [
+        write_listings(tmp_path / "listings" / Path(folder).name, FolderData(source="folder", train=folder, val=folder))
+        for folder in folders
+    ]
+    (train, _), (_, val) = listings
+    with pytest.raises(BingoError, match=f"{val}: its classes are not those of {train}"):
+        evaluate(job("knn-1"), train, val, model, tmp_path / "result.json", CPU, 0)
+
+
 def test_an_unknown_protocol_is_refused_with_the_nearest_name(job, listings, model, tmp_path):
     with pytest.raises(BingoError, match="no protocol 'linear-moko'; did you mean 'linear-moco'"):
         evaluate(job("linear-moko"), *listings, model, tmp_path / "result.json", CPU, 0)

@@ -146,6 +146,14 @@ class TestArtifacts:
             *("--embeddings", str(embeddings), "--output", output),
         )
 
+    def of_another(self, finished, what, artifact, folder):
+        """Copy an artifact and say in the copy that it belongs to another dataset or teacher."""
+        other = folder / "other.h5"
+        other.write_bytes((finished.folder / self.results / artifact).read_bytes())
+        with h5py.File(other, "a") as file:
+            file.attrs[f"{what}_digest"] = "0" * 64
+        return other
+
     def test_truncated_hdf5(self, finished, tmp_path):
         content = (finished.folder / self.results / "embeddings/big.h5").read_bytes()
         (tmp_path / "cut.h5").write_bytes(content[: len(content) // 2])
@@ -154,10 +162,7 @@ class TestArtifacts:
 
     @pytest.mark.parametrize("what", ["dataset", "teacher"])
     def test_embeddings_of_another_dataset_or_teacher(self, finished, tmp_path, what):
-        other = tmp_path / "other.h5"
-        other.write_bytes((finished.folder / self.results / "embeddings/big.h5").read_bytes())
-        with h5py.File(other, "a") as file:
-            file.attrs[f"{what}_digest"] = "0" * 64
+        other = self.of_another(finished, what, "embeddings/big.h5", tmp_path)
         refused(self.bags(finished, other), "other.h5", f"another {what}")
 
     def test_bag_size_beyond_the_number_of_images(self, finished):
@@ -167,10 +172,7 @@ class TestArtifacts:
 
     @pytest.mark.parametrize("what", ["dataset", "teacher"])
     def test_bags_of_another_dataset_or_teacher(self, finished, tmp_path, what):
-        other = tmp_path / "other.h5"
-        other.write_bytes((finished.folder / self.results / "bags/knn.h5").read_bytes())
-        with h5py.File(other, "a") as file:
-            file.attrs[f"{what}_digest"] = "0" * 64
+        other = self.of_another(finished, what, "bags/knn.h5", tmp_path)
         result = bingo(
             finished,
             *("student", "--name", "x", "--settings", student_settings(), "--bags", str(other)),

@@ -22,10 +22,12 @@ from bingo.jobs import (
     DataJob,
     EmbeddingsJob,
     EvaluationJob,
+    ImportJob,
     Job,
     ReportJob,
     StudentJob,
     TableJob,
+    TargetsJob,
     TeacherJob,
     TextJob,
 )
@@ -82,6 +84,31 @@ def teacher(
 
 
 @app.command()
+def imported_teacher(
+    settings: Settings,
+    checkpoint: Annotated[Path, typer.Option(help="File of weights.")],
+    output: Output,
+    log: Log = None,
+    threads: Threads = 1,
+) -> None:
+    """Take over a teacher that somebody has trained."""
+    _start(log)
+    _use_threads(threads)
+    from bingo.teacher.stage import import_teacher
+
+    import_teacher(_job(ImportJob, settings), checkpoint, output)
+
+
+@app.command()
+def inspect(checkpoint: Annotated[Path, typer.Argument(help="File of weights.")]) -> None:
+    """Say what a file of weights is, and whether it can be a teacher."""
+    _start(None)
+    from bingo.checkpoints.inspect import describe
+
+    print(describe(checkpoint))
+
+
+@app.command()
 def embeddings(
     settings: Settings,
     listing: Listing,
@@ -104,9 +131,9 @@ def embeddings(
 def bags(
     settings: Settings,
     listing: Listing,
-    teacher: Annotated[Path, typer.Option(help="The teacher that made the embeddings.")],
-    embeddings: Annotated[Path, typer.Option(help="Embeddings of the training images.")],
     output: Output,
+    teacher: Annotated[Path | None, typer.Option(help="The teacher that made the embeddings.")] = None,
+    embeddings: Annotated[Path | None, typer.Option(help="Embeddings of the training images.")] = None,
     log: Log = None,
     threads: Threads = 1,
 ) -> None:
@@ -133,12 +160,32 @@ def sheet(
 
 
 @app.command()
+def targets(
+    settings: Settings,
+    listing: Listing,
+    teacher: Annotated[Path, typer.Option(help="The teacher.")],
+    output: Output,
+    log: Log = None,
+    threads: Threads = 1,
+    workers: Workers = 0,
+) -> None:
+    """Store a teacher's outputs for random views of every training image."""
+    _start(log)
+    _use_threads(threads)
+    from bingo.engine.device import pick_device
+    from bingo.targets.stage import make_targets
+
+    make_targets(_job(TargetsJob, settings), listing, teacher, output, pick_device(), workers)
+
+
+@app.command()
 def student(
     settings: Settings,
     name: Annotated[str, typer.Option(help="Name for progress lines.")],
     listing: Listing,
     output: Annotated[Path, typer.Option(help="Folder for backbone, head and log.csv.")],
     teacher: Annotated[Path | None, typer.Option(help="Teacher to distil.")] = None,
+    targets: Annotated[Path | None, typer.Option(help="The teacher's stored outputs, in its place.")] = None,
     bags: Annotated[Path | None, typer.Option(help="Bags to draw positives from.")] = None,
     log: Log = None,
     threads: Threads = 1,
@@ -151,7 +198,7 @@ def student(
     from bingo.student.stage import train_student
 
     job = _job(StudentJob, settings)
-    train_student(job, name, listing, teacher, bags, output, pick_device(), workers)
+    train_student(job, name, listing, teacher, targets, bags, output, pick_device(), workers)
 
 
 @app.command()

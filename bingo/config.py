@@ -1,70 +1,40 @@
 """The typed model of a study file: the only definition of its keys, defaults, ranges and cross-references.
 
-`Study` is one YAML; the JSON schema in config/schema.json is generated from it. What single stages are given of
-it stands in `bingo.jobs`. Imports no torch: this is read whenever Snakemake starts.
+`Study` is one YAML; the JSON schema in config/schema.json is generated from it. Sections that several entries share
+are in `bingo.sections`, the settings of each method in `bingo.methods`, and what single stages are given of a study in
+`bingo.jobs`. Imports no torch: this is read whenever Snakemake starts.
 """
 
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from bingo.errors import BingoError, nearest
 from bingo.evaluation.protocols import PROTOCOLS
+from bingo.methods import Student
+from bingo.methods.method import Distillation
+from bingo.methods.moco import Moco
+from bingo.sections import Preprocessing, Strict
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=64)]
-Mean = Annotated[float, Field(ge=0, le=1)]
-Deviation = Annotated[float, Field(gt=0)]
 SOURCES = Literal["fashion-mnist", "cifar10", "cifar100", "stl10"]
-Precision = Literal["auto", "float32", "bfloat16"]
-ARCHITECTURES = Literal["resnet10", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
-
-
-class Strict(BaseModel):
-    """A section of the study: unknown keys are errors, values are not coerced, instances do not change."""
-
-    model_config = ConfigDict(
-        frozen=True, strict=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _only_known_keys(cls, section: Any) -> Any:
-        for key in section if isinstance(section, dict) else ():
-            if key not in cls.model_fields:
-                hint = nearest(str(key), cls.model_fields)
-                raise PydanticCustomError("unknown_key", "unknown key '{key}'{hint}", {"key": key, "hint": hint})
-        return section
-
-
-class NetworkInput(Strict):
-    """What a network sees, in training too."""
-
-    size: int = Field(default=224, ge=8)
-    """Side of the network's square input, in pixels."""
-    mean: list[Mean] = Field(default=[0.485, 0.456, 0.406], min_length=3, max_length=3)
-    """Mean of red, green and blue, in [0, 1] (ImageNet's)."""
-    std: list[Deviation] = Field(default=[0.229, 0.224, 0.225], min_length=3, max_length=3)
-    """Standard deviation of red, green and blue (ImageNet's)."""
-
-
-class Preprocessing(NetworkInput):
-    """How pixels become network input; the same for every stage of a study."""
-
-    resize: int = Field(default=256, ge=8)
-    """Evaluation and embeddings: the shorter side is resized to this, then the centre `size` is cropped."""
-
-    @model_validator(mode="after")
-    def _crop_fits(self) -> Self:
-        if self.resize < self.size:
-            raise PydanticCustomError("crop", "resize must be at least size")
-        return self
-
-    def network_input(self) -> NetworkInput:
-        """Return the part that training depends on."""
-        return NetworkInput(size=self.size, mean=self.mean, std=self.std)
+FORMATS = Literal[
+    "moco",
+    "swav",
+    "bingo",
+    "seed",
+    "disco",
+    "compress",
+    "dino",
+    "torchvision",
+    "timm",
+    "lightly",
+    "solo-learn",
+    "native",
+]
 
 
 class _Data(Strict):
@@ -112,102 +82,35 @@ class FolderData(_Data):
 Data = Annotated[DemoData | TorchvisionData | FolderData, Field(discriminator="source")]
 
 
-class Backbone(Strict):
-    """A torchvision ResNet; resnet10 has one basic block a stage."""
-
-    architecture: ARCHITECTURES
-    """Name of the network."""
-    stem: Literal["imagenet", "small"] = "imagenet"
-    """`imagenet`: 7x7 stride 2 and max pooling; `small`: 3x3 stride 1, for images of some 32 px."""
-    width: float = Field(default=1.0, ge=1 / 64, le=4)
-    """Factor on the channels of every layer."""
-
-
-class Head(Strict):
-    """Projection head: Linear, ReLU, Linear."""
-
-    hidden: int | None = Field(default=None, ge=1)
-    """Width of the hidden layer; null for the backbone's own width."""
-    dim: int = Field(default=128, ge=2)
-    """Width of the embedding that losses compare."""
-
-
-class DistillationHead(Strict):
-    """Projection head of a student: Linear, ReLU, Linear, as wide at its end as the teacher's."""
-
-    hidden: int = Field(default=2048, ge=1)
-    """Width of the hidden layer."""
-
-
-class Training(Strict):
-    """SGD with a cosine schedule per epoch and no warm-up (MoCo-v2's recipe)."""
-
-    epochs: int = Field(default=200, ge=1)
-    """Passes over the training images."""
-    batch_size: int = Field(default=256, ge=2)
-    """Images per optimizer step, over all devices; an incomplete last batch is dropped."""
-    lr: float = Field(default=0.03, gt=0)
-    """Learning rate at the start of the schedule."""
-    momentum: float = Field(default=0.9, ge=0, lt=1)
-    """SGD momentum."""
-    weight_decay: float = Field(default=1e-4, ge=0)
-    """Weight decay on every parameter."""
-    views: Literal["paper", "small"] = "paper"
-    """Recipe of random views: MoCo-v2's, or crops, flips, brightness and contrast for small images."""
-    precision: Precision = "auto"
-    """`auto`: bfloat16 autocast where the hardware has it, else float32."""
-
-
-class Moco(Strict):
-    """MoCo-v2: a query against the momentum encoder's key and a queue of past keys."""
-
-    method: Literal["moco"]
-    """Name of the method."""
-    backbone: Backbone
-    """The network to train."""
-    head: Head = Head()
-    """Its projection head."""
-    training: Training = Training()
-    """Optimizer, schedule and views."""
-    temperature: float = Field(default=0.2, gt=0)
-    """Softmax temperature."""
-    queue_size: int = Field(default=65536, ge=1)
-    """Number of past keys that serve as negatives."""
-    key_momentum: float = Field(default=0.999, ge=0, le=1)
-    """Momentum of the key encoder's moving average."""
-
-
-class Teacher(Moco):
+class TrainedTeacher(Moco):
     """A backbone pretrained by MoCo-v2."""
 
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Seed of initial weights, order and views."""
 
 
-class Bingo(Strict):
-    """BINGO: the anchor and a member of its bag are pulled to the teacher's embedding of the anchor."""
+class ImportedTeacher(Strict):
+    """A backbone that somebody has trained; `bingo inspect FILE` says what a file is and whether it can be used."""
 
-    method: Literal["bingo"]
-    """Name of the method."""
-    objective: Literal["paper"] = "paper"
-    """`paper`: L_intra + L_inter."""
-    bags: str
-    """Entry of `bags` from which positives are drawn."""
-    teacher: str | None = None
-    """Entry of `teachers` to distil; null for the teacher of the bags."""
-    backbone: Backbone
-    """The network to train."""
-    head: DistillationHead = DistillationHead()
-    """Its projection head."""
-    training: Training = Training()
-    """Optimizer, schedule and views."""
-    temperature: float = Field(default=0.2, gt=0)
-    """Softmax temperature."""
-    queue_size: int = Field(default=65536, ge=1)
-    """Number of past teacher embeddings that serve as negatives."""
+    checkpoint: str
+    """File of weights."""
+    format: FORMATS | None = None
+    """Who wrote it; null to find out. `native`: this project's own, a student's too."""
+    part: str | None = None
+    """Which network, of a file that holds several; null for the one that its authors evaluate."""
+    architecture: str | None = None
+    """`timm/<name>`, for a network that its shapes do not tell; null to find out."""
 
 
-Student = Annotated[Moco | Bingo, Field(discriminator="method")]
+def _teacher_kind(value: Any) -> str:
+    imported = "checkpoint" in value if isinstance(value, dict) else isinstance(value, ImportedTeacher)
+    return "imported" if imported else "trained"
+
+
+Teacher = Annotated[
+    Annotated[TrainedTeacher, Tag("trained")] | Annotated[ImportedTeacher, Tag("imported")],
+    Discriminator(_teacher_kind),
+]
 
 
 class KnnBag(Strict):
@@ -219,6 +122,42 @@ class KnnBag(Strict):
     """Entry of `teachers` whose features are compared."""
     size: int = Field(default=5, ge=1)
     """Neighbours per image, the image itself not counted."""
+
+
+class KmeansBag(Strict):
+    """Each image's bag is its cluster, of spherical k-means on the teacher's features."""
+
+    criterion: Literal["kmeans"]
+    """How images are grouped."""
+    teacher: str
+    """Entry of `teachers` whose features are clustered."""
+    clusters: int = Field(ge=1)
+    """Number of clusters; one that ends empty is dropped."""
+    iterations: int = Field(default=20, ge=1)
+    """Rounds of assigning images to centroids and moving these."""
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    """Seed of the initial centroids."""
+
+
+class LabelBag(Strict):
+    """Each image's bag holds all images of its class: what perfect bags would give."""
+
+    criterion: Literal["label"]
+    """How images are grouped."""
+
+
+class RandomBag(Strict):
+    """Each image's bag holds images drawn at random: what useless bags would give."""
+
+    criterion: Literal["random"]
+    """How images are grouped."""
+    size: int = Field(default=5, ge=1)
+    """Other images per bag, at least."""
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    """Seed of the draw."""
+
+
+Bag = Annotated[KnnBag | KmeansBag | LabelBag | RandomBag, Field(discriminator="criterion")]
 
 
 class Table(Strict):
@@ -241,15 +180,15 @@ class Study(Strict):
     """Every student is trained and evaluated once for each of these."""
     data: Data
     """The images."""
-    teachers: dict[Name, Teacher] = {}
+    teachers: dict[Name, Teacher] = Field(default={})
     """Named teachers."""
-    bags: dict[Name, KnnBag] = {}
+    bags: dict[Name, Bag] = Field(default={})
     """Named bags."""
-    students: dict[Name, Student] = {}
+    students: dict[Name, Student] = Field(default={})
     """Named students."""
-    evaluations: list[str] = []
+    evaluations: list[str] = Field(default=[])
     """Protocols by which every teacher and student is evaluated."""
-    tables: dict[Name, Table] = {}
+    tables: dict[Name, Table] = Field(default={})
     """Named tables."""
 
     @model_validator(mode="after")
@@ -263,18 +202,15 @@ class Study(Strict):
                 )
 
         for name, bag in self.bags.items():
-            require(f"bags.{name}.teacher", bag.teacher, "teachers", self.teachers)
+            if isinstance(bag, KnnBag | KmeansBag):
+                require(f"bags.{name}.teacher", bag.teacher, "teachers", self.teachers)
         for name, entry in self.students.items():
-            if isinstance(entry, Bingo):
-                require(f"students.{name}.bags", entry.bags, "bags", self.bags)
+            if isinstance(entry, Distillation):
                 if entry.teacher is not None:
                     require(f"students.{name}.teacher", entry.teacher, "teachers", self.teachers)
-                if entry.teacher not in (None, self.bags[entry.bags].teacher):
-                    raise PydanticCustomError(
-                        "reference",
-                        "students.{name}.teacher: '{teacher}' is not the teacher of its bags '{bags}'",
-                        {"name": name, "teacher": entry.teacher, "bags": entry.bags},
-                    )
+                if (bags := self.bags_of(name)) is not None:
+                    require(f"students.{name}.bags", bags, "bags", self.bags)
+                self._require_teacher(name, entry)
         for protocol in self.evaluations:
             require("evaluations", protocol, "protocols", PROTOCOLS)
         for name, table in self.tables.items():
@@ -297,10 +233,41 @@ class Study(Strict):
                 raise PydanticCustomError("repeated", "{key}: a value is repeated", {"key": key})
         return self
 
+    def _require_teacher(self, name: str, entry: Distillation) -> None:
+        bags = self.bags_of(name)
+        owner = self._owner(bags)
+        if entry.teacher is None and owner is None:
+            reason = "" if bags is None else f", because bags '{bags}' have none"
+            message = "students.{name}.teacher: name the teacher to distil{reason}"
+            raise PydanticCustomError("reference", message, {"name": name, "reason": reason})
+        if owner is not None and entry.teacher not in (None, owner):
+            raise PydanticCustomError(
+                "reference",
+                "students.{name}.teacher: '{teacher}' is not the teacher of its bags '{bags}'",
+                {"name": name, "teacher": entry.teacher, "bags": bags},
+            )
+
+    def bags_of(self, student: str) -> str | None:
+        """Return the bags from which a student draws positives, None where it draws none."""
+        entry = self.students[student]
+        return str(entry.bags) if entry.needs_bags else None  # type: ignore[union-attr]
+
     def teacher_of(self, student: str) -> str | None:
         """Return the teacher that a student distils, None for one trained alone."""
         entry = self.students[student]
-        return None if isinstance(entry, Moco) else entry.teacher or self.bags[entry.bags].teacher
+        return entry.teacher or self._owner(self.bags_of(student)) if isinstance(entry, Distillation) else None
+
+    def stored_students(self, teacher: str) -> list[Distillation]:
+        """Return the students of a teacher that learn from its stored outputs."""
+        return [
+            entry
+            for name, entry in self.students.items()
+            if isinstance(entry, Distillation) and entry.teacher_views != "online" and self.teacher_of(name) == teacher
+        ]
+
+    def _owner(self, bags: str | None) -> str | None:
+        """Return the teacher whose features bags were made from."""
+        return None if bags is None else getattr(self.bags[bags], "teacher", None)
 
 
 def parse_study(raw: Mapping[str, Any], source: str) -> Study:
@@ -326,6 +293,11 @@ def study_schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Study.model_json_schema()}
 
 
+_SAID_IN_FULL = (
+    "unknown_key", "unknown_name", "reference", "names", "repeated", "crop", "resnets", "terms", "stored"
+)  # fmt: skip
+
+
 def _describe(fault: ErrorDetails, raw: Any) -> str:
     """One line for a pydantic error: dotted key, what is wrong, what was found."""
     path: list[str] = []
@@ -341,7 +313,7 @@ def _describe(fault: ErrorDetails, raw: Any) -> str:
     key, message, found = ".".join(path), fault["msg"], fault["input"]
     if missing:
         return f"{key}: this key is required"
-    if fault["type"] in ("unknown_key", "reference", "names", "repeated", "crop"):
+    if fault["type"] in _SAID_IN_FULL:
         return f"{key}: {message}" if key else message
     if fault["type"] == "union_tag_not_found":
         return f"{key}: the key {fault['ctx']['discriminator']} is required"

@@ -7,8 +7,11 @@ key that cannot change a result must not be in it, and a key that can must be.
 import json
 from typing import Any, Literal
 
-from bingo import bags, data, embeddings, evaluation, report, student, tables, teacher
-from bingo.config import Bingo, Data, KnnBag, NetworkInput, Preprocessing, Strict, Student, Study, Teacher
+from bingo import bags, data, embeddings, evaluation, report, student, tables, targets, teacher
+from bingo.config import FORMATS, Bag, Data, ImportedTeacher, Study, TrainedTeacher
+from bingo.methods import Student
+from bingo.methods.method import Layer
+from bingo.sections import NetworkInput, Precision, Preprocessing, RecipeName, Strict
 
 # How pixels are prepared and loaded is no part of a listing, nor is the other split.
 NOT_LISTED = {
@@ -35,7 +38,15 @@ class TeacherJob(Job):
     """Pretrain a teacher."""
 
     preprocessing: NetworkInput
-    teacher: Teacher
+    teacher: TrainedTeacher
+
+
+class ImportJob(Job):
+    """Take over a teacher that somebody has trained; its file is an input."""
+
+    format: FORMATS | None
+    part: str | None
+    architecture: str | None
 
 
 class EmbeddingsJob(Job):
@@ -47,7 +58,25 @@ class EmbeddingsJob(Job):
 class BagsJob(Job):
     """Group images."""
 
-    bags: KnnBag
+    bags: Bag
+
+
+class Output(Strict):
+    """A layer of a teacher, for one of the teacher views that an epoch has."""
+
+    layer: Layer
+    number: int
+
+
+class TargetsJob(Job):
+    """Store a teacher's outputs for random views of the training images."""
+
+    preprocessing: NetworkInput
+    recipe: RecipeName
+    precision: Precision
+    views: int
+    """Views of each image."""
+    outputs: list[Output]
 
 
 class StudentJob(Job):
@@ -111,10 +140,12 @@ def data_settings(study: Study, split: Literal["train", "val"]) -> str:
 
 def teacher_settings(study: Study, name: str) -> str:
     """Settings of one teacher."""
+    entry = study.teachers[name]
+    if isinstance(entry, ImportedTeacher):
+        told = entry.model_dump(exclude={"checkpoint"})
+        return settings(ImportJob(version=teacher.IMPORT_VERSION, **told))
     network_input = study.data.preprocessing.network_input()
-    return settings(
-        TeacherJob(version=teacher.STAGE_VERSION, preprocessing=network_input, teacher=study.teachers[name])
-    )
+    return settings(TeacherJob(version=teacher.STAGE_VERSION, preprocessing=network_input, teacher=entry))
 
 
 def embeddings_settings(study: Study) -> str:
@@ -125,6 +156,26 @@ def embeddings_settings(study: Study) -> str:
 def bags_settings(study: Study, name: str) -> str:
     """Settings of one entry of `bags`."""
     return settings(BagsJob(version=bags.STAGE_VERSION, bags=study.bags[name]))
+
+
+def targets_settings(study: Study, teacher: str, recipe: RecipeName, precision: Precision) -> str:
+    """Settings of a teacher's stored outputs: enough for every student that uses them."""
+    users = [
+        entry
+        for entry in study.stored_students(teacher)
+        if (entry.training.views, entry.training.precision) == (recipe, precision)
+    ]
+    views = max(int(entry.teacher_views) for entry in users)
+    outputs = sorted({(entry.layer, number) for entry in users for number in entry.teacher_view_numbers()})
+    job = TargetsJob(
+        version=targets.STAGE_VERSION,
+        preprocessing=study.data.preprocessing.network_input(),
+        recipe=recipe,
+        precision=precision,
+        views=views,
+        outputs=[Output(layer=layer, number=number) for layer, number in outputs],
+    )
+    return settings(job)
 
 
 def student_settings(study: Study, name: str, seed: int) -> str:
@@ -157,14 +208,14 @@ def table_rows(study: Study, name: str) -> list[Row]:
     students = list(study.students) if shown is None else shown
     named = set(study.teachers) if shown is None else {study.teacher_of(student) for student in students}
     rows = [
-        Row(model=name, method=entry.method, student="", teacher=name, bags="")
+        Row(model=name, method=getattr(entry, "method", "imported"), student="", teacher=name, bags="")
         for name, entry in study.teachers.items()
         if name in named
     ]
     for name in students:
         entry = study.students[name]
-        bag = entry.bags if isinstance(entry, Bingo) else ""
-        rows.append(Row(model=name, method=entry.method, student=name, teacher=study.teacher_of(name) or "", bags=bag))
+        origin = {"teacher": study.teacher_of(name) or "", "bags": study.bags_of(name) or ""}
+        rows.append(Row(model=name, method=entry.method, student=name, **origin))
     return rows
 
 
@@ -197,4 +248,4 @@ def report_settings(study: Study, left_out: str) -> str:
 
 def model_seeds(study: Study, model: str) -> list[int]:
     """The seeds for which results of a teacher or student exist."""
-    return [study.teachers[model].seed] if model in study.teachers else study.seeds
+    return [getattr(study.teachers[model], "seed", 0)] if model in study.teachers else study.seeds

@@ -24,6 +24,9 @@ class Stream(IntEnum):
     MEMBER = 2
     SUBSET = 3
     SHEET = 4
+    TEACHER_VIEW = 5
+    CUTMIX = 6
+    GROUP = 7
 
 
 def philox(counter: NDArray[np.uint64], key: tuple[int, int]) -> NDArray[np.uint64]:

@@ -5,10 +5,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from bingo.config import Bingo, Study, parse_study
+from bingo.config import ImportedTeacher, KmeansBag, KnnBag, LabelBag, RandomBag, Study, parse_study
 from bingo.data.sources import facts_of
 from bingo.errors import BingoError
 from bingo.jobs import model_seeds, table_evaluations, table_rows
+from bingo.methods.method import Distillation
 
 
 class Plan:
@@ -24,6 +25,10 @@ class Plan:
         self.facts = facts_of(study.data)
         if self.facts.most_images is not None:
             _require_enough(study, self.facts.most_images)
+        for name, bag in study.bags.items():
+            if isinstance(bag, LabelBag) and not self.facts.labels:
+                raise BingoError(f"bags.{name}: criterion label needs labels, which the data have not; take another")
+        self._require_checkpoints()
         self.tables = list(study.tables)
         self.left_out = ""
         if study.evaluations and not (self.facts.labels and self.facts.validation):
@@ -51,17 +56,34 @@ class Plan:
         return [self.weights(model, seed) for model in models for seed in model_seeds(self.study, model)]
 
     def bags_inputs(self, bags: str) -> dict[str, str]:
-        """Return what bags are made from: the teacher and its embeddings."""
-        teacher = self.study.bags[bags].teacher
+        """Return what bags are made from beside the data: a teacher and its embeddings, or nothing."""
+        teacher: str | None = getattr(self.study.bags[bags], "teacher", None)
+        if teacher is None:
+            return {}
         return {"teacher": self.weights(teacher, 0), "embeddings": self.path(f"embeddings/{teacher}.h5")}
 
     def student_inputs(self, student: str) -> dict[str, str]:
-        """Return what a student is trained from beside the data: nothing, or a teacher and bags."""
+        """Return what a student is trained from beside the data: a teacher or its stored outputs, and bags."""
         entry, teacher = self.study.students[student], self.study.teacher_of(student)
-        inputs = {} if teacher is None else {"teacher": self.weights(teacher, 0)}
-        if isinstance(entry, Bingo):
-            inputs["bags"] = self.path(f"bags/{entry.bags}.h5")
+        inputs = {}
+        if isinstance(entry, Distillation) and teacher is not None:
+            if entry.teacher_views == "online":
+                inputs["teacher"] = self.weights(teacher, 0)
+            else:
+                views, precision = entry.training.views, entry.training.precision
+                inputs["targets"] = self.path(f"targets/{teacher}-{views}-{precision}.h5")
+        if (bags := self.study.bags_of(student)) is not None:
+            inputs["bags"] = self.path(f"bags/{bags}.h5")
         return inputs
+
+    def trained_teachers(self) -> list[str]:
+        """Return the teachers that the study trains itself."""
+        return [name for name in self.study.teachers if name not in self.checkpoints()]
+
+    def checkpoints(self) -> dict[str, str]:
+        """Return the files of imported teachers, by name."""
+        teachers = self.study.teachers.items()
+        return {name: entry.checkpoint for name, entry in teachers if isinstance(entry, ImportedTeacher)}
 
     def results(self, models: Iterable[str], protocols: Iterable[str]) -> list[str]:
         """Return the result files of some teachers and students by some protocols, for all their seeds."""
@@ -85,7 +107,7 @@ class Plan:
 
     def training_logs(self) -> dict[str, str]:
         """Return the training log of every teacher and of every seed of every student, by name."""
-        logs = {name: self.path(f"teachers/{name}.csv") for name in self.study.teachers}
+        logs = {name: self.path(f"teachers/{name}.csv") for name in self.trained_teachers()}
         for student in self.study.students:
             for seed in self.study.seeds:
                 logs[f"{student}/seed-{seed}"] = self.path(f"students/{student}/seed-{seed}/log.csv")
@@ -100,14 +122,31 @@ class Plan:
                 faults += [f"{path}: {fault}" for _, found, fault in lines if found]
         return faults
 
+    def _require_checkpoints(self) -> None:
+        for name, path in self.checkpoints().items():
+            # One that lies among the study's results may be a student that has yet to be trained.
+            if not Path(path).is_file() and not path.startswith(self.path("")):
+                raise BingoError(f"teachers.{name}.checkpoint: there is no file {path}; correct the path")
+
 
 def _require_enough(study: Study, images: int) -> None:
     """Refuse now what would fail once the training images are listed."""
-    needs = {f"bags.{name}.size": (bag.size, bag.size + 1) for name, bag in study.bags.items()}
+    needs = {
+        f"bags.{name}.size": (bag.size, bag.size + 1)
+        for name, bag in study.bags.items()
+        if isinstance(bag, KnnBag | RandomBag)
+    }
+    clusters = {
+        f"bags.{name}.clusters": (bag.clusters, bag.clusters)
+        for name, bag in study.bags.items()
+        if isinstance(bag, KmeansBag)
+    }
+    needs |= clusters
     for section, entries in (("teachers", study.teachers), ("students", study.students)):
         for name, entry in entries.items():
-            size = entry.training.batch_size
-            needs[f"{section}.{name}.training.batch_size"] = size, size
+            if not isinstance(entry, ImportedTeacher):
+                size = entry.training.batch_size
+                needs[f"{section}.{name}.training.batch_size"] = size, size
     for key, (found, needed) in needs.items():
         if needed > images:
             raise BingoError(f"{key}: {found} needs {needed} training images, but there are {images}; lower it")

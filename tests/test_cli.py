@@ -12,14 +12,19 @@ import torch
 from torchvision.io import write_png
 
 from bingo import cli
+from bingo.config import parse_study
+from bingo.jobs import teacher_settings
 from bingo.tables import stage as tables_stage
 
 SUBCOMMANDS = {
     "data",
     "teacher",
+    "imported-teacher",
+    "inspect",
     "embeddings",
     "bags",
     "sheet",
+    "targets",
     "student",
     "evaluation",
     "table",
@@ -39,6 +44,17 @@ TABLE = settings(rows=[], evaluations=[])
 TEXT = settings(title="A title")
 MOCO = {"method": "moco", "backbone": {"architecture": "resnet10"}}
 VIEWS = {"size": 28, "resize": 28}
+TARGETS = settings(
+    preprocessing={"size": 28},
+    recipe="small",
+    precision="auto",
+    views=2,
+    outputs=[{"layer": "projection", "number": 0}],
+)
+# Where the file lies is told by the flag.
+IMPORTED = teacher_settings(
+    parse_study({"study": "s", "data": {"source": "demo"}, "teachers": {"t": {"checkpoint": "x.pt"}}}, "s"), "t"
+)
 EVALUATION = settings(preprocessing=VIEWS, model="m", protocol="knn-10", seed=0)
 DEMO = settings(split="train", data={"source": "demo", "max_train": 20})
 
@@ -55,6 +71,21 @@ FAULTS = {
         "teacher --name t --listing MISSING --output OUTPUT --training-log OUTPUT",
         settings(preprocessing={"size": 28}, teacher=MOCO),
         "MISSING: no such file",
+    ),
+    "imported teacher": (
+        "imported-teacher --checkpoint MISSING --output OUTPUT",
+        IMPORTED,
+        "MISSING: ",
+    ),
+    "targets": (
+        "targets --listing DAMAGED --teacher MISSING --output OUTPUT",
+        TARGETS,
+        "DAMAGED: truncated or damaged",
+    ),
+    "targets without views": (
+        "targets --listing MISSING --teacher MISSING --output OUTPUT",
+        TARGETS.replace('"views"', '"vews"'),
+        "unknown key 'vews'; did you mean 'views'?",
     ),
     "embeddings": (
         "embeddings --listing DAMAGED --teacher MISSING --output OUTPUT",
@@ -191,7 +222,7 @@ def test_tables_figures_and_the_report_are_made_without_loading_torch():
 def test_rules_call_every_stage_by_its_name():
     rules = Path(__file__).parents[1] / "workflow" / "rules"
     text = "".join(path.read_text() for path in rules.glob("*.smk"))
-    assert set(re.findall(r"python -m bingo ([a-z-]+)", text)) == SUBCOMMANDS - {"summary"}
+    assert set(re.findall(r"python -m bingo ([a-z-]+)", text)) == SUBCOMMANDS - {"summary", "inspect"}
 
 
 def test_progress_goes_to_the_log_or_else_to_stderr(bingo, tmp_path):

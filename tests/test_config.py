@@ -26,6 +26,10 @@ tables: {main: {title: T}}
 """)
 
 
+BACKBONE = {"architecture": "resnet18"}
+SEED = {"method": "seed", "teacher": "big", "backbone": BACKBONE}
+
+
 def changed(path, value):
     study = copy.deepcopy(STUDY)
     *folders, key = path.split(".")
@@ -74,7 +78,11 @@ def changed(path, value):
             "s.yaml: students.bingo.training.lr: input should be a valid number, found '1e-2' "
             "(YAML reads 1e-4 as text: write 1.0e-4)",
         ),
-        ("students.bingo.method", "bing", "s.yaml: students.bingo.method: found 'bing', allowed: 'moco', 'bingo'"),
+        (
+            "students.bingo.method",
+            "bing",
+            "s.yaml: students.bingo.method: found 'bing', allowed: 'moco', 'bingo', 'seed', 'disco', 'compress'",
+        ),
         ("students.bingo.backbone", {}, "s.yaml: students.bingo.backbone.architecture: this key is required"),
         ("data", {}, "s.yaml: data: the key 'source' is required"),
         ("teachers", {}, "s.yaml: bags.knn-5.teacher: there is no 'big' among the teachers; none is defined"),
@@ -101,6 +109,218 @@ def test_a_fault_is_one_line_that_names_the_key_and_what_is_allowed(path, value,
     with pytest.raises(BingoError) as caught:
         parse_study(changed(path, value), "s.yaml")
     assert str(caught.value) == message
+
+
+def bingo(**keys):
+    return {**STUDY["students"]["bingo"], **keys}
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (
+            "students.bingo",
+            bingo(teacher="bigg"),
+            "students.bingo.teacher: there is no 'bigg' among the teachers; did you mean 'big'?",
+        ),
+        ("students.bingo", bingo(teacher_views=0), "students.bingo: teacher_views: must be online or at least 1"),
+        (
+            "students.bingo",
+            bingo(teacher_views=4, teacher_batch_norm="batch"),
+            "students.bingo: teacher_views: outputs that depend on the batch cannot be stored; set online, or "
+            "teacher_batch_norm: eval",
+        ),
+        (
+            "students.bingo",
+            bingo(teacher_batch_norm="train"),
+            "students.bingo.teacher_batch_norm: input should be 'eval' or 'batch', found 'train'",
+        ),
+        (
+            "students.bingo",
+            bingo(terms=[]),
+            "students.bingo.terms: list should have at least 1 item after validation, not 0, found []",
+        ),
+        (
+            "students.bingo",
+            bingo(terms=["intr"]),
+            "students.bingo.terms.0: input should be 'intra', 'inter' or 'cutmix', found 'intr'",
+        ),
+        ("students.bingo", bingo(terms=["intra", "intra"]), "students.bingo: terms: a term is repeated"),
+        (
+            "students.bingo",
+            bingo(terms=["intra", "cutmix"]),
+            "students.bingo: terms: cutmix belongs to the objective official",
+        ),
+        (
+            "students.bingo",
+            bingo(inter_free_epochs=3),
+            "students.bingo: inter_free_epochs: belongs to the objective official",
+        ),
+        (
+            "students.bingo",
+            bingo(objective="official", terms=["inter"]),
+            "students.bingo: terms: with inter alone, inter_free_epochs must be 0, else there is no loss at the start",
+        ),
+        (
+            "students.bingo",
+            bingo(objective="official", inter_free_epochs=-1),
+            "students.bingo.inter_free_epochs: input should be greater than or equal to 0, found -1",
+        ),
+        (
+            "students.bingo",
+            bingo(objective="papers"),
+            "students.bingo.objective: input should be 'paper' or 'official', found 'papers'",
+        ),
+        (
+            "students.alone",
+            {"method": "seed", "backbone": BACKBONE},
+            "students.alone.teacher: name the teacher to distil",
+        ),
+        (
+            "students.alone",
+            {**SEED, "teacher_temperature": 0.0},
+            "students.alone.teacher_temperature: input should be greater than 0, found 0.0",
+        ),
+        (
+            "students.alone",
+            {**SEED, "method": "disco", "distance_weight": -1.0},
+            "students.alone.distance_weight: input should be greater than or equal to 0, found -1.0",
+        ),
+        (
+            "students.alone",
+            {**SEED, "method": "compress", "variant": "3q"},
+            "students.alone.variant: input should be '2q' or '1q', found '3q'",
+        ),
+        (
+            "students.alone.backbone",
+            {"architecture": "resnet19"},
+            "students.alone.backbone.architecture: there is no architecture 'resnet19'; did you mean 'resnet18'?, "
+            "allowed: resnet10, resnet18, resnet34, resnet50, resnet101, resnet152, efficientnet_b0, "
+            "mobilenet_v3_large, timm/<name>",
+        ),
+        (
+            "students.alone.backbone",
+            {"architecture": "efficientnet_b0", "width": 2.0},
+            "students.alone.backbone: stem and width belong to ResNets, efficientnet_b0 has neither",
+        ),
+        (
+            "students.alone.backbone",
+            {"architecture": "mobilenet_v3_large", "stem": "small"},
+            "students.alone.backbone: stem and width belong to ResNets, mobilenet_v3_large has neither",
+        ),
+        (
+            "students.alone.backbone",
+            {"architecture": "timm/resnet18", "stem": "small"},
+            "students.alone.backbone: stem and width belong to ResNets, timm/resnet18 has neither",
+        ),
+        (
+            "students.alone.training",
+            {"schedule": {"milestones": [], "factor": 0.1}},
+            "students.alone.training.schedule.milestones: list should have at least 1 item after validation, not 0, "
+            "found []",
+        ),
+        (
+            "students.alone.training",
+            {"schedule": {"milestones": [0], "factor": 0.1}},
+            "students.alone.training.schedule.milestones.0: input should be greater than or equal to 1, found 0",
+        ),
+        (
+            "students.alone.training",
+            {"schedule": {"milestones": [3]}},
+            "students.alone.training.schedule.factor: this key is required",
+        ),
+        (
+            "students.alone.training",
+            {"schedule": {"milestones": [3], "factor": 1.0}},
+            "students.alone.training.schedule.factor: input should be less than 1, found 1.0",
+        ),
+        (
+            "students.alone.training",
+            {"schedule": {"milestone": [3], "factor": 0.1}},
+            "students.alone.training.schedule: unknown key 'milestone'; did you mean 'milestones'?",
+        ),
+        ("teachers.other", {"checkpoint": 1}, "teachers.other.checkpoint: input should be a valid string, found 1"),
+        (
+            "teachers.other",
+            {"checkpoint": "x.pt", "formt": "moco"},
+            "teachers.other: unknown key 'formt'; did you mean 'format'?",
+        ),
+        ("bags.other", {"criterion": "kmeans", "teacher": "big"}, "bags.other.clusters: this key is required"),
+        (
+            "bags.other",
+            {"criterion": "kmeans", "teacher": "bigg", "clusters": 3},
+            "bags.other.teacher: there is no 'bigg' among the teachers; did you mean 'big'?",
+        ),
+        (
+            "bags.other",
+            {"criterion": "kmeans", "teacher": "big", "clusters": 0},
+            "bags.other.clusters: input should be greater than or equal to 1, found 0",
+        ),
+        (
+            "bags.other",
+            {"criterion": "random", "size": 0},
+            "bags.other.size: input should be greater than or equal to 1, found 0",
+        ),
+        (
+            "bags.other",
+            {"criterion": "labels"},
+            "bags.other.criterion: found 'labels', allowed: 'knn', 'kmeans', 'label', 'random'",
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) and " " not in value else "",
+)
+def test_a_fault_in_a_key_of_a_method_is_such_a_line_too(path, value, message):
+    with pytest.raises(BingoError) as caught:
+        parse_study(changed(path, value), "s.yaml")
+    assert str(caught.value) == f"s.yaml: {message}"
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "key"),
+    [
+        ("students.bingo.teacher_views", "onlin", "students.bingo.teacher_views: "),
+        ("students.bingo.teacher_views", True, "students.bingo.teacher_views: "),
+        ("students.bingo.teacher_views", 2.5, "students.bingo.teacher_views: "),
+        ("students.alone.training", {"schedule": "cosin"}, "students.alone.training.schedule: "),
+        ("students.alone.training", {"views": "probe"}, "students.alone.training.views: "),
+        ("students.alone.backbone", {"architecture": "timm/"}, "students.alone.backbone.architecture: "),
+        ("students.alone", {**SEED, "bags": "knn-5"}, "students.alone: unknown key 'bags'; "),
+        ("students.alone", {**SEED, "method": "compress", "head": {}}, "students.alone: unknown key 'head'; "),
+        ("students.alone.teacher", "big", "students.alone: unknown key 'teacher'; "),
+        ("teachers.other", {"checkpoint": "x.pt", "format": "moko"}, "teachers.other.format: "),
+        ("teachers.other", {"checkpoint": "x.pt", "method": "moco"}, "teachers.other: unknown key 'method'; "),
+        ("teachers.other", {}, "teachers.other.method: "),
+        ("teachers.other", {"method": "bingo"}, "teachers.other.method: "),
+        ("bags.other", {"criterion": "label", "teacher": "big"}, "bags.other: unknown key 'teacher'; "),
+    ],
+)
+def test_whatever_else_is_said_the_key_is_named(path, value, key):
+    with pytest.raises(BingoError) as caught:
+        parse_study(changed(path, value), "s.yaml")
+    assert str(caught.value).startswith(f"s.yaml: {key}")
+    assert "\n" not in str(caught.value)
+
+
+def test_bags_that_no_teacher_made_leave_it_to_the_student_to_name_one():
+    study = changed("bags.classes", {"criterion": "label"})
+    study["students"]["bingo"]["bags"] = "classes"
+    with pytest.raises(BingoError) as caught:
+        parse_study(study, "s.yaml")
+    assert str(caught.value) == (
+        "s.yaml: students.bingo.teacher: name the teacher to distil, because bags 'classes' have none"
+    )
+    study["students"]["bingo"]["teacher"] = "big"
+    assert parse_study(study, "s.yaml").teacher_of("bingo") == "big"
+
+
+def test_a_student_may_not_distil_another_teacher_than_that_of_its_bags():
+    study = changed("teachers.second", STUDY["teachers"]["big"])
+    study["students"]["bingo"]["teacher"] = "second"
+    with pytest.raises(BingoError) as caught:
+        parse_study(study, "s.yaml")
+    assert str(caught.value) == "s.yaml: students.bingo.teacher: 'second' is not the teacher of its bags 'knn-5'"
+    study["students"]["bingo"]["teacher"] = "big"  # it may be named all the same
+    assert parse_study(study, "s.yaml").teacher_of("bingo") == "big"
 
 
 def test_several_faults_are_counted():
@@ -142,6 +362,12 @@ PATHS = [
     "students.bingo",
     "students.bingo.method",
     "students.bingo.teacher",
+    "students.bingo.teacher_views",
+    "students.bingo.terms",
+    "students.bingo.training",
+    "students.other",
+    "teachers.other",
+    "bags.other",
     "evaluations",
     "tables",
     "tables.main.evaluations",
@@ -179,3 +405,113 @@ def test_a_student_distils_the_teacher_of_its_bags():
     study = parse_study(STUDY, "s")
     assert study.teacher_of("bingo") == "big"
     assert study.teacher_of("alone") is None
+
+
+# A student of every kind, in what a study may say of it; `big` teaches them all.
+EVERY_STUDENT = {
+    "alone": {"method": "moco"},
+    "paper": {"method": "bingo", "bags": "knn-5"},
+    "intra": {"method": "bingo", "bags": "knn-5", "terms": ["intra"]},
+    "official": {"method": "bingo", "bags": "knn-5", "objective": "official"},
+    "inter": {
+        "method": "bingo", "bags": "knn-5", "objective": "official", "terms": ["inter"], "inter_free_epochs": 0
+    },
+    "stored": {"method": "bingo", "bags": "knn-5", "teacher_views": 3},
+    "batch": {"method": "bingo", "bags": "knn-5", "teacher_batch_norm": "batch"},
+    "seed": {"method": "seed", "teacher": "big"},
+    "disco": {"method": "disco", "teacher": "big", "teacher_views": 5},
+    "compress": {"method": "compress", "teacher": "big"},
+    "compress 1q": {"method": "compress", "teacher": "big", "variant": "1q", "teacher_views": 4},
+    "steps": {"method": "moco", "training": {"schedule": {"milestones": [2, 4], "factor": 0.5}}},
+    "timm": {"method": "moco", "backbone": {"architecture": "timm/resnet18"}},
+}  # fmt: skip
+
+
+@pytest.fixture
+def every_student():
+    students = {name.replace(" ", "-"): {"backbone": BACKBONE, **entry} for name, entry in EVERY_STUDENT.items()}
+    return {**STUDY, "students": students, "tables": {}}
+
+
+def test_a_stage_reads_the_settings_that_the_study_hands_it(every_student):
+    study = parse_study(every_student, "s")
+    for name, entry in study.students.items():
+        job = jobs.StudentJob.model_validate_json(jobs.student_settings(study, name, 1))
+        changed_name = {"teacher": None} if hasattr(entry, "teacher") else {}
+        assert job.student == entry.model_copy(update=changed_name)
+        assert job.preprocessing == study.data.preprocessing.network_input()
+    job = jobs.TeacherJob.model_validate_json(jobs.teacher_settings(study, "big"))
+    assert job.teacher == study.teachers["big"]
+    job = jobs.TargetsJob.model_validate_json(jobs.targets_settings(study, "big", "paper", "auto"))
+    assert job.views == 5
+
+
+def test_a_study_written_out_in_full_is_the_same_study(every_student):
+    study = parse_study(every_student, "s")
+    whole = study.model_dump(mode="json")
+    jsonschema.validate(every_student, study_schema())
+    jsonschema.validate(whole, study_schema())
+    assert parse_study(whole, "s") == study
+
+
+def test_stored_outputs_are_enough_for_all_students_that_use_them_and_no_more(every_student):
+    study = parse_study(every_student, "s")
+
+    def targets(precision="auto", recipe="paper"):
+        return json.loads(jobs.targets_settings(study, "big", recipe, precision))
+
+    assert len(study.stored_students("big")) == 3
+    first = targets()
+    assert (first["views"], first["recipe"], first["precision"]) == (5, "paper", "auto")
+    assert first["outputs"] == [{"layer": "projection", "number": number} for number in (0, 1)]
+    assert first["preprocessing"] == study.data.preprocessing.network_input().model_dump()
+    # CompRess has a recipe of its own, and distils features.
+    other = targets(recipe="crop-flip")
+    assert (other["views"], other["outputs"]) == (4, [{"layer": "features", "number": 0}])
+    for name, views in (("stored", 9), ("disco", 5)):
+        every_student["students"][name] = {**every_student["students"][name], "teacher_views": views}
+    study = parse_study(every_student, "s")
+    assert targets()["views"] == 9
+    every_student["students"]["paper"]["head"] = {"hidden": 7}  # what does not bear on the outputs
+    before = targets()
+    study = parse_study(every_student, "s")
+    assert targets() == before
+
+
+def test_the_name_of_a_teacher_is_no_part_of_a_students_settings(every_student):
+    renamed = json.loads(json.dumps(every_student).replace('"big"', '"large"'))
+    for name in every_student["students"]:
+        first, second = (jobs.student_settings(parse_study(study, "s"), name, 0) for study in (every_student, renamed))
+        assert first == second
+
+
+def test_where_an_imported_teachers_file_lies_is_no_part_of_its_settings():
+    settings_of = [
+        jobs.teacher_settings(parse_study(changed("teachers.other", {"checkpoint": path, **keys}), "s"), "other")
+        for path, keys in (("a.pt", {}), ("b/c.pt", {}), ("a.pt", {"format": "swav"}), ("a.pt", {"part": "teacher"}))
+    ]
+    assert settings_of[0] == settings_of[1]
+    assert len(set(settings_of)) == 3
+    assert jobs.ImportJob.model_validate_json(settings_of[2]).format == "swav"
+
+
+def test_settings_that_cannot_change_a_teacher_view_are_no_part_of_the_targets(every_student):
+    study = parse_study(every_student, "s")
+    before = jobs.targets_settings(study, "big", "paper", "auto")
+    every_student["data"] = {"source": "demo", "workers": 3, "preprocessing": {"resize": 300}}
+    assert jobs.targets_settings(parse_study(every_student, "s"), "big", "paper", "auto") == before
+    every_student["data"] = {"source": "demo", "preprocessing": {"size": 128}}
+    assert jobs.targets_settings(parse_study(every_student, "s"), "big", "paper", "auto") != before
+
+
+def test_students_say_which_teacher_and_bags_they_need(every_student):
+    study = parse_study(every_student, "s")
+    assert {name for name in study.students if study.teacher_of(name) is None} == {"alone", "steps", "timm"}
+    assert {name for name in study.students if study.bags_of(name) == "knn-5"} == {
+        "paper",
+        "intra",
+        "official",
+        "inter",
+        "stored",
+        "batch",
+    }

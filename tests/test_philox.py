@@ -108,3 +108,10 @@ def test_every_order_is_equally_likely():
     counts = np.unique(codes, axis=0, return_counts=True)[1]
     assert len(counts) == 24
     assert stats.chisquare(counts).pvalue > 1e-3
+
+
+def test_a_stream_keeps_its_number_because_results_depend_on_it():
+    numbers = {"VIEW": 0, "ORDER": 1, "MEMBER": 2, "SUBSET": 3, "SHEET": 4, "TEACHER_VIEW": 5, "CUTMIX": 6, "GROUP": 7}
+    found = {name: int(stream) for name, stream in Stream.__members__.items()}
+    assert {name: found[name] for name in numbers} == numbers
+    assert len(set(found.values())) == len(found)

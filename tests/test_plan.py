@@ -40,6 +40,115 @@ def test_more_images_than_there_are_is_refused_before_anything_runs(section):
         Plan(parse_study(raw, "s.yaml"))
 
 
+BACKBONE = {"architecture": "resnet10"}
+TRAINING = {"batch_size": 50}
+
+
+def rich(**changes):
+    """A plan with a student for each way to learn from a teacher."""
+    views = {"training": {**TRAINING, "views": "small", "precision": "float32"}, "backbone": BACKBONE}
+    study = {
+        **STUDY,
+        "teachers": {**STUDY["teachers"], "given": {"checkpoint": "results/s/students/alone/seed-0/x.safetensors"}},
+        "bags": {
+            "knn": {"criterion": "knn", "teacher": "big"},
+            "kmeans": {"criterion": "kmeans", "teacher": "big", "clusters": 100},
+            "label": {"criterion": "label"},
+            "random": {"criterion": "random"},
+        },
+        "students": {
+            "alone": {"method": "moco", "backbone": BACKBONE, "training": TRAINING},
+            "online": {"method": "bingo", "bags": "knn", **views},
+            "stored": {"method": "bingo", "bags": "kmeans", "teacher_views": 2, **views},
+            "auto": {"method": "seed", "teacher": "given", "teacher_views": 2, "backbone": BACKBONE},
+            "label": {"method": "bingo", "bags": "label", "teacher": "given", **views},
+            "random": {"method": "bingo", "bags": "random", "teacher": "big", "teacher_views": 1, **views},
+        },
+        **changes,
+    }
+    study["students"]["auto"]["training"] = TRAINING
+    return Plan(parse_study(study, "s.yaml"))
+
+
+def test_a_student_waits_for_its_teacher_or_for_the_outputs_in_its_place_and_for_bags():
+    assert {name: rich().student_inputs(name) for name in rich().study.students} == {
+        "alone": {},
+        "online": {"teacher": "results/s/teachers/big.safetensors", "bags": "results/s/bags/knn.h5"},
+        "stored": {"targets": "results/s/targets/big-small-float32.h5", "bags": "results/s/bags/kmeans.h5"},
+        "auto": {"targets": "results/s/targets/given-paper-auto.h5"},
+        "label": {"teacher": "results/s/teachers/given.safetensors", "bags": "results/s/bags/label.h5"},
+        "random": {"targets": "results/s/targets/big-small-float32.h5", "bags": "results/s/bags/random.h5"},
+    }
+
+
+def test_bags_wait_for_a_teacher_and_its_embeddings_where_they_are_made_from_any():
+    inputs = {"teacher": "results/s/teachers/big.safetensors", "embeddings": "results/s/embeddings/big.h5"}
+    found = {name: rich().bags_inputs(name) for name in rich().study.bags}
+    assert found == {"knn": inputs, "kmeans": inputs, "label": {}, "random": {}}
+
+
+def test_imported_teachers_are_not_trained_and_have_no_log():
+    plan = rich()
+    assert plan.trained_teachers() == ["big"]
+    assert plan.checkpoints() == {"given": "results/s/students/alone/seed-0/x.safetensors"}
+    logs = plan.training_logs()
+    assert "given" not in logs
+    assert logs["big"] == "results/s/teachers/big.csv"
+    assert len(logs) == 1 + len(plan.study.students)
+    assert "results/s/teachers/given.safetensors" in plan.all_weights()
+
+
+def test_a_checkpoint_that_is_not_there_is_refused_unless_the_study_makes_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def given(path):
+        study = {"study": "s", "data": {"source": "demo"}, "teachers": {"given": {"checkpoint": str(path)}}}
+        return Plan(parse_study(study, "s.yaml"))
+
+    for path in ("nowhere.pt", tmp_path, "results/other/teachers/x.safetensors"):
+        with pytest.raises(BingoError) as caught:
+            given(path)
+        assert str(caught.value) == f"teachers.given.checkpoint: there is no file {path}; correct the path"
+    (tmp_path / "weights.pt").write_text("")
+    assert given("weights.pt").checkpoints() == {"given": "weights.pt"}
+    assert given("results/s/students/small/seed-0/backbone.safetensors").trained_teachers() == []
+
+
+def test_label_bags_of_data_without_labels_are_refused(tmp_path):
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "a.png").write_text("")
+    study = {
+        "study": "s",
+        "data": {"source": "folder", "train": str(tmp_path / "train")},
+        "teachers": {"big": STUDY["teachers"]["big"]},
+        "bags": {"classes": {"criterion": "label"}},
+    }
+    with pytest.raises(BingoError) as caught:
+        Plan(parse_study(study, "s.yaml"))
+    assert str(caught.value) == "bags.classes: criterion label needs labels, which the data have not; take another"
+    (tmp_path / "train" / "class").mkdir()
+    assert Plan(parse_study(study, "s.yaml")).facts.labels
+    study["data"]["labels"] = "none"
+    with pytest.raises(BingoError, match="criterion label needs labels"):
+        Plan(parse_study(study, "s.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("bag", "fits", "too_many", "key"),
+    [
+        ({"criterion": "kmeans", "teacher": "big"}, {"clusters": 100}, {"clusters": 101}, "clusters: 101 needs 101"),
+        ({"criterion": "random"}, {"size": 99}, {"size": 100}, "size: 100 needs 101"),
+        ({"criterion": "knn", "teacher": "big"}, {"size": 99}, {"size": 100}, "size: 100 needs 101"),
+    ],
+)
+def test_bags_of_more_than_there_is_are_refused(bag, fits, too_many, key):
+    study = {**STUDY, "students": {}}
+    Plan(parse_study({**study, "bags": {"b": {**bag, **fits}}}, "s.yaml"))
+    with pytest.raises(BingoError) as caught:
+        Plan(parse_study({**study, "bags": {"b": {**bag, **too_many}}}, "s.yaml"))
+    assert str(caught.value) == f"bags.b.{key} training images, but there are 100; lower it"
+
+
 def test_errors_are_read_from_the_logs_of_this_run_alone(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     lines = {

@@ -31,7 +31,7 @@ class Bags:
     similarity: NDArray[np.float32] | None = None
     """(nnz,) cosine similarity of each member to the image whose bag it is in, for knn."""
     attributes: dict[str, Any] = field(default_factory=dict)
-    """Digests of dataset and teacher, criterion, purity, provenance."""
+    """What is known of them: digests of dataset and teacher, criterion, sizes, purity, provenance."""
 
     def draw(self, anchors: NDArray[np.int64], seed: int, epoch: int) -> NDArray[np.int64]:
         """Return one member of each anchor's bag, uniformly: int64 (B,).
@@ -52,21 +52,19 @@ class Bags:
 
         The image itself does not count; None where no labelled image has labelled company.
         """
-        shares, counts = 0.0, 0
-        for start in range(0, len(self.bag_of), 65536):
-            images = np.arange(start, min(start + 65536, len(self.bag_of)))
-            low, high = self.indptr[self.bag_of[images]], self.indptr[self.bag_of[images] + 1]
-            length = high - low
-            rows = np.repeat(np.arange(len(images)), length)
-            positions = low[rows] + np.arange(len(rows)) - np.repeat(np.cumsum(length) - length, length)
-            other = self.members[positions]
-            counted = (other != images[rows]) & (labels[other] >= 0) & (labels[images[rows]] >= 0)
-            same = counted & (labels[other] == labels[images[rows]])
-            total = np.bincount(rows[counted], minlength=len(images))
-            agree = np.bincount(rows[same], minlength=len(images))
-            shares += float((agree[total > 0] / total[total > 0]).sum())
-            counts += int((total > 0).sum())
-        return shares / counts if counts else None
+        labelled = labels >= 0
+        bag = np.repeat(np.arange(len(self.indptr) - 1), np.diff(self.indptr))
+        known = labelled[self.members]
+        # A bag and a label as one number: sorted, members of one bag and label stand together and are counted by
+        # where they begin and end. Nothing larger than `members` is built, however large the bags.
+        classes = int(labels.max()) + 1
+        pairs = np.sort(bag[known] * classes + labels[self.members[known]])
+        own = self.bag_of[labelled] * classes + labels[labelled]
+        same = np.searchsorted(pairs, own, side="right") - np.searchsorted(pairs, own, side="left")
+        company = np.bincount(bag[known], minlength=len(self.indptr) - 1)[self.bag_of[labelled]]
+        same, company = same - self.includes_anchor, company - self.includes_anchor
+        shares = same[company > 0] / company[company > 0]
+        return float(shares.mean()) if len(shares) else None
 
 
 def write_bags(path: Path, bags: Bags) -> None:

@@ -4,8 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bingo.bags.bags import Bags
-from bingo.errors import BingoError
-from bingo.neighbours import nearest_neighbours, normalise_rows
+from bingo.bags.checks import require_images, scale_features
+from bingo.neighbours import nearest_neighbours
 from bingo.progress import Progress
 
 
@@ -22,13 +22,8 @@ def knn_bags(features: NDArray[np.float32], size: int) -> Bags:
         BingoError: ``size`` is not below N, or features hold a value that is not finite.
     """
     count = len(features)
-    if size >= count:
-        raise BingoError(f"bags: size {size} needs more than {size} images, but there are {count}; lower it")
-    normalise_rows(features)
-    if not np.isfinite(features.min()) or not np.isfinite(features.max()):
-        raise BingoError(
-            "bags: the embeddings hold values that are not finite; train the teacher with a lower learning rate"
-        )
+    require_images("size", size, size + 1, count)
+    scale_features(features)
     members = np.empty((count, size), dtype=np.int64)
     similarity = np.empty((count, size), dtype=np.float32)
     with Progress("bags", count, "images") as progress:
@@ -41,6 +36,7 @@ def knn_bags(features: NDArray[np.float32], size: int) -> Bags:
         members=members.reshape(-1),
         includes_anchor=False,
         similarity=similarity.reshape(-1),
+        attributes={"mean_similarity": float(similarity.mean())},
     )
 
 

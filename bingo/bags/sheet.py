@@ -63,7 +63,12 @@ def draw_sheet(bags: Bags, images: Images, output: Path) -> None:
 
 
 def _members(bags: Bags, anchor: int) -> NDArray[np.int64]:
-    """Return where up to ten members of the anchor's bag, itself left out, stand in ``bags.members``."""
+    """Return where up to ten members of the anchor's bag, itself left out, stand in ``bags.members``.
+
+    Neighbours: the nearest. Groups: spread over the whole bag, whose members are in the order of the listing, where
+    the first ten might be of one class. Nothing of the bag's size is built.
+    """
     start, end = bags.indptr[bags.bag_of[anchor]], bags.indptr[bags.bag_of[anchor] + 1]
-    positions = np.arange(start, min(end, start + _COLUMNS + 1))
+    shown = np.arange(min(end - start, _COLUMNS + 1))
+    positions = start + (shown * (end - start) // len(shown) if bags.includes_anchor else shown)
     return positions[bags.members[positions] != anchor][:_COLUMNS]

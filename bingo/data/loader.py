@@ -1,9 +1,9 @@
 """Batches of views for training: what is drawn depends on seed, epoch and step alone."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -12,14 +12,16 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from bingo.bags.bags import Bags
-from bingo.config import NetworkInput
 from bingo.data.images import Images
 from bingo.errors import BingoError
-from bingo.methods.method import ViewRequest
+from bingo.methods.method import View
 from bingo.philox import Stream, permutation
+from bingo.sections import NetworkInput
 from bingo.views.apply import colour, crop_batch, crop_each, normalise
-from bingo.views.parameters import ViewParameters, draw
+from bingo.views.parameters import ViewParameters, draw, draw_for_teacher
 from bingo.views.recipes import Recipe
+
+Key = TypeVar("Key")
 
 
 @dataclass(frozen=True)
@@ -36,10 +38,13 @@ class ViewPixels:
 class Batch:
     """One step of training."""
 
-    anchors: NDArray[np.int64]
-    """(B,) positions of the anchors in the listing."""
-    views: list[ViewPixels]
-    """In the order of the method's requests."""
+    epoch: int
+    number: int
+    """Step within the epoch."""
+    rows: dict[str, NDArray[np.int64]]
+    """(B,) positions in the listing of the `anchor` images, and of the `positive` ones where any are asked for."""
+    views: dict[str, ViewPixels]
+    """By the names that the method gives them."""
 
 
 class TrainingBatches(Dataset[Batch | BingoError]):
@@ -48,24 +53,27 @@ class TrainingBatches(Dataset[Batch | BingoError]):
     def __init__(
         self,
         images: Images,
-        requests: Sequence[ViewRequest],
+        views: Mapping[str, View],
         recipe: Recipe,
         preprocessing: NetworkInput,
         batch_size: int,
         seed: int,
         bags: Bags | None,
+        stored: int | None = None,
         drop_last: bool = True,
     ) -> None:
         """Describe the batches.
 
         Args:
             images: the training images.
-            requests: the views that the method needs.
+            views: the views that the method needs, by name.
             recipe: how views are drawn.
             preprocessing: size and normalisation of views.
             batch_size: anchors per step.
-            seed: seed of order, views and positives.
-            bags: where positives come from, for methods that request any.
+            seed: seed of order, positives and views, but for those that a teacher sees.
+            bags: where positives come from, for methods that ask for any.
+            stored: number of stored teacher views, which return after so many epochs, and of which those that only
+                the teacher sees are left out; None for a teacher that runs in training.
             drop_last: leave out the incomplete last batch of an epoch.
 
         Raises:
@@ -75,8 +83,11 @@ class TrainingBatches(Dataset[Batch | BingoError]):
             raise BingoError(
                 f"batch_size: {batch_size} is more than the {len(images.listing)} training images; lower it"
             )
-        self.images, self.requests, self.recipe, self.preprocessing = images, requests, recipe, preprocessing
+        self.images, self.recipe, self.preprocessing = images, recipe, preprocessing
+        self.views = {name: view for name, view in views.items() if view.student or stored is None}
+        self.needs_positives = any(view.image == "positive" for view in views.values())
         self.batch_size, self.seed, self.bags, self.drop_last = batch_size, seed, bags, drop_last
+        self.stored = stored
         self._order: tuple[int, NDArray[np.int64]] | None = None
 
     @property
@@ -115,10 +126,7 @@ class TrainingBatches(Dataset[Batch | BingoError]):
 
     def render(self, view: ViewPixels, device: torch.device) -> Tensor:
         """Finish a view on ``device``: float32 (B, 3, S, S), normalised, in channels-last memory."""
-        pixels = view.pixels.to(device, non_blocking=True)
-        if not view.cropped:
-            pixels = crop_batch(pixels, view.parameters, self.preprocessing.size)
-        return normalise(colour(pixels / 255, view.parameters, self.recipe), self.preprocessing)
+        return render(view, self.recipe, self.preprocessing, device)
 
     def _order_of(self, epoch: int) -> NDArray[np.int64]:
         """Return the order of the images in an epoch: (N,); the last one asked for is kept."""
@@ -127,26 +135,48 @@ class TrainingBatches(Dataset[Batch | BingoError]):
         return self._order[1]
 
     def _batch(self, epoch: int, step: int) -> Batch:
-        anchors = self._order_of(epoch)[step * self.batch_size : (step + 1) * self.batch_size]
-        index = {"anchor": anchors}
-        if any(request.image == "positive" for request in self.requests):
+        rows = {"anchor": self._order_of(epoch)[step * self.batch_size : (step + 1) * self.batch_size]}
+        if self.needs_positives:
             assert self.bags is not None
-            index["positive"] = self.bags.draw(anchors, self.seed, epoch)
-        parameters = []
-        for request in self.requests:
-            rows = index[request.image]
-            size = self.images.listing.size[rows]
-            parameters.append(draw(self.recipe, self.seed, rows, epoch, request.view, size))
-        views: dict[int, ViewPixels] = {}
-        for image, rows in index.items():
-            wanted = [i for i, request in enumerate(self.requests) if request.image == image]
-            source = self.images.fetch(rows)
-            if isinstance(source, Tensor):
-                views |= {i: ViewPixels(source, False, parameters[i]) for i in wanted}
+            rows["positive"] = self.bags.draw(rows["anchor"], self.seed, epoch)
+        teacher_epoch = epoch if self.stored is None else epoch % self.stored
+        parameters = {}
+        for name, view in self.views.items():
+            index = rows[view.image]
+            size = self.images.listing.size[index]
+            if view.teacher:
+                parameters[name] = draw_for_teacher(self.recipe, index, teacher_epoch, view.number, size)
             else:
-                crops = crop_each(source, [parameters[i] for i in wanted], self.preprocessing.size)
-                views |= {i: ViewPixels(crop, True, parameters[i]) for i, crop in zip(wanted, crops, strict=True)}
-        return Batch(anchors, [views[i] for i in range(len(self.requests))])
+                parameters[name] = draw(self.recipe, self.seed, index, epoch, view.number, size)
+        views: dict[str, ViewPixels] = {}
+        for image, index in rows.items():
+            wanted = {name: parameters[name] for name, view in self.views.items() if view.image == image}
+            if wanted:
+                views |= show(self.images, index, wanted, self.preprocessing.size)
+        return Batch(epoch, step, rows, views)
+
+
+def show(
+    images: Images, index: NDArray[np.int64], parameters: Mapping[Key, ViewParameters], size: int
+) -> dict[Key, ViewPixels]:
+    """Return views of the images at ``index`` (B,), one for each of ``parameters``; each image is read once.
+
+    Raises:
+        BingoError: an image cannot be read.
+    """
+    source = images.fetch(index)
+    if isinstance(source, Tensor):
+        return {name: ViewPixels(source, False, drawn) for name, drawn in parameters.items()}
+    crops = crop_each(source, list(parameters.values()), size)
+    return {name: ViewPixels(crop, True, drawn) for (name, drawn), crop in zip(parameters.items(), crops, strict=True)}
+
+
+def render(view: ViewPixels, recipe: Recipe, preprocessing: NetworkInput, device: torch.device) -> Tensor:
+    """Finish a view on ``device``: float32 (B, 3, S, S), normalised, in channels-last memory."""
+    pixels = view.pixels.to(device, non_blocking=True)
+    if not view.cropped:
+        pixels = crop_batch(pixels, view.parameters, preprocessing.size)
+    return normalise(colour(pixels / 255, view.parameters, recipe), preprocessing)
 
 
 def unchanged(batch: Any) -> Any:

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from bingo.artifacts import read_hdf5, require_same
-from bingo.config import Preprocessing
 from bingo.data.images import Images
 from bingo.data.listing import Listing
 from bingo.data.loader import unchanged
 from bingo.errors import BingoError
+from bingo.sections import Preprocessing
 from bingo.tensors import read_metadata
 from bingo.views.apply import centre, normalise
 

@@ -4,7 +4,6 @@ import hashlib
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
 
 from bingo.artifacts import checked_dataset, provenance, write_hdf5
 from bingo.data.images import open_images
@@ -16,18 +15,6 @@ from bingo.models.checkpoint import load_teacher
 from bingo.progress import Progress
 
 
-class _BackboneAndHead(nn.Module):
-    """Both outputs of a teacher side by side: (B, D + P)."""
-
-    def __init__(self, backbone: nn.Module, head: nn.Module) -> None:
-        super().__init__()
-        self.backbone, self.head = backbone, head
-
-    def forward(self, views: Tensor) -> Tensor:
-        features = self.backbone(views)
-        return torch.cat([features, self.head(features)], dim=1)
-
-
 def make_embeddings(
     job: EmbeddingsJob,
     listing_path: Path,
@@ -36,16 +23,16 @@ def make_embeddings(
     device: torch.device,
     workers: int,
 ) -> None:
-    """Write the teacher's pooled features and projections of all training images, streamed batch by batch.
+    """Write the teacher's pooled features of all training images, streamed batch by batch.
 
-    The file holds `embedding` (N, D) and `projection` (N, P) in float16, `index` and `label` (N,) int64.
+    The file holds `embedding` (N, D) in float16, `index` and `label` (N,) int64.
 
     Raises:
         BingoError: an input is damaged, or a feature does not fit float16.
     """
     listing = read_listing(listing_path, "train")
     teacher = load_teacher(teacher_path, device)
-    count, dim = len(listing), teacher.backbone.dim
+    count, dim = len(listing), teacher.features
     inputs = {"dataset": listing.digest, "teacher": teacher.digest}
     attributes = {
         "kind": "embeddings",
@@ -56,24 +43,19 @@ def make_embeddings(
         "provenance": provenance("embeddings", job.version, job.model_dump(mode="json"), inputs, device=device.type),
     }
     digest = hashlib.sha256()
-    network = _BackboneAndHead(teacher.backbone, teacher.head)
     with write_hdf5(output, attributes) as file, Progress("embeddings", count, "images") as progress:
-        datasets = {
-            name: file.create_dataset(
-                name, (count, width), "float16", chunks=(min(count, 1024), width), fletcher32=True
-            )
-            for name, width in (("embedding", dim), ("projection", teacher.dim))
-        }
+        embedding = file.create_dataset(
+            "embedding", (count, dim), "float16", chunks=(min(count, 1024), dim), fletcher32=True
+        )
         done = 0
-        for batch in embed(network, open_images(listing), job.preprocessing, device, workers):
-            half = batch.half().cpu()  # (B, D + P)
+        for batch in embed(teacher.backbone, open_images(listing), job.preprocessing, device, workers):
+            half = batch.half().cpu()  # (B, D)
             if not half.isfinite().all():
                 raise BingoError(
                     f"{teacher_path}: features overflow float16 or are not finite; train it with a lower learning rate"
                 )
             digest.update(half.numpy().tobytes())
-            rows = slice(done, done + len(half))
-            datasets["embedding"][rows], datasets["projection"][rows] = half[:, :dim], half[:, dim:]
+            embedding[done : done + len(half)] = half
             done += len(half)
             progress.advance(len(half))
         checked_dataset(file, "index", torch.arange(count).numpy())

@@ -4,7 +4,7 @@ from contextlib import AbstractContextManager
 
 import torch
 
-from bingo.config import Precision, Training
+from bingo.sections import Precision, Training
 
 
 def pick_device() -> torch.device:

@@ -6,21 +6,21 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from bingo.config import Training
 from bingo.data.loader import TrainingBatches
-from bingo.engine.device import autocast, resolve_precision
-from bingo.engine.schedule import cosine
+from bingo.engine.device import resolve_precision
+from bingo.engine.learner import Learner, StepInput
+from bingo.engine.schedule import learning_rate
 from bingo.engine.state import Row, TrainingState
 from bingo.errors import BingoError
-from bingo.methods.method import Method
 from bingo.progress import Progress
+from bingo.sections import Training
 
 log = logging.getLogger(__name__)
 _STEPS_BETWEEN_CHECKS = 50
 
 
 def train(
-    method: Method,
+    learner: Learner,
     data: TrainingBatches,
     training: Training,
     state: TrainingState,
@@ -28,7 +28,7 @@ def train(
     workers: int,
     title: str,
 ) -> list[Row]:
-    """Train ``method`` in place, going on from ``state`` if that holds anything.
+    """Train ``learner`` in place, going on from ``state`` if that holds anything.
 
     Returns:
         One row per epoch: epoch (from 1), lr, and the mean of each value that the method logs.
@@ -36,14 +36,14 @@ def train(
     Raises:
         BingoError: the loss is not finite; the state of the last whole epoch stays on disk.
     """
-    method.to(device).train()
+    learner.to(device).train()
     optimizer = torch.optim.SGD(
-        [p for p in method.parameters() if p.requires_grad],
+        [p for p in learner.parameters() if p.requires_grad],
         lr=training.lr,
         momentum=training.momentum,
         weight_decay=training.weight_decay,
     )
-    rows = state.restore(method, optimizer)
+    rows = state.restore(learner, optimizer)
     dtype = resolve_precision(training.precision, device)
     images_per_epoch = data.steps * data.batch_size
     batches = data.batches(len(rows), training.epochs, workers)
@@ -51,26 +51,26 @@ def train(
 
     with Progress(title, training.epochs * images_per_epoch, "images", len(rows) * images_per_epoch) as progress:
         for epoch in range(len(rows), training.epochs):
-            lr = cosine(training.lr, epoch, training.epochs)
+            lr = learning_rate(training.schedule, training.lr, epoch, training.epochs)
             for group in optimizer.param_groups:
                 group["lr"] = lr
             means = RunningMeans()
             for step in range(data.steps):
-                views = [data.render(view, device) for view in next(batches).views]  # each (B, 3, S, S)
-                with autocast(dtype, device):
-                    loss, values = method(views)
+                batch = next(batches)
+                images = {name: data.render(view, device) for name, view in batch.views.items()}  # (B, 3, S, S) each
+                values = learner(StepInput(data.seed, epoch, step, images, batch.rows), dtype)
                 optimizer.zero_grad(set_to_none=True)
-                loss.backward()
+                values["loss"].backward()
                 optimizer.step()
-                method.after_step()
-                means.add(values)
+                learner.after_step()
+                means.add({name: value.detach() for name, value in values.items()})
                 if (step + 1) % _STEPS_BETWEEN_CHECKS == 0 or step + 1 == data.steps:
                     _require_finite(means, epoch, data.steps, training, state, title)
                 progress.advance(data.batch_size, f"epoch {epoch + 1}/{training.epochs}")
-            if not all(tensor.isfinite().all() for tensor in method.state_dict().values()):
+            if not all(tensor.isfinite().all() for tensor in learner.state_dict().values()):
                 raise _diverged(f"a weight is not finite after epoch {epoch + 1}", epoch, training, state, title)
             rows.append({"epoch": epoch + 1, "lr": lr, **means.read()})
-            state.save(method, optimizer, rows)
+            state.save(learner, optimizer, rows)
             log.info("%s: %s", title, ", ".join(f"{name} {value:.6g}" for name, value in rows[-1].items()))
     return rows
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bingo.artifacts import provenance, write_text
 from bingo.data.images import Images, open_images
@@ -25,8 +25,8 @@ from bingo.evaluation.linear import (
 )
 from bingo.evaluation.protocols import PROTOCOLS, Knn, Linear
 from bingo.jobs import EvaluationJob
-from bingo.methods.method import ViewRequest
-from bingo.models.backbone import ResNet
+from bingo.methods.method import View
+from bingo.models.backbone import feature_width
 from bingo.models.checkpoint import load_backbone
 from bingo.progress import Progress
 from bingo.tensors import digest_tensors
@@ -41,7 +41,7 @@ class Probe:
     def __init__(
         self,
         job: EvaluationJob,
-        backbone: ResNet,
+        backbone: nn.Module,
         train: Images,
         val: Images,
         device: torch.device,
@@ -70,7 +70,7 @@ class Probe:
             batches = cached_batches(
                 train.to(self.device), train_labels.to(self.device), protocol.batch_size, self.job.seed
             )
-        classifier = train_linear(protocol, batches, self.backbone.dim, self.classes, self.job.seed)
+        classifier = train_linear(protocol, batches, feature_width(self.backbone), self.classes, self.job.seed)
         yield from linear_accuracy(classifier, val, val_labels).items()
 
     def _features(self, images: Images, title: str) -> Tensor:
@@ -89,8 +89,8 @@ class Probe:
         """Features of fresh crops in every epoch."""
         data = TrainingBatches(
             self.train,
-            (ViewRequest("anchor", 0),),
-            RECIPES["probe"],
+            {"image": View("anchor", 0)},
+            RECIPES["crop-flip"],
             self.job.preprocessing,
             min(protocol.batch_size, len(self.train.listing)),
             self.job.seed,
@@ -102,8 +102,8 @@ class Probe:
         def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
             for batch in data.batches(epoch, epoch + 1, self.workers):
                 with torch.no_grad():
-                    features = self.backbone(data.render(batch.views[0], self.device))
-                yield features, labels[torch.from_numpy(batch.anchors)].to(self.device)
+                    features = self.backbone(data.render(batch.views["image"], self.device))
+                yield features, labels[torch.from_numpy(batch.rows["anchor"])].to(self.device)
 
         return batches
 

@@ -1,24 +1,13 @@
-"""Self-supervised methods: each says which views it needs and turns a batch of views into a loss."""
+"""Self-supervised methods, one module each: settings, the views they need, and their loss."""
 
-from typing import TYPE_CHECKING
+from typing import Annotated
 
-from bingo.config import Bingo, Moco
-from bingo.methods.bingo import BingoMethod
-from bingo.methods.method import Method
-from bingo.methods.moco import MocoMethod
+from pydantic import Field
 
-if TYPE_CHECKING:
-    from bingo.models.checkpoint import Teacher
+from bingo.methods.bingo import Bingo
+from bingo.methods.compress import Compress
+from bingo.methods.disco import Disco
+from bingo.methods.moco import Moco
+from bingo.methods.seed import Seed
 
-
-def build_method(settings: Moco | Bingo, teacher: "Teacher | None") -> Method:
-    """Return the method that a study names, with fresh random weights from torch's generator.
-
-    Args:
-        settings: an entry of `teachers` or `students`.
-        teacher: the frozen teacher of a method that distils.
-    """
-    if isinstance(settings, Bingo):
-        assert teacher is not None
-        return BingoMethod(settings, teacher)
-    return MocoMethod(settings)
+Student = Annotated[Moco | Bingo | Seed | Disco | Compress, Field(discriminator="method")]

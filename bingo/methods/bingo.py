@@ -1,57 +1,142 @@
 """BINGO (Xu et al., ICLR 2022): anchor and bag member are pulled to the teacher's embedding of the anchor."""
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
-from bingo.config import Bingo
-from bingo.losses.info_nce import info_nce, queue_logsumexp
-from bingo.methods.method import Method, ViewRequest
-from bingo.models.backbone import build_backbone
-from bingo.models.checkpoint import Teacher
-from bingo.models.head import mlp_head
-from bingo.models.queue import Queue
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from bingo.methods.method import Distillation, View
+from bingo.sections import Strict
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from bingo.engine.learner import Step
+
+Term = Literal["intra", "inter", "cutmix"]
 
 
-class BingoMethod(Method):
-    r"""Objective `paper`: :math:`L_{intra} + L_{inter}`.
+class DistillationHead(Strict):
+    """Projection head of a student: Linear, ReLU, Linear, as wide at its end as the teacher's output."""
 
-    With anchor a, a member p of its bag, views t1, t2, t3, student s and teacher T:
-    L_intra = CE(s(t1 a), T(t2 a)) and L_inter = CE(s(t3 p), T(t2 a)). The queue holds the teacher's embeddings of
-    anchors; the teacher's batch-norm runs in eval mode.
-    """
+    hidden: int | None = Field(default=2048, ge=1)
+    """Width of the hidden layer; null for the backbone's own width."""
 
-    views = (ViewRequest("anchor", 0), ViewRequest("anchor", 1), ViewRequest("positive", 2))
 
-    def __init__(self, settings: Bingo, teacher: Teacher) -> None:
-        """Build the student and the queue around a frozen teacher."""
-        super().__init__()
-        self.temperature = settings.temperature
-        self.backbone = build_backbone(settings.backbone)
-        self.head = mlp_head(self.backbone.dim, settings.head.hidden, teacher.dim)
-        self.queue = Queue(settings.queue_size, teacher.dim)
-        # In a tuple, so that the frozen teacher is no part of the state that is trained and saved.
-        self._teacher = (teacher,)
-        self._keys: Tensor | None = None
+class Bingo(Distillation):
+    """BINGO: the anchor and a member of its bag are pulled to the teacher's embedding of the anchor."""
 
-    def forward(self, views: list[Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Contrast the student's views of anchor and member with the teacher's view of the anchor."""
-        anchor_view, teacher_view, member_view = views
-        with torch.no_grad():
-            teacher = self._teacher[0]
-            keys = F.normalize(teacher.head(teacher.backbone(teacher_view)).float(), dim=1)  # (B, D)
-        self._keys = keys
+    method: Literal["bingo"]
+    """Name of the method."""
+    objective: Literal["paper", "official"] = "paper"
+    """`paper`: intra + inter. `official`, as the authors' released code: symmetric pairs, a third term on CutMix
+    images, and no inter pairs in the first epochs."""
+    terms: list[Term] | None = Field(default=None, min_length=1)
+    """Terms of the loss, for ablations: `intra`, `inter`, and for `official` `cutmix`; null for all of them."""
+    inter_free_epochs: int | None = Field(default=None, ge=0)
+    """`official`: epochs at the start that have no inter pairs; null for the authors' 11."""
+    bags: str
+    """Entry of `bags` from which positives are drawn."""
+    head: DistillationHead = DistillationHead()
+    """Its projection head."""
+    temperature: float = Field(default=0.2, gt=0)
+    """Softmax temperature; the paper's EfficientNet-B0 has 0.12."""
+
+    needs_bags: ClassVar[bool] = True
+
+    @model_validator(mode="after")
+    def _terms_fit(self) -> Self:
+        def refuse(message: str) -> PydanticCustomError:
+            return PydanticCustomError("terms", message)
+
+        terms = self.active_terms()
+        if len(set(terms)) < len(terms):
+            raise refuse("terms: a term is repeated")
+        if self.objective == "paper":
+            if "cutmix" in terms:
+                raise refuse("terms: cutmix belongs to the objective official")
+            if self.inter_free_epochs is not None:
+                raise refuse("inter_free_epochs: belongs to the objective official")
+        elif terms == ["inter"] and self.inter_start() > 0:
+            raise refuse("terms: with inter alone, inter_free_epochs must be 0, else there is no loss at the start")
+        return self
+
+    def active_terms(self) -> list[Term]:
+        """Return the terms of the loss."""
+        if self.terms is not None:
+            return self.terms
+        return ["intra", "inter"] if self.objective == "paper" else ["intra", "inter", "cutmix"]
+
+    def inter_start(self) -> int:
+        """Return the first epoch, from 0, whose loss has inter pairs in the objective `official`."""
+        return 11 if self.inter_free_epochs is None else self.inter_free_epochs
+
+    def views(self) -> dict[str, View]:
+        """Return the student's views of anchor and member, and the teacher's of the anchor; `official`: of both."""
+        views = {
+            "anchor": View("anchor", 0),
+            "positive": View("positive", 1),
+            "anchor_target": View("anchor", 0, teacher=True, student=False),
+        }
+        if self.objective == "official":
+            views["positive_target"] = View("positive", 0, teacher=True, student=False)
+        return views
+
+    def head_widths(self, features: int, teacher: int) -> list[int]:
+        """Return hidden and output width."""
+        return [self.head.hidden or features, teacher]
+
+    def loss(self, step: "Step") -> "dict[str, Tensor]":
+        """Return the loss of the objective, and its terms; the teacher's outputs of the anchors join the queue."""
+        return self._paper(step) if self.objective == "paper" else self._official(step)
+
+    def _paper(self, step: "Step") -> "dict[str, Tensor]":
+        r""":math:`L_{intra} + L_{inter} = CE(s(t_1 x_a), T(t_2 x_a)) + CE(s(t_3 x_p), T(t_2 x_a))` (eq. 4 to 6)."""
+        from bingo.losses.info_nce import info_nce, queue_logsumexp
+
+        target = step.teacher("anchor_target")  # (B, D)
         terms = {}
-        for name, view in (("intra", anchor_view), ("inter", member_view)):
-            query = F.normalize(self.head(self.backbone(view)).float(), dim=1)  # (B, D)
-            with torch.autocast(query.device.type, enabled=False):
-                negatives = queue_logsumexp(query, self.queue.keys, self.temperature)
-                terms[name] = info_nce(query, keys, negatives, self.temperature)
-        loss = terms["intra"] + terms["inter"]
-        return loss, {"loss": loss.detach(), **{name: term.detach() for name, term in terms.items()}}
+        for term, name in (("intra", "anchor"), ("inter", "positive")):
+            if term in self.active_terms():
+                query = step.student(step.images[name])  # (B, D)
+                negatives = queue_logsumexp(query, step.queue("negatives"), self.temperature)  # (B,)
+                terms[term] = info_nce(query, target, negatives, self.temperature)
+        step.enqueue("negatives", target)
+        return {"loss": sum(terms.values()), **terms}  # type: ignore[dict-item]
 
-    def after_step(self) -> None:
-        """Enqueue the teacher's embeddings of the step's anchors."""
-        assert self._keys is not None
-        self.queue.enqueue(self._keys)
-        self._keys = None
+    def _official(self, step: "Step") -> "dict[str, Tensor]":
+        r"""The released code's loss (haohang96/bingo), with m = CutMix(x_a, x_p) and lambda the area left of x_a.
+
+        .. math:: \tfrac13 [ \tfrac12 (CE(s_a, t_a) + CE(s_p, t_p) + CE(s_a, t_p) + CE(s_p, t_a))
+            + \lambda CE(s_m, t_a) + (1 - \lambda) CE(s_m, t_p) ]
+
+        In the first epochs, or without inter, the pairs are CE(s_a, t_a) + CE(s_p, t_p) alone. CutMix images stay out
+        of the student's batch-norm statistics, unlike there.
+        """
+        from bingo.losses.info_nce import info_nce, queue_logsumexp
+        from bingo.views.cutmix import cutmix, draw_box
+
+        active = self.active_terms()
+        inter_starts = step.epoch >= self.inter_start()
+        kinds = [kind for kind in ("intra", "inter") if kind in active and (kind == "intra" or inter_starts)]
+        anchor, positive = step.images["anchor"], step.images["positive"]
+        targets = {"anchor": step.teacher("anchor_target"), "positive": step.teacher("positive_target")}  # (B, D)
+        queue = step.queue("negatives")
+
+        def contrast(images: "Tensor", track_statistics: bool) -> "dict[str, Tensor]":
+            """CE of a student's view against both targets, which share its negatives."""
+            query = step.student(images, track_statistics)  # (B, D)
+            negatives = queue_logsumexp(query, queue, self.temperature)  # (B,)
+            return {name: info_nce(query, key, negatives, self.temperature) for name, key in targets.items()}
+
+        terms: dict[str, Tensor] = {}
+        if kinds:
+            a, p = contrast(anchor, True), contrast(positive, True)
+            pairs = {"intra": a["anchor"] + p["positive"], "inter": a["positive"] + p["anchor"]}
+            terms |= {kind: pairs[kind] / len(kinds) for kind in kinds}
+        if "cutmix" in active:
+            box = draw_box(step.seed, step.epoch, step.number, anchor.shape[-1])
+            mixed = contrast(cutmix(anchor, positive, box), False)
+            terms["cutmix"] = box.share * mixed["anchor"] + (1 - box.share) * mixed["positive"]
+        step.enqueue("negatives", targets["anchor"])
+        return {"loss": sum(terms.values()) / 3, **terms}  # type: ignore[dict-item]

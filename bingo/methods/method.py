@@ -1,37 +1,114 @@
-"""What the engine asks of a method."""
+"""What a method is: its settings in a study file, the views it needs, and its loss.
 
-from abc import ABC, abstractmethod
+Method modules import torch only inside functions: Snakemake reads the settings at every start.
+"""
+
+from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
-from torch import Tensor, nn
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
 
-from bingo.models.backbone import ResNet
+from bingo.sections import Backbone, Strict, Training
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from bingo.engine.learner import Step
+
+Layer = Literal["projection", "features"]
 
 
 @dataclass(frozen=True)
-class ViewRequest:
-    """One view that a method needs of every anchor: of the anchor itself or of a member of its bag."""
+class View:
+    """One random view that a method needs of every anchor, or of a member of its bag.
 
-    image: Literal["anchor", "positive"]
-    view: int
-
-
-class Method(nn.Module, ABC):
-    """A trainable `backbone` and `head`, and a loss over views.
-
-    Modules that are part of the training state (queue, momentum encoder) are registered; a frozen teacher is not.
+    Views that a teacher sees are the same for every student and seed, so that its outputs can be stored.
     """
 
-    views: tuple[ViewRequest, ...]
-    """Views of a batch, in the order in which `forward` receives them."""
-    backbone: ResNet
-    head: nn.Module
+    image: Literal["anchor", "positive"]
+    number: int
+    """Tells views of an image apart. Students' and teachers' views are numbered from 0 each."""
+    teacher: bool = False
+    """Whether the teacher sees it."""
+    student: bool = True
+    """Whether the student sees it."""
+
+
+class Method(Strict):
+    """Base of all methods: a backbone trained on views of images."""
+
+    method: str
+    """Name of the method."""
+    backbone: Backbone
+    """The network to train."""
+    training: Training = Training()
+    """Optimizer, schedule and views."""
+    queue_size: int = Field(default=65536, ge=1)
+    """Number of past embeddings that serve as negatives."""
+
+    needs_bags: ClassVar[bool] = False
+    """Whether it draws positives from the bags that its key `bags` names."""
 
     @abstractmethod
-    def forward(self, views: list[Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the loss, a scalar, and named scalars to log, for views of (B, 3, S, S)."""
+    def views(self) -> dict[str, View]:
+        """Return the views that a step needs, by the name that `loss` knows them under."""
 
     @abstractmethod
-    def after_step(self) -> None:
-        """Update what gradients do not; called once after each optimizer step."""
+    def loss(self, step: "Step") -> "dict[str, Tensor]":
+        """Return the scalar `loss`, and whatever else to log, of one step."""
+
+    @abstractmethod
+    def head_widths(self, features: int, teacher: int) -> list[int]:
+        """Return the widths of the projection head's layers, none for no head.
+
+        Args:
+            features: width of the backbone's output.
+            teacher: width of what the teacher puts out, 0 without a teacher.
+        """
+
+    def queues(self) -> dict[str, Literal["student", "teacher"]]:
+        """Return the name of each queue, and whose outputs fill it."""
+        return {"negatives": "student"}
+
+    def ema_momentum(self) -> float | None:
+        """Return the momentum of the student's moving average, None where there is none."""
+        return None
+
+
+class Distillation(Method):
+    """Base of methods that learn from a frozen teacher."""
+
+    teacher: str | None = None
+    """Entry of `teachers` to distil; null for the teacher of the bags."""
+    teacher_views: Literal["online"] | int = Field(default="online", union_mode="left_to_right")
+    """`online`: the teacher runs in training; or a number of views of each image, whose teacher outputs are computed
+    once, stored, and shared by all students. As many as `epochs` give what `online` gives."""
+    teacher_batch_norm: Literal["eval", "batch"] = "eval"
+    """`eval`: the teacher's batch-norm uses its running statistics; `batch`: those of the batch, as BINGO's released
+    code does."""
+
+    layer: ClassVar[Layer] = "projection"
+    """Which output of the teacher is distilled."""
+
+    def queues(self) -> dict[str, Literal["student", "teacher"]]:
+        """Return one queue, of the teacher's outputs."""
+        return {"negatives": "teacher"}
+
+    def teacher_view_numbers(self) -> list[int]:
+        """Return the numbers of the views that the teacher sees."""
+        return sorted({view.number for view in self.views().values() if view.teacher})
+
+    @model_validator(mode="after")
+    def _can_be_stored(self) -> Self:
+        if self.teacher_views != "online":
+            if self.teacher_views < 1:
+                raise PydanticCustomError("stored", "teacher_views: must be online or at least 1")
+            if self.teacher_batch_norm == "batch":
+                raise PydanticCustomError(
+                    "stored",
+                    "teacher_views: outputs that depend on the batch cannot be stored; set online, or "
+                    "teacher_batch_norm: eval",
+                )
+        return self

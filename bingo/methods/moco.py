@@ -1,62 +1,62 @@
 """MoCo-v2 (Chen et al. 2020; facebookresearch/moco): a query against the momentum encoder's key and a queue."""
 
-import copy
+from typing import TYPE_CHECKING, Literal
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from pydantic import Field
 
-from bingo.config import Moco
-from bingo.losses.info_nce import info_nce, queue_logsumexp
-from bingo.methods.method import Method, ViewRequest
-from bingo.models.backbone import build_backbone
-from bingo.models.head import mlp_head
-from bingo.models.queue import Queue
+from bingo.methods.method import Method, View
+from bingo.sections import Strict
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from bingo.engine.learner import Step
 
 
-class MocoMethod(Method):
-    """The momentum encoder's batch-norm runs in train mode; its running statistics are not averaged.
+class Head(Strict):
+    """Projection head: Linear, ReLU, Linear."""
 
-    MoCo shuffles keys between GPUs so that batch statistics do not tell which query belongs to them. One process
-    has nobody to shuffle with.
+    hidden: int | None = Field(default=None, ge=1)
+    """Width of the hidden layer; null for the backbone's own width."""
+    dim: int = Field(default=128, ge=2)
+    """Width of the embedding that losses compare."""
+
+
+class Moco(Method):
+    """MoCo-v2: a query against the momentum encoder's key and a queue of past keys.
+
+    The momentum encoder's batch-norm runs in train mode; its running statistics are not averaged. MoCo shuffles keys
+    between GPUs so that batch statistics do not tell which query belongs to them; one process has nobody to shuffle
+    with.
     """
 
-    views = (ViewRequest("anchor", 0), ViewRequest("anchor", 1))
+    method: Literal["moco"]
+    """Name of the method."""
+    head: Head = Head()
+    """Its projection head."""
+    temperature: float = Field(default=0.2, gt=0)
+    """Softmax temperature."""
+    key_momentum: float = Field(default=0.999, ge=0, le=1)
+    """Momentum of the key encoder's moving average."""
 
-    def __init__(self, settings: Moco) -> None:
-        """Build query encoder, key encoder (a copy) and queue."""
-        super().__init__()
-        self.temperature = settings.temperature
-        self.momentum = settings.key_momentum
-        self.backbone = build_backbone(settings.backbone)
-        features = self.backbone.dim
-        self.head = mlp_head(features, settings.head.hidden or features, settings.head.dim)
-        self.key_encoder = nn.Sequential(copy.deepcopy(self.backbone), copy.deepcopy(self.head))
-        self.key_encoder.requires_grad_(False)
-        self.queue = Queue(settings.queue_size, settings.head.dim)
-        self._keys: Tensor | None = None
+    def views(self) -> dict[str, View]:
+        """Return two views of the anchor."""
+        return {"query": View("anchor", 0), "key": View("anchor", 1)}
 
-    def forward(self, views: list[Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Contrast the query of the first view with the key of the second."""
-        query_view, key_view = views
-        query = F.normalize(self.head(self.backbone(query_view)).float(), dim=1)  # (B, D)
-        with torch.no_grad():
-            self._update_key_encoder()
-            keys = F.normalize(self.key_encoder(key_view).float(), dim=1)  # (B, D)
-        self._keys = keys
-        with torch.autocast(query.device.type, enabled=False):
-            negatives = queue_logsumexp(query, self.queue.keys, self.temperature)
-            loss = info_nce(query, keys, negatives, self.temperature)
-        return loss, {"loss": loss.detach()}
+    def head_widths(self, features: int, teacher: int) -> list[int]:
+        """Return hidden and output width."""
+        return [self.head.hidden or features, self.head.dim]
 
-    def after_step(self) -> None:
-        """Enqueue the keys of the step."""
-        assert self._keys is not None
-        self.queue.enqueue(self._keys)
-        self._keys = None
+    def ema_momentum(self) -> float:
+        """Return the key encoder's momentum."""
+        return self.key_momentum
 
-    def _update_key_encoder(self) -> None:
-        """Move the key encoder's parameters towards the query encoder's, by 1 - momentum."""
-        query = [*self.backbone.parameters(), *self.head.parameters()]
-        for key, value in zip(self.key_encoder.parameters(), query, strict=True):
-            key.lerp_(value, 1 - self.momentum)
+    def loss(self, step: "Step") -> "dict[str, Tensor]":
+        r"""Return :math:`CE(s(x_1), s_{EMA}(x_2))`; the keys join the queue."""
+        from bingo.losses.info_nce import info_nce, queue_logsumexp
+
+        query = step.student(step.images["query"])  # (B, D)
+        key = step.momentum(step.images["key"])  # (B, D)
+        negatives = queue_logsumexp(query, step.queue("negatives"), self.temperature)  # (B,)
+        step.enqueue("negatives", key)
+        return {"loss": info_nce(query, key, negatives, self.temperature)}

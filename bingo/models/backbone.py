@@ -1,12 +1,14 @@
-"""torchvision's ResNets with a width factor and a stem for small images, ending in pooled features."""
+"""Backbones that end in pooled features: torchvision's, some with a width factor and a small stem, and timm's."""
 
 import torch
+import torchvision
 from torch import Tensor, nn
 from torchvision.models import resnet
 
-from bingo.config import Backbone
+from bingo.errors import BingoError
+from bingo.sections import TIMM, Backbone
 
-_LAYERS: dict[str, tuple[type[resnet.BasicBlock | resnet.Bottleneck], list[int]]] = {
+LAYERS: dict[str, tuple[type[resnet.BasicBlock | resnet.Bottleneck], list[int]]] = {
     "resnet10": (resnet.BasicBlock, [1, 1, 1, 1]),
     "resnet18": (resnet.BasicBlock, [2, 2, 2, 2]),
     "resnet34": (resnet.BasicBlock, [3, 4, 6, 3]),
@@ -21,7 +23,7 @@ class ResNet(resnet.ResNet):
 
     def __init__(self, spec: Backbone) -> None:
         """Build the network with random weights from torch's generator."""
-        block, layers = _LAYERS[spec.architecture]
+        block, layers = LAYERS[spec.architecture]
         super().__init__(block, layers)
         first = round(64 * spec.width)
         if first != 64:
@@ -47,6 +49,41 @@ class ResNet(resnet.ResNet):
         return super().forward(x)
 
 
-def build_backbone(spec: Backbone) -> ResNet:
-    """Return the backbone that a study describes, in channels-last memory, with random weights."""
-    return ResNet(spec).to(memory_format=torch.channels_last)
+def build_backbone(spec: Backbone) -> nn.Module:
+    """Return the backbone that a study describes, in channels-last memory, with random weights.
+
+    It maps normalised images (B, 3, S, S) to pooled features (B, dim), where `dim` is its attribute; its parameters
+    have torchvision's or timm's names.
+
+    Raises:
+        BingoError: it is timm's, and timm is not installed or does not know it.
+    """
+    if spec.architecture.startswith(TIMM):
+        network = _timm(spec.architecture.removeprefix(TIMM))
+    elif spec.architecture in LAYERS:
+        network = ResNet(spec)
+    else:
+        # Stochastic depth would draw from torch's generator, which a resumed training does not find where it was.
+        options = {"stochastic_depth_prob": 0.0} if spec.architecture == "efficientnet_b0" else {}
+        network = torchvision.models.get_model(spec.architecture, weights=None, **options)
+        first = network.classifier[0] if isinstance(network.classifier[0], nn.Linear) else network.classifier[-1]
+        network.dim = first.in_features  # 1280 for EfficientNet-B0, 960 for MobileNetV3-Large
+        network.classifier = nn.Identity()
+    return network.to(memory_format=torch.channels_last)
+
+
+def feature_width(backbone: nn.Module) -> int:
+    """Return the width of a backbone's pooled features."""
+    return int(backbone.dim)  # type: ignore[arg-type]
+
+
+def _timm(name: str) -> nn.Module:
+    try:
+        import timm
+    except ImportError as error:
+        raise BingoError(f"backbone: {TIMM}{name} needs timm; pip install timm") from error
+    if not timm.is_model(name):
+        raise BingoError(f"backbone: timm {timm.__version__} has no model '{name}'; timm.list_models() names them")
+    network: nn.Module = timm.create_model(name, pretrained=False, num_classes=0)
+    network.dim = getattr(network, "head_hidden_size", network.num_features)  # some widen after pooling
+    return network

@@ -1,34 +1,63 @@
 """A trained network as one safetensors file, with what is needed to build it again."""
 
 import textwrap
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from pydantic import ValidationError
-from torch import nn
+from torch import Tensor, nn
 
-from bingo.config import Backbone
 from bingo.errors import BingoError
-from bingo.models.backbone import ResNet, build_backbone
-from bingo.models.head import mlp_head
-from bingo.tensors import read_tensors
+from bingo.models.backbone import build_backbone, feature_width
+from bingo.models.head import head_from, output_width
+from bingo.sections import Backbone
+from bingo.tensors import read_tensors, write_tensors
 
 
 @dataclass(frozen=True)
 class Teacher:
-    """A frozen network: backbone, projection head, and its fingerprint."""
+    """A frozen network: backbone, projection head (which may be empty), and its fingerprint."""
 
-    backbone: ResNet
+    backbone: nn.Module
     head: nn.Sequential
     digest: str
     metadata: dict[str, Any]
 
     @property
+    def features(self) -> int:
+        """Width of the backbone's output."""
+        return feature_width(self.backbone)
+
+    @property
     def dim(self) -> int:
-        """Width of the projection."""
-        return int(self.head[-1].out_features)  # type: ignore[arg-type]
+        """Width of the projection; without a head, of the features."""
+        return output_width(self.head, self.features)
+
+
+def write_teacher(
+    path: Path,
+    spec: Backbone,
+    backbone: Mapping[str, Tensor],
+    head: Mapping[str, Tensor],
+    metadata: Mapping[str, Any],
+    activation: str = "relu",
+) -> None:
+    """Write a backbone under ``backbone.`` and a head under ``head.`` as one file that `load_teacher` reads.
+
+    Args:
+        path: safetensors file to write.
+        spec: what the backbone is.
+        backbone: its state dict.
+        head: the head's, with the names of a Sequential; empty for none.
+        metadata: what else the file says of itself, `method` and `provenance`.
+        activation: the head's, ``relu`` or ``gelu``.
+    """
+    tensors = {f"backbone.{name}": value for name, value in backbone.items()}
+    tensors |= {f"head.{name}": value for name, value in head.items()}
+    write_tensors(path, tensors, {**metadata, "backbone": spec.model_dump(), "activation": activation})
 
 
 def load_teacher(path: Path, device: torch.device) -> Teacher:
@@ -47,16 +76,16 @@ def load_teacher(path: Path, device: torch.device) -> Teacher:
         if part not in parts:
             raise BingoError(f"{path}: holds '{name}', which belongs neither to a backbone nor to a head")
         parts[part][key] = tensor
-    if not {"0.weight", "2.weight"} <= set(parts["head"]):
-        raise BingoError(f"{path}: holds no projection head, so it is no teacher")
-    hidden, features = parts["head"]["0.weight"].shape
-    head = mlp_head(features, hidden, parts["head"]["2.weight"].shape[0])
-    _fill(backbone, parts["backbone"], path)
-    _fill(head, parts["head"], path)
+    fill(backbone, parts["backbone"], path)
+    try:
+        head = head_from(parts["head"], metadata.get("activation", "relu"))
+    except (ValueError, KeyError) as error:
+        raise BingoError(f"{path}: holds a projection head of an unknown form ({error})") from error
+    fill(head, parts["head"], path)
     return Teacher(backbone.to(device), head.to(device), metadata["digest"], metadata)
 
 
-def load_backbone(path: Path, device: torch.device) -> tuple[ResNet, dict[str, Any]]:
+def load_backbone(path: Path, device: torch.device) -> tuple[nn.Module, dict[str, Any]]:
     """Read a backbone, a student's or a teacher's: (network in eval mode without gradients, metadata).
 
     Raises:
@@ -67,22 +96,27 @@ def load_backbone(path: Path, device: torch.device) -> tuple[ResNet, dict[str, A
         teacher = load_teacher(path, device)
         return teacher.backbone, teacher.metadata
     backbone = _backbone(metadata, path)
-    _fill(backbone, tensors, path)
+    fill(backbone, tensors, path)
     return backbone.to(device), metadata
 
 
-def _backbone(metadata: dict[str, Any], path: Path) -> ResNet:
-    try:
-        spec = Backbone.model_validate(metadata.get("backbone"))
-    except ValidationError as error:
-        raise BingoError(f"{path}: does not say which backbone it holds ({error.errors()[0]['msg']})") from error
-    return build_backbone(spec)
+def fill(module: nn.Module, state: Mapping[str, Any], path: Path) -> None:
+    """Load weights into a module, which ends in eval mode without gradients.
 
-
-def _fill(module: nn.Module, state: dict[str, Any], path: Path) -> None:
+    Raises:
+        BingoError: a name is missing or left over, or a shape differs; ``path`` is where they come from.
+    """
     try:
         module.load_state_dict(state, strict=True)
     except RuntimeError as error:
         faults = textwrap.shorten(str(error), 300, placeholder=" ...")
         raise BingoError(f"{path}: weights do not fit the network it names ({faults})") from error
     module.eval().requires_grad_(False)
+
+
+def _backbone(metadata: dict[str, Any], path: Path) -> nn.Module:
+    try:
+        spec = Backbone.model_validate(metadata.get("backbone"))
+    except ValidationError as error:
+        raise BingoError(f"{path}: does not say which backbone it holds ({error.errors()[0]['msg']})") from error
+    return build_backbone(spec)

@@ -1,3 +1,3 @@
 """The student stage: train a small backbone, alone or from a teacher and its bags."""
 
-STAGE_VERSION = 1
+STAGE_VERSION = 2

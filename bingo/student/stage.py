@@ -4,22 +4,19 @@ from pathlib import Path
 
 import torch
 
-from bingo.artifacts import digest_json, provenance, require_same
+from bingo.artifacts import require_same
 from bingo.bags.bags import Bags, read_bags
-from bingo.config import Bingo
-from bingo.data.images import open_images
-from bingo.data.listing import read_listing
-from bingo.data.loader import TrainingBatches
-from bingo.engine.device import describe
+from bingo.data.listing import Listing, read_listing
+from bingo.engine.fit import Sources, fitted
+from bingo.engine.learner import TeacherOutputs
 from bingo.engine.log_csv import write_log
-from bingo.engine.state import TrainingState
-from bingo.engine.train import train
 from bingo.errors import BingoError
 from bingo.jobs import StudentJob
-from bingo.methods import build_method
-from bingo.models.checkpoint import Teacher, load_teacher
+from bingo.methods.method import Distillation
+from bingo.models.checkpoint import load_teacher
+from bingo.targets.outputs import OnlineTeacher, StoredTeacher, dataset_name, require_targets
+from bingo.targets.stage import describe_views
 from bingo.tensors import write_tensors
-from bingo.views.recipes import RECIPES
 
 
 def train_student(
@@ -27,6 +24,7 @@ def train_student(
     name: str,
     listing_path: Path,
     teacher_path: Path | None,
+    targets_path: Path | None,
     bags_path: Path | None,
     output: Path,
     device: torch.device,
@@ -34,48 +32,76 @@ def train_student(
 ) -> None:
     """Train a student and write `backbone.safetensors`, `head.safetensors` and `log.csv` into ``output``.
 
-    Raises:
-        BingoError: an input is damaged or belongs to another dataset or teacher, or the loss is not finite.
-    """
-    if isinstance(job.student, Bingo) and (teacher_path is None or bags_path is None):
-        raise BingoError(f"student {name}: method bingo needs --teacher and --bags")
-    listing = read_listing(listing_path, "train")
-    inputs = {"dataset": listing.digest}
-    teacher: Teacher | None = None
-    bags: Bags | None = None
-    if teacher_path is not None:
-        teacher = load_teacher(teacher_path, device)
-        inputs["teacher"] = teacher.digest
-    if bags_path is not None:
-        bags = read_bags(bags_path)
-        require_same(bags_path, "dataset", bags.attributes["dataset_digest"], listing.digest, listing_path)
-        if teacher is not None and teacher_path is not None:
-            require_same(bags_path, "teacher", bags.attributes["teacher_digest"], teacher.digest, teacher_path)
-        inputs["bags"] = bags.attributes["digest"]
+    Args:
+        job: the stage's settings.
+        name: name for progress lines.
+        listing_path: listing of the training images.
+        teacher_path: teacher of a method that distils, for `teacher_views: online`.
+        targets_path: its stored outputs, for a number of `teacher_views`.
+        bags_path: bags of a method that draws positives.
+        output: folder to write into.
+        device: where to train.
+        workers: loader processes.
 
-    settings, student = job.model_dump(mode="json"), job.student
-    machine = describe(student.training, device)
-    identity = digest_json([settings, inputs, machine])
-    torch.manual_seed(job.seed)  # initial weights; nothing later draws from it
-    method = build_method(student, teacher)
-    data = TrainingBatches(
-        open_images(listing),
-        method.views,
-        RECIPES[student.training.views],
-        job.preprocessing,
-        student.training.batch_size,
-        job.seed,
-        bags,
-    )
-    state = TrainingState(output / "state.pt", identity)
-    with state.exclusively():
-        rows = train(method, data, student.training, state, device, workers, f"student {name} seed {job.seed}")
-        write_log(output / "log.csv", rows)
+    Raises:
+        BingoError: an input is missing, damaged or belongs to another dataset or teacher, or the loss is not finite.
+    """
+    listing = read_listing(listing_path, "train")
+    sources = _sources(job, name, listing, listing_path, teacher_path, targets_path, bags_path, device)
+    student = job.student
+    origin = ("student", job.version, job.model_dump(mode="json"))
+    title = f"student {name} seed {job.seed}"
+    state_path = output / "state.pt"
+    with fitted(student, job.preprocessing, job.seed, sources, origin, state_path, title, device, workers) as run:
+        write_log(output / "log.csv", run.rows)
         metadata = {
             "backbone": student.backbone.model_dump(),
             "method": student.method,
-            "provenance": provenance("student", job.version, settings, inputs, seed=job.seed, **machine),
+            "provenance": run.provenance,
         }
-        write_tensors(output / "head.safetensors", method.head.state_dict(), metadata)
-        write_tensors(output / "backbone.safetensors", method.backbone.state_dict(), metadata)
-        state.discard()
+        write_tensors(output / "head.safetensors", run.learner.head.state_dict(), metadata)
+        write_tensors(output / "backbone.safetensors", run.learner.backbone.state_dict(), metadata)
+
+
+def _sources(
+    job: StudentJob,
+    name: str,
+    listing: Listing,
+    listing_path: Path,
+    teacher_path: Path | None,
+    targets_path: Path | None,
+    bags_path: Path | None,
+    device: torch.device,
+) -> Sources:
+    """Open what the method needs beside the images, and check that all of it belongs together."""
+    method = job.student
+    inputs = {"dataset": listing.digest}
+    teacher: TeacherOutputs | None = None
+    stored: int | None = None
+    bags: Bags | None = None
+    if isinstance(method, Distillation):
+        if method.teacher_views == "online":
+            if teacher_path is None:
+                raise BingoError(f"student {name}: method {method.method} with an online teacher needs --teacher")
+            network = load_teacher(teacher_path, device)
+            teacher, inputs["teacher"] = OnlineTeacher(network, method.teacher_batch_norm), network.digest
+        else:
+            if targets_path is None:
+                raise BingoError(f"student {name}: {method.teacher_views} stored teacher views need --targets")
+            stored = method.teacher_views
+            drawn = describe_views(method.training.views, job.preprocessing, method.training.precision, device)
+            names = [dataset_name(method.layer, number) for number in method.teacher_view_numbers()]
+            inputs["targets"], inputs["teacher"] = require_targets(
+                targets_path, listing_path, listing, stored, names, drawn
+            )
+            teacher = StoredTeacher(targets_path, stored, device)
+    if method.needs_bags:
+        if bags_path is None:
+            raise BingoError(f"student {name}: method {method.method} needs --bags")
+        bags = read_bags(bags_path)
+        require_same(bags_path, "dataset", bags.attributes["dataset_digest"], listing.digest, listing_path)
+        source = teacher_path or targets_path
+        if "teacher_digest" in bags.attributes and source is not None:
+            require_same(bags_path, "teacher", bags.attributes["teacher_digest"], inputs["teacher"], source)
+        inputs["bags"] = bags.attributes["digest"]
+    return Sources(listing, inputs, teacher, bags, stored)

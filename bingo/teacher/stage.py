@@ -1,21 +1,20 @@
-"""Entry point of the teacher stage."""
+"""Entry points of the teacher stage: pretrain a teacher, or take over one that somebody has trained."""
 
+import logging
 from pathlib import Path
 
 import torch
 
-from bingo.artifacts import digest_json, provenance
-from bingo.data.images import open_images
+from bingo.artifacts import provenance
+from bingo.checkpoints.load import load_checkpoint
 from bingo.data.listing import read_listing
-from bingo.data.loader import TrainingBatches
-from bingo.engine.device import describe
+from bingo.engine.fit import Sources, fitted
 from bingo.engine.log_csv import write_log
-from bingo.engine.state import TrainingState
-from bingo.engine.train import train
-from bingo.jobs import TeacherJob
-from bingo.methods.moco import MocoMethod
-from bingo.tensors import write_tensors
-from bingo.views.recipes import RECIPES
+from bingo.jobs import ImportJob, TeacherJob
+from bingo.models.checkpoint import write_teacher
+from bingo.tensors import digest_tensors
+
+log = logging.getLogger(__name__)
 
 
 def train_teacher(
@@ -33,31 +32,32 @@ def train_teacher(
         BingoError: an input is damaged, or the loss is not finite.
     """
     listing = read_listing(listing_path, "train")
-    settings, teacher = job.model_dump(mode="json"), job.teacher
-    machine = describe(teacher.training, device)
-    inputs = {"dataset": listing.digest}
-    identity = digest_json([settings, inputs, machine])
-    torch.manual_seed(teacher.seed)  # initial weights; nothing later draws from it
-    method = MocoMethod(teacher)
-    data = TrainingBatches(
-        open_images(listing),
-        method.views,
-        RECIPES[teacher.training.views],
-        job.preprocessing,
-        teacher.training.batch_size,
-        teacher.seed,
-        bags=None,
-    )
-    state = TrainingState(output.with_suffix(".state.pt"), identity)
-    with state.exclusively():
-        rows = train(method, data, teacher.training, state, device, workers, f"teacher {name}")
-        write_log(log_csv, rows)
-        tensors = {f"backbone.{key}": value for key, value in method.backbone.state_dict().items()}
-        tensors |= {f"head.{key}": value for key, value in method.head.state_dict().items()}
-        metadata = {
-            "backbone": teacher.backbone.model_dump(),
-            "method": teacher.method,
-            "provenance": provenance("teacher", job.version, settings, inputs, seed=teacher.seed, **machine),
-        }
-        write_tensors(output, tensors, metadata)
-        state.discard()
+    teacher = job.teacher
+    sources = Sources(listing, {"dataset": listing.digest})
+    origin = ("teacher", job.version, job.model_dump(mode="json"))
+    state_path, title = output.with_suffix(".state.pt"), f"teacher {name}"
+    with fitted(teacher, job.preprocessing, teacher.seed, sources, origin, state_path, title, device, workers) as run:
+        write_log(log_csv, run.rows)
+        backbone, head = run.learner.backbone.state_dict(), run.learner.head.state_dict()
+        write_teacher(
+            output, teacher.backbone, backbone, head, {"method": teacher.method, "provenance": run.provenance}
+        )
+
+
+def import_teacher(job: ImportJob, checkpoint: Path, output: Path) -> None:
+    """Write the backbone and head of somebody's checkpoint to ``output``, as `train_teacher` does its own.
+
+    Raises:
+        BingoError: the checkpoint cannot be read, or is not what the settings say.
+    """
+    imported = load_checkpoint(checkpoint, job.format, job.part, job.architecture)
+    weights = {f"backbone.{name}": value for name, value in imported.backbone.items()}
+    weights |= {f"head.{name}": value for name, value in imported.head.items()}
+    facts = {"format": imported.format, "part": imported.part, "left_out": imported.left_out}
+    inputs = {"weights": digest_tensors(weights)}
+    metadata = {
+        "method": f"imported ({imported.format})",
+        "provenance": provenance("teacher", job.version, job.model_dump(mode="json"), inputs, **facts),
+    }
+    write_teacher(output, imported.spec, imported.backbone, imported.head, metadata, imported.activation)
+    log.info("%s: %s, %s, weights %s", checkpoint, imported.format, imported.part, inputs["weights"][:12])

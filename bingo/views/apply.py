@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.transforms.v2 import functional as V
 
-from bingo.config import NetworkInput, Preprocessing
+from bingo.sections import NetworkInput, Preprocessing
 from bingo.views.parameters import ViewParameters
 from bingo.views.recipes import Recipe
 

@@ -48,7 +48,17 @@ def draw(
 
     A pure function of (seed, image index, epoch, view), given the recipe and the image's size.
     """
-    u = uniform(seed, Stream.VIEW, index, epoch, view, _DRAWS)
+    return _parameters(recipe, uniform(seed, Stream.VIEW, index, epoch, view, _DRAWS), size)
+
+
+def draw_for_teacher(
+    recipe: Recipe, index: NDArray[np.int64], epoch: int, view: int, size: NDArray[np.int64]
+) -> ViewParameters:
+    """Draw a view that a teacher sees: the same for every seed, so that its outputs serve every student."""
+    return _parameters(recipe, uniform(0, Stream.TEACHER_VIEW, index, epoch, view, _DRAWS), size)
+
+
+def _parameters(recipe: Recipe, u: NDArray[np.float64], size: NDArray[np.int64]) -> ViewParameters:
     strength = np.array([recipe.brightness, recipe.contrast, recipe.saturation, recipe.hue])
     neutral = np.array([1.0, 1.0, 1.0, 0.0])
     factor = neutral + strength * (2 * u[:, _FACTORS] - 1)

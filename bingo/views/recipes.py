@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from bingo.sections import RecipeName
+
 Range = tuple[float, float]
 
 
@@ -33,7 +35,7 @@ class Recipe:
     """Standard deviation of the blur, in pixels."""
 
 
-RECIPES = {
+RECIPES: dict[RecipeName, Recipe] = {
     # MoCo-v2 (facebookresearch/moco, main_moco.py --aug-plus), which BINGO uses unchanged.
     "paper": Recipe(
         crop_scale=(0.2, 1.0),
@@ -45,8 +47,18 @@ RECIPES = {
         grayscale=0.2,
         blur=0.5,
     ),
-    # For images of some 32 px, where small crops and blur leave little to recognise.
+    # The same without blur, as usual for colour images of 32 px (MoCo's demo on CIFAR-10).
+    "cifar": Recipe(
+        crop_scale=(0.2, 1.0),
+        jitter=0.8,
+        brightness=0.4,
+        contrast=0.4,
+        saturation=0.4,
+        hue=0.1,
+        grayscale=0.2,
+    ),
+    # For grey images of some 32 px, where small crops and blur leave little to recognise.
     "small": Recipe(crop_scale=(0.3, 1.0), jitter=0.8, brightness=0.4, contrast=0.4),
-    # Training of linear probes (facebookresearch/moco, main_lincls.py).
-    "probe": Recipe(crop_scale=(0.08, 1.0)),
+    # CompRess (UMBCvision/CompRess), and training of linear probes (facebookresearch/moco, main_lincls.py).
+    "crop-flip": Recipe(crop_scale=(0.08, 1.0)),
 }

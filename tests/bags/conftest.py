@@ -1,12 +1,13 @@
 import pytest
 import torch
 
-from bingo.config import Backbone, DemoData, Preprocessing
+from bingo.config import DemoData
 from bingo.data.listing import write_listing
 from bingo.embeddings.stage import make_embeddings
 from bingo.jobs import DataJob, EmbeddingsJob
 from bingo.models.backbone import build_backbone
 from bingo.models.head import mlp_head
+from bingo.sections import Backbone, Preprocessing
 from bingo.tensors import write_tensors
 
 torch.set_num_threads(1)
@@ -39,7 +40,7 @@ def make_teacher(tmp_path_factory):
     def make(seed):
         path = folder / f"{seed}.safetensors"
         torch.manual_seed(seed)
-        parts = {"backbone": build_backbone(spec), "head": mlp_head(32, 16, 8)}
+        parts = {"backbone": build_backbone(spec), "head": mlp_head(32, [16, 8])}
         tensors = {f"{part}.{name}": value for part, net in parts.items() for name, value in net.state_dict().items()}
         write_tensors(path, tensors, {"backbone": spec.model_dump(), "method": "moco"})
         return path

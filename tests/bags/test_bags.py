@@ -1,3 +1,7 @@
+import resource
+import tracemalloc
+from pathlib import Path
+
 import h5py
 import numpy as np
 import pytest
@@ -7,20 +11,10 @@ from hypothesis import strategies as st
 
 from bingo.artifacts import write_hdf5
 from bingo.bags.bags import Bags, read_bags, write_bags
+from bingo.bags.groups import label_bags, random_bags
+from bingo.bags.kmeans import kmeans_bags
+from bingo.bags.knn import knn_bags
 from bingo.errors import BingoError
-
-
-def group_bags(group_of):
-    """Bags of groups: every image is a member of its own bag."""
-    group_of = np.asarray(group_of)
-    groups = np.unique(group_of)
-    members = [np.flatnonzero(group_of == group) for group in groups]
-    return Bags(
-        bag_of=np.searchsorted(groups, group_of),
-        indptr=np.cumsum([0, *map(len, members)]),
-        members=np.concatenate(members),
-        includes_anchor=True,
-    )
 
 
 def neighbour_bags(members):
@@ -30,14 +24,74 @@ def neighbour_bags(members):
     return Bags(np.arange(count), np.arange(0, count * size + 1, size), members.reshape(-1), includes_anchor=False)
 
 
+CRITERIA = ("knn", "kmeans", "label", "random")
+
+
+def make_bags(criterion, count, parameter, labels=None, copies=1, seed=0):
+    """Bags as the criterion makes them: of ``parameter`` others or clusters, from features that may be repeated."""
+    draw = np.random.default_rng(seed)
+    features = np.repeat(draw.normal(size=(count, 3)).astype(np.float32), copies, axis=0)[:count]
+    match criterion:
+        case "knn":
+            return knn_bags(features, parameter)
+        case "kmeans":
+            return kmeans_bags(features, parameter, 5, seed)
+        case "label":
+            return label_bags(draw.integers(0, parameter, size=count) if labels is None else labels)
+        case "random":
+            return random_bags(count, parameter, seed)
+
+
 @st.composite
-def any_bags(draw):
-    count = draw(st.integers(2, 12))
-    if draw(st.booleans()):
-        return group_bags(draw(st.lists(st.integers(0, 4), min_size=count, max_size=count)))
-    size = draw(st.integers(1, count - 1))
-    order = np.random.default_rng(draw(st.integers(0, 99)))
-    return neighbour_bags([order.permutation(np.delete(np.arange(count), i))[:size] for i in range(count)])
+def settings_of_bags(draw):
+    """Criterion, number of images, number of neighbours or clusters, labels, copies of each image, seed."""
+    criterion, count = draw(st.sampled_from(CRITERIA)), draw(st.integers(2, 40))
+    some = st.lists(st.integers(-1, draw(st.sampled_from([0, 1, 4]))), min_size=count, max_size=count)
+    labels = np.array(draw(some.filter(lambda labels: max(labels) >= 0)))
+    copies, seed = draw(st.sampled_from([1, 3, count])), draw(st.integers(0, 2**31 - 1))
+    return criterion, count, draw(st.integers(1, count - 1)), labels, copies, seed
+
+
+any_bags = settings_of_bags().map(lambda chosen: make_bags(*chosen))
+
+
+@settings(deadline=None, max_examples=200)
+@given(chosen=settings_of_bags())
+def test_bags_of_every_criterion_are_consistent(chosen):
+    criterion, count, parameter, labels, _, _ = chosen
+    bags = make_bags(*chosen)
+    sizes = np.diff(bags.indptr)
+    assert bags.bag_of.dtype == bags.indptr.dtype == bags.members.dtype == np.int64
+    assert bags.bag_of.shape == (count,)
+    assert set(bags.bag_of) == set(range(len(sizes)))  # no bag without an image that points at it
+    assert bags.indptr[0] == 0
+    assert bags.indptr[-1] == len(bags.members)
+    assert (sizes > 0).all()
+    assert set(bags.members) <= set(range(count))
+    rows = [bags.members[low:high] for low, high in zip(bags.indptr[:-1], bags.indptr[1:], strict=True)]
+    assert all(len(set(row)) == len(row) for row in rows)
+    assert bags.includes_anchor is (criterion != "knn")
+    if criterion == "knn":
+        np.testing.assert_array_equal(bags.bag_of, np.arange(count))
+        assert (sizes == parameter).all()
+        assert all(image not in rows[image] for image in range(count))
+        return
+    np.testing.assert_array_equal(np.sort(bags.members), np.arange(count))
+    assert all(image in rows[bags.bag_of[image]] for image in range(count))
+    if criterion == "kmeans":
+        assert len(sizes) <= parameter
+    if criterion == "random":
+        assert sizes.min() >= parameter + 1
+    if criterion == "label":
+        for image in range(count):
+            expected = np.flatnonzero(labels == labels[image]) if labels[image] >= 0 else [image]
+            np.testing.assert_array_equal(rows[bags.bag_of[image]], expected)
+
+
+@settings(deadline=None, max_examples=100)
+@given(chosen=settings_of_bags())
+def test_equal_settings_make_equal_bags(chosen):
+    assert_equal_bags(make_bags(*chosen), make_bags(*chosen))
 
 
 def others(bags, anchor):
@@ -45,16 +99,16 @@ def others(bags, anchor):
     return [int(m) for m in bags.members[bags.indptr[bag] : bags.indptr[bag + 1]] if m != anchor]
 
 
-@settings(deadline=None, max_examples=80)
-@given(bags=any_bags(), seed=st.integers(0, 2**32 - 1), epoch=st.integers(0, 500))
+@settings(deadline=None, max_examples=200)
+@given(bags=any_bags, seed=st.integers(0, 2**32 - 1), epoch=st.integers(0, 500))
 def test_a_positive_is_another_member_of_the_bag_or_the_anchor_where_there_is_nobody_else(bags, seed, epoch):
     anchors = np.arange(len(bags.bag_of))
     for anchor, drawn in zip(anchors, bags.draw(anchors, seed, epoch), strict=True):
         assert drawn in (others(bags, anchor) or [anchor])
 
 
-@settings(deadline=None, max_examples=40)
-@given(bags=any_bags(), seed=st.integers(0, 2**32 - 1), epoch=st.integers(0, 500), data=st.data())
+@settings(deadline=None, max_examples=100)
+@given(bags=any_bags, seed=st.integers(0, 2**32 - 1), epoch=st.integers(0, 500), data=st.data())
 def test_a_draw_depends_on_seed_anchor_and_epoch_and_not_on_the_batch(bags, seed, epoch, data):
     count = len(bags.bag_of)
     batch = np.array(data.draw(st.lists(st.integers(0, count - 1), min_size=1, max_size=20)))
@@ -62,30 +116,41 @@ def test_a_draw_depends_on_seed_anchor_and_epoch_and_not_on_the_batch(bags, seed
     np.testing.assert_array_equal(bags.draw(batch, seed, epoch), whole[batch])
 
 
-def test_draws_differ_between_epochs_and_between_seeds():
-    bags = group_bags([0] * 50)
-    anchors = np.arange(50)
+@pytest.mark.parametrize("criterion", CRITERIA)
+def test_draws_differ_between_epochs_and_between_seeds(criterion):
+    bags = make_bags(criterion, 60, {"knn": 20, "random": 20}.get(criterion, 1))
+    anchors = np.arange(60)
     first = bags.draw(anchors, 0, 0)
     for seed, epoch in ((0, 1), (1, 0)):
         assert (bags.draw(anchors, seed, epoch) != first).mean() > 0.8
 
 
-@pytest.mark.parametrize(
-    "bags",
-    [
-        group_bags([0, 1, 0, 0, 1, 0, 1, 0, 0]),  # anchors first, last and amid their bags
-        neighbour_bags([np.delete(np.arange(7), i)[:5] for i in range(7)]),
-    ],
-    ids=["groups", "neighbours"],
-)
-def test_every_other_member_is_drawn_equally_often(bags):
-    anchors = np.arange(len(bags.bag_of))
-    drawn = np.array([bags.draw(anchors, 5, epoch) for epoch in range(1500)])
+# Anchors stand first, last and amid their groups; the last image has no company.
+GROUPS = np.array([0, 1, 0, 0, 1, 0, 1, 0, 0, 2, 2, -1])
+
+
+@pytest.mark.parametrize("criterion", CRITERIA)
+def test_every_other_member_is_drawn_equally_often(criterion):
+    bags = make_bags(criterion, 12, 3, labels=GROUPS)
+    anchors, epochs = np.arange(12), 1500
+    drawn = np.array([bags.draw(anchors, 0, epoch) for epoch in range(epochs)])
+    sizes = set()
     for anchor in anchors:
-        expected = others(bags, anchor)
-        counts = [(drawn[:, anchor] == member).sum() for member in expected]
-        assert sum(counts) == len(drawn)
-        assert scipy.stats.chisquare(counts).pvalue > 1e-3
+        company = others(bags, anchor)
+        sizes.add(len(company))
+        counts = [(drawn[:, anchor] == member).sum() for member in company or [anchor]]
+        assert sum(counts) == epochs
+        assert len(counts) == 1 or scipy.stats.chisquare(counts).pvalue > 1e-3 / len(anchors)
+    assert max(sizes) > 1
+
+
+def test_draws_of_one_bag_reach_every_pair_equally_often():
+    bags = label_bags(np.zeros(8, dtype=np.int64))
+    drawn = np.stack([bags.draw(np.arange(8), 1, epoch) for epoch in range(4000)])
+    pairs = np.zeros((8, 8), dtype=int)
+    np.add.at(pairs, (np.tile(np.arange(8), 4000), drawn.reshape(-1)), 1)
+    assert (np.diag(pairs) == 0).all()
+    assert scipy.stats.chisquare(pairs[~np.eye(8, dtype=bool)]).pvalue > 1e-3
 
 
 def naive_purity(bags, labels):
@@ -97,8 +162,8 @@ def naive_purity(bags, labels):
     return sum(shares) / len(shares) if shares else None
 
 
-@settings(deadline=None, max_examples=80)
-@given(bags=any_bags(), data=st.data())
+@settings(deadline=None, max_examples=200)
+@given(bags=any_bags, data=st.data())
 def test_purity_is_that_of_a_naive_loop(bags, data):
     count = len(bags.bag_of)
     labels = np.array(data.draw(st.lists(st.integers(-1, 2), min_size=count, max_size=count)))
@@ -107,24 +172,65 @@ def test_purity_is_that_of_a_naive_loop(bags, data):
 
 @pytest.mark.parametrize(("steps", "expected"), [([2, 4], 1.0), ([1, 3], 0.0), ([1, 2, 3], 1 / 3)])
 def test_purity_of_many_images_is_that_of_few(steps, expected):
-    image = np.arange(70_000)  # more than are looked at in one go
+    image = np.arange(70_000)
     bags = neighbour_bags(np.stack([(image + step) % len(image) for step in steps], axis=1))
     assert bags.purity(image % 2) == pytest.approx(expected)
 
 
-def test_purity_without_labels_is_unknown():
-    assert group_bags([0, 0, 1, 1]).purity(np.full(4, -1)) is None
+@pytest.mark.parametrize("criterion", CRITERIA)
+def test_purity_without_labels_is_unknown(criterion):
+    assert make_bags(criterion, 10, 2).purity(np.full(10, -1)) is None
 
 
-@pytest.fixture(params=["knn", "groups"])
+@settings(deadline=None, max_examples=100)
+@given(labels=st.lists(st.integers(-1, 6), min_size=2, max_size=30).filter(lambda labels: max(labels) >= 0))
+def test_bags_of_labels_are_pure(labels):
+    labels = np.array(labels)
+    alone = np.bincount(labels[labels >= 0]).max() == 1
+    assert label_bags(labels).purity(labels) == (None if alone else 1.0)
+
+
+@pytest.fixture
+def memory_of():
+    """From a function to its result and the most bytes that it held at a time; 1 GiB more than before is refused."""
+    with Path("/proc/self/statm").open() as file:
+        taken = int(file.read().split()[0]) * resource.getpagesize()
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (taken + 2**30, limits[1]))
+
+    def memory_of(function):
+        tracemalloc.start()
+        try:
+            return function(), tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    yield memory_of
+    resource.setrlimit(resource.RLIMIT_AS, limits)
+
+
+@pytest.mark.parametrize("criterion", ["kmeans", "label"])
+def test_two_huge_groups_need_no_more_memory_than_the_images(criterion, memory_of):
+    count = 200_000
+    labels = np.arange(count) % 2
+    features = np.eye(4, dtype=np.float32)[labels]
+    make = {"kmeans": lambda: kmeans_bags(features, 2, 5, 0), "label": lambda: label_bags(labels)}[criterion]
+    bags, to_make = memory_of(make)
+    drawn, to_draw = memory_of(lambda: bags.draw(np.arange(count), 0, 0))
+    purity, to_measure = memory_of(lambda: bags.purity(labels))
+    np.testing.assert_array_equal(np.diff(bags.indptr), [count // 2, count // 2])
+    assert (labels[drawn] == labels).all()
+    assert purity == 1.0
+    assert max(to_make, to_draw, to_measure) < 300 * count  # a bag alone has 800,000 bytes
+
+
+@pytest.fixture(params=CRITERIA)
 def bags(request):
-    attributes = {"dataset_digest": "d" * 64, "provenance": {"stage": "bags", "settings": {"size": 2}}, "purity": 0.25}
-    if request.param == "groups":
-        plain = group_bags(np.arange(60) % 7)
-        return Bags(plain.bag_of, plain.indptr, plain.members, True, None, attributes)
-    plain = neighbour_bags([[(i + 1) % 60, (i + 7) % 60] for i in range(60)])
-    similarity = np.linspace(1, -1, 120, dtype=np.float32)
-    return Bags(plain.bag_of, plain.indptr, plain.members, False, similarity, attributes)
+    made = make_bags(request.param, 60, 7)
+    made.attributes.update(
+        dataset_digest="d" * 64, provenance={"stage": "bags", "settings": {"size": 2}}, purity=0.25, bags=7
+    )
+    return made
 
 
 def assert_equal_bags(found, expected):

@@ -5,25 +5,45 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from pydantic import TypeAdapter
 
+from bingo.bags import sheet
 from bingo.bags.bags import read_bags
 from bingo.bags.stage import make_bags, make_sheet
-from bingo.config import Bingo, KnnBag, Preprocessing
-from bingo.data.listing import read_listing
+from bingo.config import Bag, FolderData
+from bingo.data.listing import read_listing, write_listing
 from bingo.errors import BingoError
-from bingo.jobs import BagsJob, StudentJob
+from bingo.jobs import BagsJob, DataJob, StudentJob
+from bingo.methods.bingo import Bingo
+from bingo.sections import Preprocessing
 from bingo.student.stage import train_student
 from bingo.tensors import read_tensors
 
+CRITERIA = {
+    "knn": {"teacher": "teacher", "size": 4},
+    "kmeans": {"teacher": "teacher", "clusters": 6, "seed": 1},
+    "label": {},
+    "random": {"size": 4, "seed": 1},
+}
+NEED_FEATURES = ("knn", "kmeans")
 
-def job(size):
-    return BagsJob(version=1, bags=KnnBag(criterion="knn", teacher="teacher", size=size))
+
+def job(criterion="knn", **settings):
+    bag = {"criterion": criterion} | CRITERIA[criterion] | settings
+    return BagsJob(version=1, bags=TypeAdapter(Bag).validate_python(bag))
+
+
+def files(inputs, criterion):
+    """What a criterion needs of the inputs."""
+    nothing = {} if criterion in NEED_FEATURES else {"teacher_path": None, "embeddings_path": None}
+    return inputs | nothing
 
 
 @pytest.fixture(scope="module")
 def bags_path(inputs, tmp_path_factory):
     path = tmp_path_factory.mktemp("bags") / "bags.h5"
-    make_bags(job(4), output=path, **inputs)
+    make_bags(job(), output=path, **inputs)
     return path
 
 
@@ -48,43 +68,115 @@ def test_bags_are_the_neighbours_of_the_embeddings(inputs, bags_path):
     np.testing.assert_allclose(np.take_along_axis(similarity, bags.members.reshape(-1, 4), 1), expected, atol=1e-6)
 
 
-def test_bags_say_what_they_were_made_of_and_how_good_they_are(inputs, bags_path):
-    bags, listing = read_bags(bags_path), read_listing(inputs["listing_path"], "train")
-    teacher_digest = read_tensors(inputs["teacher_path"])[1]["digest"]
-    with h5py.File(inputs["embeddings_path"]) as file:
-        embeddings_digest = file.attrs["digest"]
-    attributes = bags.attributes
+@pytest.mark.parametrize("criterion", CRITERIA)
+def test_bags_say_what_they_were_made_of_and_how_good_they_are(criterion, inputs, tmp_path):
+    make_bags(job(criterion), output=tmp_path / "bags.h5", **files(inputs, criterion))
+    bags, listing = read_bags(tmp_path / "bags.h5"), read_listing(inputs["listing_path"], "train")
+    attributes, sizes = bags.attributes, np.diff(bags.indptr)
     assert attributes["dataset_digest"] == listing.digest
-    assert attributes["teacher_digest"] == teacher_digest
-    assert attributes["criterion"] == "knn"
+    assert attributes["criterion"] == criterion
     assert attributes["provenance"]["stage"] == "bags"
-    assert attributes["provenance"]["settings"] == json.loads(job(4).model_dump_json())
-    expected = {"dataset": listing.digest, "teacher": teacher_digest, "embeddings": embeddings_digest}
+    assert attributes["provenance"]["settings"] == json.loads(job(criterion).model_dump_json())
+    assert attributes["purity"] == pytest.approx(bags.purity(listing.label))
+    assert attributes["bags"] == len(sizes)
+    found = [attributes[name] for name in ("smallest", "median", "largest")]
+    assert found == [min(sizes), np.median(sizes), max(sizes)]
+    expected = {"dataset": listing.digest}
+    if criterion in NEED_FEATURES:
+        with h5py.File(inputs["embeddings_path"]) as file:
+            expected["embeddings"] = file.attrs["digest"]
+        expected["teacher"] = read_tensors(inputs["teacher_path"])[1]["digest"]
+        assert attributes["teacher_digest"] == expected["teacher"]
+        assert 0 < attributes["mean_similarity"] <= 1
+    else:
+        assert "teacher_digest" not in attributes
+        assert "mean_similarity" not in attributes
     assert attributes["provenance"]["inputs"] == expected
-    assert attributes["mean_similarity"] == pytest.approx(float(bags.similarity.mean()))
+
+
+def test_purity_and_similarity_of_neighbours_are_means_over_members(inputs, bags_path):
+    bags, listing = read_bags(bags_path), read_listing(inputs["listing_path"], "train")
     same = listing.label[bags.members.reshape(-1, 4)] == listing.label[:, None]
-    assert attributes["purity"] == pytest.approx(same.mean())
+    assert bags.attributes["purity"] == pytest.approx(same.mean())
+    assert bags.attributes["mean_similarity"] == pytest.approx(float(bags.similarity.mean()))
 
 
-def test_equal_inputs_give_equal_bytes(inputs, bags_path, tmp_path):
-    make_bags(job(4), output=tmp_path / "again.h5", **inputs)
-    assert (tmp_path / "again.h5").read_bytes() == bags_path.read_bytes()
+def test_settings_reach_the_bags(inputs, tmp_path):
+    def made(criterion, **settings):
+        make_bags(job(criterion, **settings), output=tmp_path / "bags.h5", **files(inputs, criterion))
+        return read_bags(tmp_path / "bags.h5")
+
+    assert made("kmeans", clusters=1).attributes["largest"] == 40
+    assert 2 <= made("kmeans", clusters=9).attributes["bags"] <= 9
+    assert made("random", size=19).attributes["bags"] == 2
+    for criterion in ("kmeans", "random"):
+        assert (made(criterion, seed=1).bag_of != made(criterion, seed=2).bag_of).any()
+    short, long = (made("kmeans", iterations=rounds).attributes["mean_similarity"] for rounds in (1, 20))
+    assert short < long
+    labels = read_listing(inputs["listing_path"], "train").label
+    assert made("label").attributes["bags"] == len(set(labels))
+
+
+@pytest.mark.parametrize("criterion", NEED_FEATURES)
+@pytest.mark.parametrize("missing", ["teacher_path", "embeddings_path"])
+def test_a_criterion_that_needs_features_says_so(criterion, missing, inputs, tmp_path):
+    message = refusal(make_bags, job(criterion), output=tmp_path / "bags.h5", **inputs | {missing: None})
+    assert message == f"bags: criterion {criterion} needs --teacher and --embeddings"
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_labels_there_are_no_label_bags_but_random_ones(tmp_path):
+    for number in range(6):
+        pixels = np.full((8, 8, 3), 40 * number, dtype=np.uint8)
+        (tmp_path / "images").mkdir(exist_ok=True)
+        Image.fromarray(pixels).save(tmp_path / "images" / f"{number}.png")
+    data = FolderData(source="folder", train=str(tmp_path / "images"), labels="none")
+    write_listing(DataJob(version=1, split="train", data=data), None, tmp_path / "train.h5", 1)
+    output = tmp_path / "bags.h5"
+    message = refusal(make_bags, job("label"), tmp_path / "train.h5", None, None, output)
+    assert message.startswith("bags: criterion label needs labels")
+    assert "choose" in message
+    assert not output.exists()
+    make_bags(job("random", size=1), tmp_path / "train.h5", None, None, output)
+    assert "purity" not in read_bags(output).attributes
+
+
+@pytest.mark.parametrize("criterion", CRITERIA)
+def test_equal_inputs_give_equal_bytes(criterion, inputs, tmp_path):
+    for name in ("first.h5", "second.h5"):
+        make_bags(job(criterion), output=tmp_path / name, **files(inputs, criterion))
+    assert (tmp_path / "first.h5").read_bytes() == (tmp_path / "second.h5").read_bytes()
 
 
 def test_purity_is_logged(inputs, tmp_path, caplog):
     with caplog.at_level(logging.INFO):
-        make_bags(job(2), output=tmp_path / "bags.h5", **inputs)
+        make_bags(job(size=2), output=tmp_path / "bags.h5", **inputs)
     assert f"purity: {read_bags(tmp_path / 'bags.h5').attributes['purity']:.4f}" in caplog.text
 
 
-def test_a_size_that_the_dataset_does_not_allow_is_refused_and_leaves_no_file(inputs, tmp_path):
-    assert "size 40" in refusal(make_bags, job(40), output=tmp_path / "bags.h5", **inputs)
+@pytest.mark.parametrize(
+    ("criterion", "setting", "value"), [("knn", "size", 40), ("kmeans", "clusters", 41), ("random", "size", 40)]
+)
+def test_what_the_dataset_does_not_allow_is_refused_and_leaves_no_file(criterion, setting, value, inputs, tmp_path):
+    message = refusal(make_bags, job(criterion, **{setting: value}), output=tmp_path / "bags.h5", **inputs)
+    assert message == f"bags: {setting} {value} needs at least 41 images, but there are 40; lower it"
     assert not list(tmp_path.iterdir())
+
+
+def test_as_many_as_the_dataset_allows_are_made(inputs, tmp_path):
+    for criterion, settings, expected in (
+        ("knn", {"size": 39}, (40, 39, 39)),
+        ("kmeans", {"clusters": 40}, (40, 1, 1)),
+        ("random", {"size": 39}, (1, 40, 40)),
+    ):
+        make_bags(job(criterion, **settings), output=tmp_path / "bags.h5", **inputs)
+        attributes = read_bags(tmp_path / "bags.h5").attributes
+        assert tuple(attributes[name] for name in ("bags", "smallest", "largest")) == expected
 
 
 def test_embeddings_of_another_dataset_are_refused(inputs, make_listing, tmp_path):
     changed = inputs | {"listing_path": make_listing(39)}
-    message = refusal(make_bags, job(4), output=tmp_path / "bags.h5", **changed)
+    message = refusal(make_bags, job(), output=tmp_path / "bags.h5", **changed)
     assert message.startswith(f"{inputs['embeddings_path']}: belongs to another dataset")
     assert str(changed["listing_path"]) in message
     assert not list(tmp_path.iterdir())
@@ -92,9 +184,17 @@ def test_embeddings_of_another_dataset_are_refused(inputs, make_listing, tmp_pat
 
 def test_embeddings_of_another_teacher_are_refused(inputs, make_teacher, tmp_path):
     changed = inputs | {"teacher_path": make_teacher(1)}
-    message = refusal(make_bags, job(4), output=tmp_path / "bags.h5", **changed)
+    message = refusal(make_bags, job(), output=tmp_path / "bags.h5", **changed)
     assert message.startswith(f"{inputs['embeddings_path']}: belongs to another teacher")
     assert str(changed["teacher_path"]) in message
+
+
+@pytest.mark.parametrize("criterion", CRITERIA)
+def test_bags_of_every_criterion_have_a_sheet(criterion, inputs, tmp_path, monkeypatch):
+    monkeypatch.setattr(sheet, "_ROWS", 2)
+    make_bags(job(criterion), output=tmp_path / "bags.h5", **files(inputs, criterion))
+    make_sheet(inputs["listing_path"], tmp_path / "bags.h5", tmp_path / "sheet.png")
+    assert Image.open(tmp_path / "sheet.png").format == "PNG"
 
 
 def test_a_sheet_of_bags_of_another_dataset_is_refused(bags_path, make_listing, tmp_path):
@@ -119,8 +219,9 @@ def train(inputs, bags_path, tmp_path):
     student_job = StudentJob(version=1, preprocessing=Preprocessing(size=16, resize=16), student=student, seed=0)
 
     def train(**changes):
-        files = {"listing_path": inputs["listing_path"], "teacher_path": inputs["teacher_path"], "bags_path": bags_path}
-        train_student(student_job, "s", output=tmp_path, device=torch.device("cpu"), workers=0, **files | changes)
+        given = {name: inputs[name] for name in ("listing_path", "teacher_path")}
+        given |= {"targets_path": None, "bags_path": bags_path} | changes
+        train_student(student_job, "s", output=tmp_path, device=torch.device("cpu"), workers=0, **given)
 
     return train
 
@@ -129,6 +230,12 @@ def test_a_student_takes_the_bags_of_its_dataset_and_teacher(train, bags_path, t
     train()
     provenance = read_tensors(tmp_path / "backbone.safetensors")[1]["provenance"]
     assert provenance["inputs"]["bags"] == read_bags(bags_path).attributes["digest"]
+
+
+@pytest.mark.parametrize("criterion", ["kmeans", "label", "random"])
+def test_a_student_takes_bags_of_any_criterion(criterion, train, inputs, tmp_path):
+    make_bags(job(criterion), output=tmp_path / "bags.h5", **files(inputs, criterion))
+    train(bags_path=tmp_path / "bags.h5")
 
 
 def test_a_student_refuses_bags_of_another_dataset(train, bags_path, make_listing):

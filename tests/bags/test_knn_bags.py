@@ -91,7 +91,7 @@ def test_similarity_is_the_cosine_whatever_the_length_of_features():
 
 @pytest.mark.parametrize("size", [10, 11, 1000])
 def test_a_bag_as_large_as_the_dataset_is_refused(size):
-    with pytest.raises(BingoError, match=f"size {size} .* there are 10"):
+    with pytest.raises(BingoError, match=f"size {size} needs at least {size + 1} images, but there are 10; lower it"):
         knn_bags(random_features(10, 3, seed=0), size)
 
 

@@ -1,3 +1,4 @@
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,9 @@ from PIL import Image
 
 from bingo.bags import sheet
 from bingo.bags.bags import Bags
+from bingo.bags.groups import group_bags, label_bags, random_bags
+from bingo.bags.kmeans import kmeans_bags
+from bingo.bags.knn import knn_bags
 from bingo.bags.sheet import draw_sheet
 from bingo.data.listing import Listing
 
@@ -60,6 +64,19 @@ def neighbours(size, similarity=None):
     )
 
 
+def made_bags(criterion):
+    features = np.random.default_rng(0).normal(size=(COUNT, 3)).astype(np.float32)
+    match criterion:
+        case "knn":
+            return knn_bags(features, 4)
+        case "kmeans":
+            return kmeans_bags(features, 3, 5, 0)
+        case "label":
+            return label_bags(np.array([0, 1, 1, -1, 0, 0, 1, -1, 0, 0, 2, 2]))
+        case "random":
+            return random_bags(COUNT, 4, 0)
+
+
 def tiles(path):
     """The grid of palette colours in a picture, row by row from left to right."""
     pixels = np.asarray(Image.open(path).convert("RGB"))
@@ -95,6 +112,41 @@ def test_the_anchor_is_not_shown_again_among_the_members_of_its_group(tmp_path):
     path = tmp_path / "sheet.png"
     draw_sheet(groups, unlabelled(6), path)
     assert tiles(path) == [[0, 1, 2], [1, 0, 2], [2, 0, 1], [3, 4], [4, 3], [5]]
+
+
+@pytest.mark.parametrize("criterion", ["knn", "kmeans", "label", "random"])
+def test_an_anchor_is_shown_with_all_others_of_a_small_bag(criterion, few_rows, tmp_path):
+    bags = made_bags(criterion)
+    draw_sheet(bags, unlabelled(), tmp_path / "sheet.png")
+    rows = tiles(tmp_path / "sheet.png")
+    assert len(rows) == 2
+    for anchor, *shown in rows:
+        bag = bags.bag_of[anchor]
+        members = bags.members[bags.indptr[bag] : bags.indptr[bag + 1]].tolist()
+        assert shown == [member for member in members if member != anchor]
+
+
+def test_anchors_without_company_are_shown_alone(few_rows, tmp_path):
+    draw_sheet(group_bags(np.arange(COUNT)), unlabelled(), tmp_path / "sheet.png")
+    assert [len(row) for row in tiles(tmp_path / "sheet.png")] == [1, 1]
+
+
+@pytest.mark.parametrize("anchor", [0, 1, 299_999, 300_000, 599_999])
+def test_members_from_all_over_a_huge_group_are_shown_and_it_is_not_copied(anchor):
+    groups = group_bags(np.zeros(600_000, dtype=np.int64))
+    tracemalloc.start()
+    shown = groups.members[sheet._members(groups, anchor)]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(set(shown)) == 10
+    assert anchor not in shown
+    gaps = np.diff([0, *shown, 600_000])
+    assert gaps.max() <= 600_000 // 5
+    assert peak < 50_000
+
+
+def test_the_nearest_of_many_neighbours_are_shown():
+    np.testing.assert_array_equal(sheet._members(neighbours(30), 0), np.arange(10))
 
 
 def test_at_most_ten_members_are_shown(few_rows, tmp_path):

@@ -1,9 +1,12 @@
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from bingo.data.listing import write_listing
 from bingo.jobs import DataJob
+
+torch.set_num_threads(1)
 
 
 @pytest.fixture

@@ -8,17 +8,24 @@ from PIL import Image
 from torchvision.transforms.v2 import functional as V
 
 from bingo.bags.bags import Bags
-from bingo.config import Preprocessing
 from bingo.data.images import open_images
 from bingo.data.listing import read_listing
 from bingo.data.loader import TrainingBatches
 from bingo.errors import BingoError
-from bingo.methods.method import ViewRequest
-from bingo.views.parameters import draw
+from bingo.methods.method import View
+from bingo.sections import Preprocessing
+from bingo.views.parameters import draw, draw_for_teacher
 from bingo.views.recipes import RECIPES
 
 COUNT, BATCH, SEED, EPOCHS = 13, 4, 5, 3
-REQUESTS = (ViewRequest("anchor", 0), ViewRequest("anchor", 1), ViewRequest("positive", 2))
+VIEWS = {"query": View("anchor", 0), "key": View("anchor", 1), "member": View("positive", 2)}
+# What both networks see, what the student alone sees, and what the teacher alone sees, of anchor and member.
+TEACHER_VIEWS = {
+    "shared": View("anchor", 0, teacher=True),
+    "own": View("anchor", 0),
+    "target": View("anchor", 1, teacher=True, student=False),
+    "member target": View("positive", 1, teacher=True, student=False),
+}
 PREPROCESSING = Preprocessing(size=12, resize=14)
 CPU = torch.device("cpu")
 # Coarse blocks, so that even JPEG keeps most of them.
@@ -31,15 +38,24 @@ def neighbour_bags(size=2):
     return Bags(np.arange(COUNT), np.arange(COUNT + 1) * size, members.ravel(), includes_anchor=False)
 
 
-def batches_of(listing, requests=REQUESTS, recipe="paper", batch_size=BATCH, seed=SEED, bags=None):
+def batches_of(listing, views=VIEWS, recipe="paper", batch_size=BATCH, seed=SEED, bags=None, stored=None):
     images, bags = open_images(listing), bags or neighbour_bags()
-    return TrainingBatches(images, requests, RECIPES[recipe], PREPROCESSING, batch_size, seed, bags)
+    return TrainingBatches(images, views, RECIPES[recipe], PREPROCESSING, batch_size, seed, bags, stored)
+
+
+def view_numbers(view):
+    """Every number of a view."""
+    return [view.pixels, *vars(view.parameters).values()]
 
 
 def numbers(batches):
     """Every number of every batch."""
     return [
-        [batch.anchors.tolist(), *([view.pixels, *vars(view.parameters).values()] for view in batch.views)]
+        [
+            batch.rows["anchor"].tolist(),
+            [batch.epoch, batch.number, [[name, rows.tolist()] for name, rows in batch.rows.items()]],
+            *([name, *view_numbers(view)] for name, view in batch.views.items()),
+        ]
         for batch in batches
     ]
 
@@ -106,13 +122,14 @@ def test_another_seed_yields_other_batches(array_listing):
     first, second = (numbers(batches_of(array_listing, seed=seed).batches(0, 1, 0)) for seed in (0, 1))
     for one, other in zip(first, second, strict=True):
         assert one[0] != other[0]
-        assert all(not torch.equal(a[1], b[1]) for a, b in zip(one[1:], other[1:], strict=True))
+        assert len(one) == len(other) == 2 + len(VIEWS)
+        assert all(not torch.equal(a[1], b[1]) for a, b in zip(one[2:], other[2:], strict=True))
 
 
 def test_an_epoch_shows_every_image_once_but_for_an_incomplete_last_batch(array_listing):
-    data = batches_of(array_listing, requests=())
+    data = batches_of(array_listing, views={})
     assert data.steps == 3
-    epochs = [np.concatenate([data[epoch, step].anchors for step in range(3)]) for epoch in range(20)]
+    epochs = [np.concatenate([data[epoch, step].rows["anchor"] for step in range(3)]) for epoch in range(20)]
     for anchors in epochs:
         assert len(set(anchors.tolist())) == 12
     assert len({tuple(anchors) for anchors in epochs}) == 20
@@ -124,20 +141,21 @@ def test_an_epoch_shows_every_image_once_but_for_an_incomplete_last_batch(array_
 def test_positives_are_members_of_the_anchors_bags(data):
     data.bags = neighbour_bags(size=1)
     for batch in data.batches(0, 1, 0):
-        partners = (batch.anchors + 1) % COUNT
-        size = data.images.listing.size[partners]
+        partners = (batch.rows["anchor"] + 1) % COUNT
+        assert batch.rows["positive"].tolist() == partners.tolist()
+        size, view = data.images.listing.size[partners], batch.views["member"]
         parameters = draw(data.recipe, SEED, partners, 0, 2, size)
-        assert equal([*vars(batch.views[2].parameters).values()], [*vars(parameters).values()])
-        if not batch.views[2].cropped:
-            assert torch.equal(batch.views[2].pixels, data.images.fetch(partners))
+        assert equal([*vars(view.parameters).values()], [*vars(parameters).values()])
+        if not view.cropped:
+            assert torch.equal(view.pixels, data.images.fetch(partners))
 
 
 def test_positives_change_from_epoch_to_epoch(array_listing):
-    data = batches_of(array_listing, requests=(ViewRequest("positive", 2),), batch_size=COUNT)
+    data = batches_of(array_listing, views={"member": View("positive", 2)}, batch_size=COUNT)
     position = {image.numpy().tobytes(): i for i, image in enumerate(data.images.fetch(np.arange(COUNT)))}
     drawn = {anchor: set() for anchor in range(COUNT)}
     for batch in data.batches(0, 16, 0):
-        for anchor, image in zip(batch.anchors.tolist(), batch.views[0].pixels, strict=True):
+        for anchor, image in zip(batch.rows["anchor"].tolist(), batch.views["member"].pixels, strict=True):
             drawn[anchor].add(position[image.numpy().tobytes()])
     assert drawn == {anchor: {(anchor + 1) % COUNT, (anchor + 2) % COUNT} for anchor in range(COUNT)}
 
@@ -145,23 +163,23 @@ def test_positives_change_from_epoch_to_epoch(array_listing):
 def test_a_view_can_be_drawn_again_from_seed_index_epoch_and_view(data):
     for epoch in (0, 2):
         batch = data[epoch, 1]
-        for request, view in zip(REQUESTS[:2], batch.views[:2], strict=True):
-            for row, anchor in enumerate(batch.anchors):
+        for name in ("query", "key"):
+            for row, anchor in enumerate(batch.rows["anchor"]):
                 size = data.images.listing.size[[anchor]]
-                again = draw(data.recipe, SEED, np.array([anchor]), epoch, request.view, size)
-                for name, value in vars(again).items():
-                    assert torch.equal(getattr(view.parameters, name)[row], value[0]), name
+                again = draw(data.recipe, SEED, np.array([anchor]), epoch, VIEWS[name].number, size)
+                for key, value in vars(again).items():
+                    assert torch.equal(getattr(batch.views[name].parameters, key)[row], value[0]), key
 
 
 def test_a_rendered_view_is_the_chain_of_torchvisions_functions(array_listing):
     data = batches_of(array_listing, batch_size=COUNT)
     adjust = (V.adjust_brightness, V.adjust_contrast, V.adjust_saturation, V.adjust_hue)
     (batch,) = data.batches(0, 1, 0)
-    view = batch.views[1]
+    view = batch.views["key"]
     found, p = data.render(view, CPU), view.parameters
     assert found.dtype == torch.float32
     assert found.is_contiguous(memory_format=torch.channels_last)
-    for i, anchor in enumerate(batch.anchors):
+    for i, anchor in enumerate(batch.rows["anchor"]):
         image = torch.from_numpy(PIXELS[anchor]).permute(2, 0, 1) / 255
         image = V.resized_crop(image, *p.box[i].tolist(), [12, 12], antialias=True)
         if p.flip[i]:
@@ -182,10 +200,11 @@ def test_the_same_images_as_files_and_as_an_array_give_the_same_views(array_list
         Image.fromarray(pixels).save(tmp_path / "png" / f"{i:02d}.png")
     files = read_listing(list_images(tmp_path / "png.h5", train=tmp_path / "png"), "train")
     # Crops and flips alone, since colour steps would enlarge the rounding of crops to bytes.
-    from_array, from_files = (batches_of(listing, recipe="probe") for listing in (array_listing, files))
+    from_array, from_files = (batches_of(listing, recipe="crop-flip") for listing in (array_listing, files))
     for one, other in zip(from_array.batches(0, 1, 0), from_files.batches(0, 1, 0), strict=True):
-        assert one.anchors.tolist() == other.anchors.tolist()
-        for first, second in zip(one.views, other.views, strict=True):
+        assert one.rows["anchor"].tolist() == other.rows["anchor"].tolist()
+        assert list(one.views) == list(other.views) == list(VIEWS)
+        for first, second in zip(one.views.values(), other.views.values(), strict=True):
             assert [first.cropped, second.cropped] == [False, True]
             assert equal([*vars(first.parameters).values()], [*vars(second.parameters).values()])
             difference = from_array.render(first, CPU) - from_files.render(second, CPU)
@@ -214,3 +233,88 @@ def test_fewer_images_than_a_batch_are_refused_with_the_key(array_listing):
     assert batches_of(array_listing, batch_size=COUNT).steps == 1
     with pytest.raises(BingoError, match="batch_size: 14 is more than the 13 training images"):
         batches_of(array_listing, batch_size=COUNT + 1)
+
+
+def drawn_for(batch, name):
+    """Of each image that a view shows: its position, and the view's parameters as numbers."""
+    rows = batch.rows[TEACHER_VIEWS[name].image].tolist()
+    columns = [value.double().reshape(len(rows), -1) for value in vars(batch.views[name].parameters).values()]
+    return dict(zip(rows, torch.cat(columns, 1).tolist(), strict=True))
+
+
+def expected_for(data, batch, name, epoch):
+    """The same by the functions that draw."""
+    view, rows = TEACHER_VIEWS[name], batch.rows[TEACHER_VIEWS[name].image]
+    arguments = (rows, epoch, view.number, data.images.listing.size[rows])
+    parameters = draw_for_teacher(data.recipe, *arguments) if view.teacher else draw(data.recipe, data.seed, *arguments)
+    columns = [value.double().reshape(len(rows), -1) for value in vars(parameters).values()]
+    return dict(zip(rows.tolist(), torch.cat(columns, 1).tolist(), strict=True))
+
+
+@pytest.mark.parametrize("kind", ["array", "folder"])
+def test_views_that_a_teacher_sees_are_drawn_without_the_seed_and_others_with_it(kind, request):
+    data = batches_of(request.getfixturevalue(f"{kind}_listing"), TEACHER_VIEWS)
+    for epoch in (0, 4):
+        batch = data[epoch, 1]
+        assert set(batch.views) == set(TEACHER_VIEWS)
+        for name in TEACHER_VIEWS:
+            assert drawn_for(batch, name) == expected_for(data, batch, name, epoch), name
+
+
+def test_of_two_seeds_an_image_has_the_same_teachers_views_and_other_views_of_its_own(array_listing):
+    seen = []
+    for seed in (0, 1):
+        data = batches_of(array_listing, TEACHER_VIEWS, batch_size=COUNT, seed=seed)
+        (batch,) = data.batches(0, 1, 0)
+        seen.append({name: drawn_for(batch, name) for name in TEACHER_VIEWS})
+        # The teacher's stream is not the student's, not even where numbers and seed are equal.
+        assert all(seen[-1]["shared"][row] != seen[-1]["own"][row] for row in range(COUNT))
+    first, second = seen
+    assert first["shared"] == second["shared"]
+    assert first["target"] == second["target"]
+    both = set(first["member target"]) & set(second["member target"])
+    assert len(both) > 3
+    assert all(first["member target"][row] == second["member target"][row] for row in both)
+    assert all(first["own"][row] != second["own"][row] for row in range(COUNT))
+
+
+@pytest.mark.parametrize("kind", ["array", "folder"])
+@pytest.mark.parametrize("stored", [1, 2, 5])
+def test_stored_views_return_after_so_many_epochs_and_those_for_the_teacher_alone_are_left_out(kind, stored, request):
+    data = batches_of(request.getfixturevalue(f"{kind}_listing"), TEACHER_VIEWS, stored=stored)
+    for epoch in range(5):
+        batch = data[epoch, 2]
+        assert list(batch.views) == ["shared", "own"]
+        assert list(batch.rows) == ["anchor", "positive"]  # a stored output of a member needs its position
+        assert drawn_for(batch, "shared") == expected_for(data, batch, "shared", epoch % stored)
+        assert drawn_for(batch, "own") == expected_for(data, batch, "own", epoch)
+
+
+def test_as_many_stored_views_as_epochs_give_the_batches_of_an_online_teacher(folder_listing):
+    online, stored = (batches_of(folder_listing, TEACHER_VIEWS, stored=stored) for stored in (None, EPOCHS))
+    for one, other in zip(online.batches(0, EPOCHS, 0), stored.batches(0, EPOCHS, 0), strict=True):
+        assert {name: rows.tolist() for name, rows in one.rows.items()} == {
+            name: rows.tolist() for name, rows in other.rows.items()
+        }
+        for name, view in other.views.items():
+            assert equal(view_numbers(one.views[name]), view_numbers(view))
+
+
+def test_an_image_whose_views_are_all_stored_is_not_read(folder_listing, monkeypatch):
+    views = {"anchor": View("anchor", 0), "target": View("positive", 0, teacher=True, student=False)}
+    data = batches_of(folder_listing, views, stored=1)
+    fetched, fetch = [], data.images.fetch
+    monkeypatch.setattr(data.images, "fetch", lambda index: fetched.append(index.tolist()) or fetch(index))
+    batch = data[0, 0]
+    assert fetched == [batch.rows["anchor"].tolist()]
+    assert not {*batch.rows["positive"].tolist()} <= {*batch.rows["anchor"].tolist()}
+
+
+def test_without_drop_last_the_rest_of_an_epoch_is_a_smaller_batch(array_listing):
+    images = open_images(array_listing)
+    data = TrainingBatches(
+        images, {"image": View("anchor", 0)}, RECIPES["small"], PREPROCESSING, BATCH, 0, None, drop_last=False
+    )
+    rows = [batch.rows["anchor"].tolist() for batch in data.batches(0, 1, 0)]
+    assert [len(part) for part in rows] == [4, 4, 4, 1]
+    assert sorted(row for part in rows for row in part) == list(range(COUNT))

@@ -3,12 +3,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from bingo.config import Backbone, DemoData, Preprocessing
+from bingo.config import DemoData
 from bingo.data.images import open_images
 from bingo.data.listing import read_listing, write_listing
 from bingo.jobs import DataJob
 from bingo.models.backbone import build_backbone
 from bingo.models.head import mlp_head
+from bingo.sections import Backbone, Preprocessing
 from bingo.tensors import write_tensors
 
 torch.set_num_threads(1)
@@ -30,15 +31,16 @@ def demo(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def write_teacher(tmp_path_factory):
-    """Write a teacher of random weights, the last layer's scaled, and return its path."""
+    """Write a teacher of random weights, the backbone's last layer scaled, and return its path."""
     folder = tmp_path_factory.mktemp("teachers")
 
     def write(seed=0, scale=1.0):
         name = f"{seed}-{scale}.safetensors"
         torch.manual_seed(seed)
         spec = Backbone(architecture="resnet10", stem="small", width=1 / 16)
-        parts = {"backbone": build_backbone(spec), "head": mlp_head(32, 16, 8)}
-        parts["head"][2].weight.data.mul_(scale)
+        parts = {"backbone": build_backbone(spec), "head": mlp_head(32, [16, 8])}
+        last = parts["backbone"].layer4[-1].bn2  # its output is added to the shortcut's: features grow with it
+        last.weight.data.mul_(scale)
         tensors = {f"{part}.{key}": value for part, net in parts.items() for key, value in net.state_dict().items()}
         write_tensors(folder / name, tensors, {"backbone": spec.model_dump(), "method": "moco"})
         return folder / name

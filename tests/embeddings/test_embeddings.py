@@ -6,7 +6,7 @@ from PIL import Image
 from torch import nn
 from torchvision.transforms import v2
 
-from bingo.config import Backbone, FolderData
+from bingo.config import FolderData
 from bingo.data.images import open_images
 from bingo.data.listing import read_listing, write_listing
 from bingo.embeddings import embeddings
@@ -14,6 +14,7 @@ from bingo.embeddings.embeddings import embed
 from bingo.errors import BingoError
 from bingo.jobs import DataJob
 from bingo.models.backbone import build_backbone
+from bingo.sections import Backbone
 
 CPU = torch.device("cpu")
 

@@ -60,19 +60,16 @@ def refusal(call, *args):
     return message
 
 
-def test_the_file_holds_features_projections_positions_and_labels_of_every_image(
-    made, teacher_path, demo, preprocessing
-):
+def test_the_file_holds_features_positions_and_labels_of_every_image(made, teacher_path, demo, preprocessing):
     teacher = load_teacher(teacher_path, CPU)
     features = torch.cat(list(embed(teacher.backbone, demo.images, preprocessing, CPU, 0)))
     with h5py.File(made) as file:
-        assert set(file) == {"embedding", "projection", "index", "label"}
-        assert file["embedding"].dtype == file["projection"].dtype == np.float16
+        assert set(file) == {"embedding", "index", "label"}
+        assert file["embedding"].dtype == np.float16
         assert file["index"].dtype == file["label"].dtype == np.int64
         assert file["embedding"].chunks[1] == teacher.backbone.dim  # whole rows
         assert all(file[name].fletcher32 for name in file)
         np.testing.assert_allclose(file["embedding"][:], features, rtol=2e-3, atol=1e-3)
-        np.testing.assert_allclose(file["projection"][:], teacher.head(features), rtol=2e-3, atol=1e-3)
         np.testing.assert_array_equal(file["index"][:], np.arange(21))
         np.testing.assert_array_equal(file["label"][:], demo.listing.label)
 

@@ -5,13 +5,17 @@ import pytest
 import torch
 
 from bingo.bags.knn import knn_bags
-from bingo.config import Backbone, Bingo, Moco, Preprocessing, Training
 from bingo.data.listing import Listing
 from bingo.data.loader import TrainingBatches
-from bingo.methods import build_method
+from bingo.engine.learner import Learner
+from bingo.methods.bingo import Bingo
+from bingo.methods.disco import Disco
+from bingo.methods.moco import Moco
 from bingo.models.backbone import build_backbone
 from bingo.models.checkpoint import Teacher
 from bingo.models.head import mlp_head
+from bingo.sections import Backbone, Preprocessing, Training
+from bingo.targets.outputs import OnlineTeacher
 from bingo.views.recipes import RECIPES
 
 torch.set_num_threads(1)
@@ -55,19 +59,23 @@ def training():
 
 @pytest.fixture(scope="session")
 def build(training):
-    """From a method's name and the seed of its initial weights to the method."""
+    """From a method's name and the seed of its initial weights to the learner."""
     common = {
         "backbone": {"architecture": "resnet10", "stem": "small", "width": 0.0625},
         "training": training.model_dump(),
         "queue_size": 40,
     }
+    bingo = common | {"method": "bingo", "bags": "knn", "head": {"hidden": 16}}
+    methods = {
+        "moco": Moco.model_validate(common | {"method": "moco", "head": {"dim": 8}}),
+        "bingo": Bingo.model_validate(bingo),
+        "official": Bingo.model_validate(bingo | {"objective": "official", "inter_free_epochs": 1}),
+        "disco": Disco.model_validate(common | {"method": "disco", "head": {"hidden": 16}}),
+    }
 
     def build(name, seed):
         torch.manual_seed(seed)
-        if name == "moco":
-            return build_method(Moco.model_validate(common | {"method": "moco", "head": {"dim": 8}}), None)
-        settings = Bingo.model_validate(common | {"method": "bingo", "bags": "knn", "head": {"hidden": 16}})
-        return build_method(settings, make_teacher())
+        return Learner(methods[name], None if name == "moco" else OnlineTeacher(make_teacher(), "eval"))
 
     return build
 
@@ -76,20 +84,20 @@ def make_teacher():
     state = torch.get_rng_state()
     torch.manual_seed(5)
     backbone = build_backbone(Backbone(architecture="resnet10", stem="small", width=1 / 32))
-    head = mlp_head(backbone.dim, 8, 8)
+    head = mlp_head(backbone.dim, [8, 8])
     torch.set_rng_state(state)
     return Teacher(backbone.eval().requires_grad_(False), head.eval().requires_grad_(False), "digest", {})
 
 
 @pytest.fixture(scope="session")
 def batches(images, training):
-    """From a method to the batches it trains on."""
+    """From a learner to the batches it trains on."""
     features = images.pixels.flatten(1).float().numpy() - 127.5
 
-    def batches(method):
+    def batches(learner):
         preprocessing = Preprocessing(size=12, resize=12)
         bags = knn_bags(features.copy(), 5)
         recipe = RECIPES[training.views]
-        return TrainingBatches(images, method.views, recipe, preprocessing, training.batch_size, 11, bags)
+        return TrainingBatches(images, learner.method.views(), recipe, preprocessing, training.batch_size, 11, bags)
 
     return batches

@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from bingo.config import Training
 from bingo.engine.device import autocast, describe, pick_device, resolve_precision
+from bingo.sections import Training
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 

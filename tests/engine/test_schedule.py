@@ -3,23 +3,51 @@ import math
 import pytest
 import torch
 
-from bingo.engine.schedule import cosine
+from bingo.engine.schedule import learning_rate
+from bingo.sections import Steps
+
+
+def rates_of(scheduler_of, epochs, lr):
+    """The learning rate of each epoch by one of torch's schedulers."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=lr)
+    scheduler = scheduler_of(optimizer)
+    rates = []
+    for _ in range(epochs):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    return rates
 
 
 def test_cosine_falls_from_the_full_rate_through_half_of_it():
-    assert cosine(0.3, 0, 8) == pytest.approx(0.3)
-    assert cosine(0.3, 2, 8) == pytest.approx(0.15 * (1 + math.sqrt(0.5)))
-    assert cosine(0.3, 4, 8) == pytest.approx(0.15)
-    rates = [cosine(0.3, epoch, 8) for epoch in range(8)]
+    assert learning_rate("cosine", 0.3, 0, 8) == pytest.approx(0.3)
+    assert learning_rate("cosine", 0.3, 2, 8) == pytest.approx(0.15 * (1 + math.sqrt(0.5)))
+    assert learning_rate("cosine", 0.3, 4, 8) == pytest.approx(0.15)
+    rates = [learning_rate("cosine", 0.3, epoch, 8) for epoch in range(8)]
     assert rates == sorted(rates, reverse=True)
     assert rates[-1] > 0
 
 
 @pytest.mark.parametrize("epochs", [1, 7, 200])
 def test_cosine_is_torchs_annealing_per_epoch(epochs):
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.03)
-    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=epochs)
-    for epoch in range(epochs):
-        assert cosine(0.03, epoch, epochs) == pytest.approx(optimizer.param_groups[0]["lr"], abs=1e-9)
-        optimizer.step()
-        scheduler.step()
+    expected = rates_of(lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, T_max=epochs), epochs, 0.03)
+    found = [learning_rate("cosine", 0.03, epoch, epochs) for epoch in range(epochs)]
+    assert found == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("milestones", "factor", "epochs"),
+    [([90, 120], 0.2, 130), ([1], 0.5, 3), ([2, 2, 4], 0.1, 6), ([4, 2], 0.1, 6), ([50], 0.1, 10)],
+)
+def test_steps_are_torchs_milestones(milestones, factor, epochs):
+    expected = rates_of(
+        lambda o: torch.optim.lr_scheduler.MultiStepLR(o, sorted(milestones), gamma=factor), epochs, 0.01
+    )
+    schedule = Steps(milestones=milestones, factor=factor)
+    found = [learning_rate(schedule, 0.01, epoch, epochs) for epoch in range(epochs)]
+    assert found == pytest.approx(expected, rel=1e-9)
+
+
+def test_a_milestone_is_the_first_epoch_of_its_rate():
+    schedule = Steps(milestones=[2, 3], factor=0.1)
+    assert [learning_rate(schedule, 1.0, epoch, 5) for epoch in range(5)] == pytest.approx([1, 1, 0.1, 0.01, 0.01])

@@ -6,9 +6,11 @@ import pytest
 import torch
 
 from bingo.engine import train as engine
+from bingo.engine.learner import StepInput
 from bingo.engine.state import TrainingState
 from bingo.engine.train import RunningMeans, train
 from bingo.errors import BingoError
+from bingo.sections import Steps
 
 CPU = torch.device("cpu")
 STEPS = 3  # an epoch of the tiny dataset
@@ -18,13 +20,13 @@ STEPS = 3  # an epoch of the tiny dataset
 def run_in(build, batches, training):
     """Train a method in a folder; `prepare` may tamper with it first."""
 
-    def run_in(folder, name, seed=0, prepare=lambda _method: None, identity="same", workers=0, **changes):
-        method = build(name, seed)
-        prepare(method)
+    def run_in(folder, name, seed=0, prepare=lambda _learner: None, identity="same", workers=0, **changes):
+        learner = build(name, seed)
+        prepare(learner)
         state = TrainingState(folder / "state.pt", identity)
         settings = training.model_copy(update=changes)
-        rows = train(method, batches(method), settings, state, CPU, workers, "test")
-        return method, rows, state
+        rows = train(learner, batches(learner), settings, state, CPU, workers, "test")
+        return learner, rows, state
 
     return run_in
 
@@ -37,7 +39,7 @@ def run(run_in, tmp_path):
 
 @pytest.fixture(scope="module")
 def whole(run_in, tmp_path_factory):
-    """From a method's name to method and rows of an uninterrupted run."""
+    """From a method's name to learner and rows of an uninterrupted run."""
 
     @cache
     def whole(name):
@@ -47,16 +49,16 @@ def whole(run_in, tmp_path_factory):
 
 
 def count_steps(counter):
-    """Return a preparation that counts the steps which a method finishes."""
+    """Return a preparation that counts the steps which a learner finishes."""
 
-    def prepare(method):
-        after_step = method.after_step
+    def prepare(learner):
+        after_step = learner.after_step
 
         def counting():
             after_step()
             counter.append(1)
 
-        method.after_step = counting
+        learner.after_step = counting
 
     return prepare
 
@@ -64,8 +66,8 @@ def count_steps(counter):
 def stop_in(step):
     """Return a preparation that interrupts training in a step, counted from 1 in this process."""
 
-    def prepare(method):
-        after_step, done = method.after_step, []
+    def prepare(learner):
+        after_step, done = learner.after_step, []
 
         def stopping():
             done.append(1)
@@ -73,7 +75,7 @@ def stop_in(step):
                 raise KeyboardInterrupt
             after_step()
 
-        method.after_step = stopping
+        learner.after_step = stopping
 
     return prepare
 
@@ -81,17 +83,15 @@ def stop_in(step):
 def spoil(step, value=math.nan):
     """Return a preparation that makes the loss not finite in a step, counted from 1."""
 
-    def prepare(method):
-        forward, done = method.forward, []
+    def prepare(learner):
+        forward, done = learner.forward, []
 
-        def spoilt(views):
-            loss, values = forward(views)
+        def spoilt(batch, dtype):
+            values = forward(batch, dtype)
             done.append(1)
-            if len(done) == step:
-                loss, values = loss * value, {name: v * value for name, v in values.items()}
-            return loss, values
+            return {name: v * value for name, v in values.items()} if len(done) == step else values
 
-        method.forward = spoilt
+        learner.forward = spoilt
 
     return prepare
 
@@ -104,7 +104,15 @@ def same_bytes(first, second):
 
 
 # In the middle of the first epoch, in the middle of the second, in the very last step.
-@pytest.mark.parametrize(("name", "stops"), [("moco", [2, STEPS + 2, 3 * STEPS]), ("bingo", [STEPS + 2])])
+@pytest.mark.parametrize(
+    ("name", "stops"),
+    [
+        ("moco", [2, STEPS + 2, 3 * STEPS]),
+        ("bingo", [STEPS + 2]),
+        ("official", [STEPS + 2]),
+        ("disco", [STEPS + 1]),
+    ],
+)
 def test_an_interrupted_run_ends_with_the_bytes_of_an_uninterrupted_one(name, stops, run, whole):
     expected, expected_rows = whole(name)
     for step in stops:
@@ -132,23 +140,23 @@ def test_a_run_interrupted_twice_ends_the_same(run, whole):
 def test_a_finished_state_is_read_without_training_again(run):
     expected, expected_rows, _ = run("moco")
     steps = []
-    method, rows, _ = run("moco", seed=99, prepare=count_steps(steps))
+    learner, rows, _ = run("moco", seed=99, prepare=count_steps(steps))
     assert (steps, rows) == ([], expected_rows)
-    assert same_bytes(method, expected)
+    assert same_bytes(learner, expected)
 
 
 def test_a_state_of_another_identity_is_not_gone_on_from(run, whole, caplog):
     expected, expected_rows = whole("moco")
     run("moco", seed=99, identity="other")
-    method, rows, state = run("moco")
+    learner, rows, state = run("moco")
     assert rows == expected_rows
-    assert same_bytes(method, expected)
+    assert same_bytes(learner, expected)
     assert f"{state.path}: of other settings or inputs" in caplog.text
 
 
-def test_a_method_is_trained_in_train_mode_whatever_mode_it_comes_in(run, whole):
-    method, rows, _ = run("moco", prepare=lambda method: method.eval())
-    assert all(module.training for module in method.modules())
+def test_a_learner_is_trained_in_train_mode_whatever_mode_it_comes_in(run, whole):
+    learner, rows, _ = run("moco", prepare=lambda learner: learner.eval())
+    assert all(module.training for module in learner.modules())
     assert rows == whole("moco")[1]
 
 
@@ -181,23 +189,23 @@ def test_a_first_epoch_that_goes_wrong_promises_no_state(run):
 
 
 def test_a_weight_that_is_not_finite_after_the_last_step_is_no_result(run, build, tmp_path):
-    def prepare(method):  # the loss of the epoch's last step is still finite
-        after_step, done = method.after_step, []
+    def prepare(learner):  # the loss of the epoch's last step is still finite
+        after_step, done = learner.after_step, []
 
         def overflowing():
             after_step()
             done.append(1)
             if len(done) == 2 * STEPS:
-                method.head[2].bias.data[0] = math.inf
+                learner.head[2].bias.data[0] = math.inf
 
-        method.after_step = overflowing
+        learner.after_step = overflowing
 
     with pytest.raises(BingoError, match=r"not finite after epoch 2; the state after epoch 1 is kept"):
         run("moco", prepare=prepare)
-    method = build("moco", 0)
-    trainable = [parameter for parameter in method.parameters() if parameter.requires_grad]
+    learner = build("moco", 0)
+    trainable = [parameter for parameter in learner.parameters() if parameter.requires_grad]
     state = TrainingState(tmp_path / "run" / "state.pt", "same")
-    rows = state.restore(method, torch.optim.SGD(trainable))
+    rows = state.restore(learner, torch.optim.SGD(trainable))
     assert [row["epoch"] for row in rows] == [1]
 
 
@@ -205,9 +213,9 @@ def test_a_long_epoch_is_checked_before_it_ends(run, monkeypatch):
     monkeypatch.setattr(engine, "_STEPS_BETWEEN_CHECKS", 2)
     steps = []
 
-    def prepare(method):
-        spoil(1)(method)
-        count_steps(steps)(method)
+    def prepare(learner):
+        spoil(1)(learner)
+        count_steps(steps)(learner)
 
     with pytest.raises(BingoError, match="step 1 "):
         run("moco", prepare=prepare)
@@ -218,26 +226,28 @@ def test_training_is_sgd_with_momentum_and_weight_decay_on_every_trainable_param
     changes = {"epochs": 2, "lr": 0.2, "momentum": 0.8, "weight_decay": 0.01}
     found, rows, _ = run("moco", **changes)
 
-    method = build("moco", 0).train()
-    data = batches(method)
-    trained = {name: p for name, p in method.named_parameters() if not name.startswith("key_encoder.")}
+    learner = build("moco", 0).train()
+    data = batches(learner)
+    trained = {name: p for name, p in learner.named_parameters() if not name.startswith("momentum_encoder.")}
     velocity = {name: torch.zeros_like(p) for name, p in trained.items()}
     stream = data.batches(0, 2, 0)
     means = []
-    for lr in (0.2, 0.1):  # the cosine of a half turn in two epochs
+    for epoch, lr in enumerate((0.2, 0.1)):  # the cosine of a half turn in two epochs
         losses = []
-        for _ in range(STEPS):
-            loss, _ = method([data.render(view, CPU) for view in next(stream).views])
+        for step in range(STEPS):
+            batch = next(stream)
+            images = {name: data.render(view, CPU) for name, view in batch.views.items()}
+            loss = learner(StepInput(11, epoch, step, images, batch.rows), torch.float32)["loss"]
             gradients = torch.autograd.grad(loss, list(trained.values()))
             losses.append(float(loss.detach()))
             with torch.no_grad():
                 for (name, p), gradient in zip(trained.items(), gradients, strict=True):
                     velocity[name] = 0.8 * velocity[name] + gradient + 0.01 * p
                     p -= lr * velocity[name]
-            method.after_step()
+            learner.after_step()
         means.append(sum(losses) / STEPS)
     for name, value in found.state_dict().items():
-        torch.testing.assert_close(value, method.state_dict()[name], rtol=1e-3, atol=1e-4, msg=lambda m, n=name: n + m)
+        torch.testing.assert_close(value, learner.state_dict()[name], rtol=1e-3, atol=1e-4, msg=lambda m, n=name: n + m)
     assert [row["epoch"] for row in rows] == [1, 2]
     assert [row["lr"] for row in rows] == pytest.approx([0.2, 0.1])
     assert [row["loss"] for row in rows] == pytest.approx(means, rel=1e-4)
@@ -245,13 +255,9 @@ def test_training_is_sgd_with_momentum_and_weight_decay_on_every_trainable_param
 
 def test_weight_decay_reaches_biases_and_batch_norm_too(run, build):
     # Nothing but decay moves a parameter when the loss does not depend on it.
-    def flat(method):
-        def forward(views):
-            nothing = 0 * sum(parameter.sum() for parameter in method.parameters())
-            return nothing, {"loss": nothing.detach()}
-
-        method.forward = forward
-        method.after_step = lambda: None
+    def flat(learner):
+        learner.forward = lambda _batch, _dtype: {"loss": 0 * sum(p.sum() for p in learner.parameters())}
+        learner.after_step = lambda: None
 
     before = dict(build("bingo", 0).named_parameters())
     found, _, _ = run("bingo", prepare=flat, epochs=1, lr=0.1, momentum=0.0, weight_decay=0.5)
@@ -266,6 +272,55 @@ def test_a_row_an_epoch_is_logged(run, caplog):
     for row in rows:
         assert row["loss"] == pytest.approx(row["intra"] + row["inter"], rel=1e-5)
         assert f"test: epoch {row['epoch']:g}, lr {row['lr']:.6g}, loss {row['loss']:.6g}" in caplog.text
+
+
+def test_a_term_that_starts_late_is_logged_from_then_on(whole):
+    _, rows = whole("official")
+    assert [set(row) for row in rows] == [
+        {"epoch", "lr", "loss", "intra", "cutmix"},
+        *[{"epoch", "lr", "loss", "intra", "inter", "cutmix"}] * 2,
+    ]
+    for row in rows:
+        assert row["loss"] == pytest.approx((row["intra"] + row.get("inter", 0) + row["cutmix"]) / 3, rel=1e-5)
+
+
+def test_learning_rates_follow_the_schedule_of_the_settings(run):
+    learner, rows, _ = run("moco", schedule=Steps(milestones=[1, 2], factor=0.5), lr=0.08)
+    assert [row["lr"] for row in rows] == [0.08, 0.04, 0.02]
+    constant, _, _ = run("moco", "constant", schedule=Steps(milestones=[9], factor=0.5), lr=0.08)
+    assert not same_bytes(learner, constant)
+
+
+@pytest.mark.parametrize("name", ["official", "disco"])
+def test_a_learner_sees_every_batch_where_it_stands_in_training(name, run, batches):
+    seen = []
+
+    def prepare(learner):
+        forward = learner.forward
+        learner.forward = lambda batch, dtype: seen.append((batch, dtype)) or forward(batch, dtype)
+
+    learner, _, _ = run(name, prepare=prepare)
+    data = batches(learner)
+    positions = [(batch.seed, batch.epoch, batch.number) for batch, _ in seen]
+    assert positions == [(11, epoch, step) for epoch in range(3) for step in range(STEPS)]
+    for (found, dtype), expected in zip(seen, data.batches(0, 3, 0), strict=True):
+        assert dtype == torch.float32
+        assert set(found.images) == set(learner.method.views())
+        for view, pixels in expected.views.items():
+            assert torch.equal(found.images[view], data.render(pixels, CPU))
+        for image, rows in expected.rows.items():
+            assert found.rows[image].tolist() == rows.tolist()
+
+
+def test_the_settings_precision_reaches_the_learner(run):
+    dtypes = []
+
+    def prepare(learner):
+        forward = learner.forward
+        learner.forward = lambda batch, dtype: dtypes.append(dtype) or forward(batch, dtype)
+
+    run("moco", prepare=prepare, epochs=1, precision="bfloat16")
+    assert dtypes == [torch.bfloat16] * STEPS
 
 
 def test_running_means_are_means():
@@ -293,16 +348,16 @@ def test_running_means_name_the_first_step_that_is_not_finite(bad, step, name):
 
 
 def test_weights_that_the_last_step_spoils_are_neither_kept_nor_returned(run, tmp_path):
-    def prepare(method):
-        step, after = [0], method.after_step
+    def prepare(learner):
+        step, after = [0], learner.after_step
 
         def spoil_weights():
             after()
             step[0] += 1
             if step[0] == 3 * STEPS:  # the very last: no loss sees it any more
-                next(method.parameters()).data[:] = math.nan
+                next(learner.parameters()).data[:] = math.nan
 
-        method.after_step = spoil_weights
+        learner.after_step = spoil_weights
 
     with pytest.raises(BingoError, match="a weight is not finite after epoch 3; the state after epoch 2 is kept"):
         run("moco", "spoilt", prepare=prepare)

@@ -5,12 +5,13 @@ import numpy as np
 import pytest
 import torch
 
-from bingo.config import Backbone, DemoData, Preprocessing
+from bingo.config import DemoData
 from bingo.data import images
 from bingo.data.arrays import DEMO
 from bingo.data.listing import write_listing
 from bingo.jobs import DataJob
 from bingo.models.backbone import build_backbone
+from bingo.sections import Backbone, Preprocessing
 from bingo.tensors import write_tensors
 
 

@@ -150,7 +150,7 @@ def test_augmented_features_are_those_of_the_images_with_their_labels(
     job, short, seen, listings, model, features, monkeypatch, tmp_path
 ):
     # With crops that keep the whole image, an augmented view is the centre view.
-    monkeypatch.setitem(RECIPES, "probe", Recipe(crop_scale=(1, 1), crop_ratio=(1, 1), flip=0))
+    monkeypatch.setitem(RECIPES, "crop-flip", Recipe(crop_scale=(1, 1), crop_ratio=(1, 1), flip=0))
     evaluate(job(short("linear-moco")), *listings, model, tmp_path / "result.json", CPU, 0)
     (train, labels), (val, _) = features["train"], features["val"]
     orders = []

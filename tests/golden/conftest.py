@@ -4,11 +4,12 @@ import torch
 
 from bingo.artifacts import write_hdf5
 from bingo.bags.bags import Bags, write_bags
-from bingo.config import Backbone, DemoData, Preprocessing
+from bingo.config import DemoData
 from bingo.data.listing import read_listing, write_listing
 from bingo.jobs import DataJob
 from bingo.models.backbone import build_backbone
 from bingo.models.head import mlp_head
+from bingo.sections import Backbone, Preprocessing
 from bingo.tensors import read_tensors, write_tensors
 
 torch.set_num_threads(1)
@@ -52,7 +53,7 @@ def val_listing_path(folder, listing_path):
 def teacher_path(folder, backbone):
     """A teacher of random weights."""
     torch.manual_seed(0)
-    parts = {"backbone": build_backbone(backbone), "head": mlp_head(64, 32, 16)}
+    parts = {"backbone": build_backbone(backbone), "head": mlp_head(64, [32, 16])}
     tensors = {f"{part}.{name}": value for part, net in parts.items() for name, value in net.state_dict().items()}
     write_tensors(folder / "teacher.safetensors", tensors, {"backbone": backbone.model_dump(), "method": "moco"})
     return folder / "teacher.safetensors"

@@ -3,8 +3,12 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from bingo.losses.info_nce import info_nce, queue_logsumexp
+
+FEW = settings(deadline=None, max_examples=40)
 
 
 def unit_vectors(*shape, dtype=torch.float64):
@@ -64,3 +68,59 @@ def test_the_worst_match_at_a_small_temperature_neither_overflows_nor_loses_its_
 def test_a_perfect_match_at_a_small_temperature_costs_nothing():
     query = torch.tensor([[1.0, 0.0]])
     assert float(ours(query, query, -query, 0.001)) == 0.0
+
+
+def literal(query, key, queue, temperature):
+    """MoCo's equation 1, number by number."""
+    total = 0
+    for q, k in zip(query, key, strict=True):
+        positive = torch.exp(sum(a * b for a, b in zip(q, k, strict=True)) / temperature)
+        negatives = sum(torch.exp(sum(a * b for a, b in zip(q, n, strict=True)) / temperature) for n in queue)
+        total = total - torch.log(positive / (positive + negatives))
+    return total / len(query)
+
+
+@pytest.mark.parametrize(("batch", "size", "dim"), [(1, 1, 2), (3, 1, 4), (4, 7, 3), (2, 19, 5)])
+@pytest.mark.parametrize("temperature", [0.1, 0.2, 1.0])
+def test_info_nce_is_the_equation_written_out(batch, size, dim, temperature, units, gradients, close):
+    inputs = [units(n, dim) for n in (batch, batch, size)]
+    expected = gradients(lambda *tensors: literal(*tensors, temperature), inputs)
+    close(gradients(lambda *tensors: ours(*tensors, temperature), inputs), expected, 1e-12)
+
+
+@FEW
+@given(st.integers(0, 2**20), st.integers(1, 6), st.integers(1, 40), st.integers(2, 12))
+def test_info_nce_knows_no_directions_and_no_order_of_the_queue(seed, batch, size, dim):
+    torch.manual_seed(seed)
+    query, key, queue = unit_vectors(batch, dim), unit_vectors(batch, dim), unit_vectors(size, dim)
+    value = ours(query, key, queue, 0.2)
+    rotation = torch.linalg.qr(torch.randn(dim, dim, dtype=torch.float64)).Q
+    torch.testing.assert_close(ours(query @ rotation, key @ rotation, queue @ rotation, 0.2), value)
+    torch.testing.assert_close(ours(query, key, queue[torch.randperm(size)], 0.2), value)
+    rows = torch.randperm(batch)
+    torch.testing.assert_close(ours(query[rows], key[rows], queue, 0.2), value)
+
+
+@FEW
+@given(st.integers(0, 2**20), st.integers(1, 5), st.integers(1, 9))
+def test_info_nce_is_the_mean_over_the_batch_and_more_negatives_cost_more(seed, batch, size):
+    torch.manual_seed(seed)
+    query, key, queue = unit_vectors(batch, 6), unit_vectors(batch, 6), unit_vectors(size, 6)
+    value = ours(query, key, queue, 0.2)
+    alone = torch.stack([ours(query[i : i + 1], key[i : i + 1], queue, 0.2) for i in range(batch)])
+    torch.testing.assert_close(alone.mean(), value)
+    assert value > ours(query, key, queue[:-1], 0.2) or size == 1
+    assert value > 0
+
+
+def test_gradients_are_those_of_finite_differences(units):
+    inputs = [tensor.requires_grad_() for tensor in (units(3, 4), units(3, 4), units(5, 4))]
+    assert torch.autograd.gradcheck(lambda *tensors: ours(*tensors, 0.2), inputs)
+
+
+def test_one_logsumexp_serves_every_positive_of_a_query(units):
+    query, queue, keys = units(4, 6), units(9, 6), [units(4, 6) for _ in range(3)]
+    negatives = queue_logsumexp(query, queue, 0.2)
+    assert negatives.shape == (4,)
+    for key in keys:
+        torch.testing.assert_close(info_nce(query, key, negatives, 0.2), naive(query, key, queue, 0.2))

@@ -2,10 +2,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from bingo.config import Backbone
 from bingo.models.backbone import build_backbone
 from bingo.models.checkpoint import Teacher
 from bingo.models.head import mlp_head
+from bingo.sections import Backbone
 
 torch.set_num_threads(1)
 
@@ -15,7 +15,7 @@ def teacher():
     """A frozen teacher whose batch-norm statistics are not those of its input."""
     torch.manual_seed(1)
     backbone = build_backbone(Backbone(architecture="resnet18", stem="small", width=1 / 32))
-    head = mlp_head(backbone.dim, 24, 12)
+    head = mlp_head(backbone.dim, [24, 12])
     for _ in range(10):
         backbone(1.5 * torch.randn(16, 3, 16, 16) + 0.5)
     backbone.eval().requires_grad_(False)

@@ -1,4 +1,5 @@
 import math
+import sys
 
 import pytest
 import torch
@@ -6,14 +7,16 @@ import torchvision
 from torch import nn
 from torchvision.models.resnet import BasicBlock
 
-from bingo.config import Backbone
-from bingo.models.backbone import build_backbone
+from bingo.errors import BingoError
+from bingo.models.backbone import build_backbone, feature_width
+from bingo.sections import ARCHITECTURES, RESNETS, Backbone
 
 REFERENCES = {
     "resnet10": lambda: torchvision.models.ResNet(BasicBlock, [1, 1, 1, 1]),
     "resnet18": torchvision.models.resnet18,
     "resnet34": torchvision.models.resnet34,
     "resnet50": torchvision.models.resnet50,
+    "resnet101": torchvision.models.resnet101,
     "resnet152": torchvision.models.resnet152,
 }
 
@@ -34,7 +37,7 @@ def with_random_statistics(network):
     return network
 
 
-@pytest.mark.parametrize("architecture", ["resnet10", "resnet18", "resnet34", "resnet50", "resnet152"])
+@pytest.mark.parametrize("architecture", sorted(REFERENCES))
 def test_names_and_shapes_are_torchvisions(architecture):
     with torch.device("meta"):
         reference = REFERENCES[architecture]()
@@ -124,3 +127,89 @@ def test_weights_are_a_function_of_torchs_seed_and_lie_channels_last():
     assert all(torch.equal(first[name], same[name]) for name in first)
     assert not torch.equal(first["conv1.weight"], other["conv1.weight"])
     assert networks[0].layer1[0].conv1.weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_every_resnet_has_a_reference():
+    assert sorted(REFERENCES) == sorted(RESNETS)
+
+
+OTHERS = {
+    "efficientnet_b0": (torchvision.models.efficientnet_b0, 1280),
+    "mobilenet_v3_large": (torchvision.models.mobilenet_v3_large, 960),
+}
+
+
+@pytest.mark.parametrize("architecture", sorted(OTHERS))
+@torch.inference_mode()
+def test_the_other_networks_are_torchvisions_up_to_the_classifier(architecture):
+    make, width = OTHERS[architecture]
+    torch.manual_seed(0)
+    reference = with_random_statistics(make(weights=None)).eval()
+    network = build_backbone(spec(architecture))
+    features = {name: value for name, value in reference.state_dict().items() if not name.startswith("classifier.")}
+    assert list(network.state_dict()) == list(features)
+    assert shapes(network.state_dict()) == shapes(features)
+    network.load_state_dict(features)
+    assert network.dim == feature_width(network) == width
+    images = torch.randn(2, 3, 40, 48)
+    found = network.eval()(images)
+    assert found.shape == (2, width)
+    reference.classifier = nn.Identity()
+    torch.testing.assert_close(found, reference(images), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_every_architecture_trains_into_features_of_its_width(architecture):
+    width = 1 / 16 if architecture in RESNETS else 1.0
+    network = build_backbone(spec(architecture, width=width)).train()
+    features = network(torch.randn(2, 3, 32, 32))
+    assert features.shape == (2, feature_width(network))
+    features.sum().backward()
+    assert all(parameter.grad is not None for parameter in network.parameters())
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_training_draws_nothing_from_torchs_generator(architecture):
+    # It is no part of the state of a training: an interrupted one would not go on as it would have.
+    network = build_backbone(spec(architecture, width=1 / 16 if architecture in RESNETS else 1.0)).train()
+    images = torch.randn(2, 3, 32, 32)
+    before = torch.get_rng_state()
+    network(images)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_swavs_resnet50_of_width_2_has_4096_features():
+    with torch.device("meta"):
+        network = build_backbone(spec("resnet50", width=2.0))
+    assert feature_width(network) == 4096
+    assert network.conv1.weight.shape == (128, 3, 7, 7)
+    assert network.layer4[2].conv2.weight.shape == (1024, 1024, 3, 3)  # not torchvision's wide_resnet50_2
+
+
+@pytest.mark.parametrize("name", ["resnet10t", "mobilenetv3_small_050", "test_vit"])
+def test_a_network_of_timm_gives_features_without_its_classifier(name):
+    timm = pytest.importorskip("timm")
+    torch.manual_seed(0)
+    network = build_backbone(spec(f"timm/{name}")).eval()
+    reference = timm.create_model(name, pretrained=False, num_classes=0)
+    assert list(network.state_dict()) == list(reference.state_dict())
+    reference.load_state_dict(network.state_dict())
+    side = 160 if name == "test_vit" else 64
+    images = torch.randn(2, 3, side, side)
+    with torch.inference_mode():
+        features = network(images)
+        torch.testing.assert_close(features, reference.eval()(images), rtol=1e-4, atol=1e-4)
+    assert features.shape == (2, feature_width(network))
+
+
+def test_a_name_that_timm_does_not_know_is_refused_in_a_line():
+    pytest.importorskip("timm")
+    with pytest.raises(BingoError, match=r"^backbone: timm [\d.]+ has no model 'resnet999'; .*list_models") as caught:
+        build_backbone(spec("timm/resnet999"))
+    assert "\n" not in str(caught.value)
+
+
+def test_without_timm_its_networks_are_refused_with_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(BingoError, match=r"^backbone: timm/resnet10t needs timm; pip install timm$"):
+        build_backbone(spec("timm/resnet10t"))

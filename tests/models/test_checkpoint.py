@@ -5,13 +5,14 @@ import pytest
 import safetensors.torch
 import torch
 import torchvision
+from torch import nn
 from torchvision.models.resnet import BasicBlock
 
-from bingo.config import Backbone
 from bingo.errors import BingoError
 from bingo.models.backbone import build_backbone
-from bingo.models.checkpoint import load_backbone, load_teacher
+from bingo.models.checkpoint import load_backbone, load_teacher, write_teacher
 from bingo.models.head import mlp_head
+from bingo.sections import Backbone
 from bingo.tensors import read_tensors, write_tensors
 
 SPEC = Backbone(architecture="resnet10", stem="small", width=1 / 64)
@@ -22,7 +23,7 @@ CPU = torch.device("cpu")
 @pytest.fixture
 def networks():
     torch.manual_seed(0)
-    backbone, head = build_backbone(SPEC), mlp_head(8, 6, 4)
+    backbone, head = build_backbone(SPEC), mlp_head(8, [6, 4])
     backbone(torch.randn(8, 3, 16, 16))  # moves batch-norm's statistics
     return backbone.eval(), head.eval()
 
@@ -172,10 +173,76 @@ def test_a_students_backbone_is_no_teacher(student_path):
     refusal(load_teacher, student_path)
 
 
-def test_a_teacher_without_a_head_is_refused(networks, tmp_path):
-    tensors = {f"backbone.{name}": value for name, value in networks[0].state_dict().items()}
-    write_tensors(tmp_path / "teacher.safetensors", tensors, METADATA)
+@torch.inference_mode()
+def test_a_teacher_without_a_head_gives_its_features(networks, tmp_path):
+    path, images = tmp_path / "teacher.safetensors", torch.randn(3, 3, 16, 16)
+    write_teacher(path, SPEC, networks[0].state_dict(), {}, {"method": "imported"})
+    teacher = load_teacher(path, CPU)
+    assert (teacher.features, teacher.dim, len(teacher.head)) == (8, 8, 0)
+    features, projection = features_and_projection(teacher, images)
+    assert torch.equal(features, networks[0](images))
+    assert torch.equal(projection, features)
+
+
+HEADS = {
+    "one layer": ([nn.Linear(8, 5)], "relu"),
+    "MoCo": ([nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 5)], "relu"),
+    "SwAV": ([nn.Linear(8, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 5)], "relu"),
+    "three layers": ([nn.Linear(8, 9), nn.GELU(), nn.Linear(9, 7), nn.GELU(), nn.Linear(7, 5)], "gelu"),
+    "no biases": (
+        [nn.Linear(8, 9, bias=False), nn.BatchNorm1d(9), nn.ReLU(), nn.Linear(9, 5, bias=False)],
+        "relu",
+    ),
+    "a batch-norm at the end": ([nn.Linear(8, 5), nn.BatchNorm1d(5, affine=False)], "relu"),
+}
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("kind", HEADS)
+def test_a_teacher_of_any_head_is_written_and_read(kind, networks, tmp_path):
+    layers, activation = HEADS[kind]
+    head = nn.Sequential(*layers)
+    head.train()(2 * torch.randn(16, 8) + 1)  # moves batch-norm's statistics
+    head.eval()
+    path, images = tmp_path / "teacher.safetensors", torch.randn(3, 3, 16, 16)
+    metadata = {"method": "imported", "provenance": {"stage": "teacher"}}
+    write_teacher(path, SPEC, networks[0].state_dict(), head.state_dict(), metadata, activation)
+    teacher = load_teacher(path, CPU)
+    assert (teacher.features, teacher.dim) == (8, 5)
+    features, projection = features_and_projection(teacher, images)
+    assert torch.equal(features, networks[0](images))
+    assert torch.equal(projection, head(features))
+    assert {key: teacher.metadata[key] for key in metadata} == metadata
+    assert not any(module.training for module in teacher.head.modules())
+    assert not any(parameter.requires_grad for parameter in teacher.head.parameters())
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        {"0.weight": torch.ones(2, 2, 2)},
+        {"0.bias": torch.ones(2)},
+        {"fc.weight": torch.ones(2, 8)},
+        {"0.weight": torch.ones(4, 7), "0.bias": torch.ones(4), "0.extra": torch.ones(1)},
+    ],
+)
+def test_a_head_of_an_unknown_form_is_refused(head, networks, tmp_path):
+    write_teacher(tmp_path / "teacher.safetensors", SPEC, networks[0].state_dict(), head, {"method": "imported"})
     refusal(load_teacher, tmp_path / "teacher.safetensors")
+
+
+def test_an_unknown_activation_is_refused(networks, tmp_path):
+    path = tmp_path / "teacher.safetensors"
+    parts = [network.state_dict() for network in networks]
+    write_teacher(path, SPEC, *parts, {"method": "imported"}, activation="swish")
+    assert "swish" in refusal(load_teacher, path)
+
+
+def test_a_name_that_belongs_to_neither_part_is_refused(networks, tmp_path):
+    path = tmp_path / "teacher.safetensors"
+    tensors = {f"backbone.{name}": value for name, value in networks[0].state_dict().items()}
+    write_tensors(path, tensors | {"queue": torch.ones(2)}, METADATA)
+    assert "'queue'" in refusal(load_teacher, path)
 
 
 @pytest.mark.parametrize("load", [load_teacher, load_backbone])

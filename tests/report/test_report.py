@@ -20,6 +20,7 @@ bingo,distilled,r50,knn-5,knn-10,top1,66.0000,0.7071,2,,
 bingo,missing,r50,knn-5,knn-10,top1,,,0,,
 """
 SVG = '<svg xmlns="http://www.w3.org/2000/svg"><text>bars</text></svg>'
+SIZES = {"bags": 1200, "smallest": 3, "largest": 41, "median": 8.5}
 SETTINGS = {"teacher": {"lr": 0.06, "note": "a < b & c"}}
 HOSTILE = "<script>alert('x')</script><img src=http://example.org/x.png>"
 
@@ -63,7 +64,7 @@ def inputs(tmp_path):
     sheet, bags = folder / "bags" / "knn-5.png", folder / "bags" / "knn-5.h5"
     Image.new("RGB", (3, 2), "red").save(sheet)
     arrays = {"bag_of": np.arange(2), "indptr": np.arange(3), "members": np.array([1, 0])}
-    facts = {"criterion": "knn", "mean_similarity": 0.75, "purity": 0.5, "provenance": {}}
+    facts = {**SIZES, "criterion": "knn", "mean_similarity": 0.75, "purity": 0.5, "provenance": {}}
     write_bags(bags, Bags(**arrays, includes_anchor=False, attributes=facts))
     teacher = folder / "teachers" / "r50.safetensors"
     provenance = {"stage": "teacher", "settings": SETTINGS, "packages": {"torch": "2.15.0"}}
@@ -121,7 +122,7 @@ def test_the_page_holds_the_numbers_of_the_tables(report):
 
 def test_the_page_says_how_good_the_bags_are(report):
     text = " ".join(" ".join(Page(report()).of("p")).split())
-    assert "Criterion knn, mean similarity 0.750, purity 0.500" in text
+    assert "Criterion knn, 1,200 bags of 3 to 41 images (median 8.5), mean similarity 0.750, purity 0.500" in text
 
 
 def test_the_page_says_what_was_run(report, inputs):
@@ -147,7 +148,7 @@ def test_names_are_text_whatever_they_hold(report, inputs, tmp_path):
     table.write_text(TABLE.replace("distilled", HOSTILE))
     bags, figure = tmp_path / "<i>bags.h5", tmp_path / '"><i>.svg'
     figure.write_text(SVG)
-    facts = {"criterion": HOSTILE, "mean_similarity": 0.5, "provenance": {}}
+    facts = {**SIZES, "criterion": HOSTILE, "mean_similarity": 0.5, "provenance": {}}
     arrays = {"bag_of": np.arange(2), "indptr": np.arange(3), "members": np.array([1, 0])}
     write_bags(bags, Bags(**arrays, includes_anchor=False, attributes=facts))
     model = tmp_path / "<i>model.safetensors"

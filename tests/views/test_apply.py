@@ -8,7 +8,7 @@ from PIL import Image
 from torchvision.transforms import CenterCrop, Resize
 from torchvision.transforms.v2 import functional as V
 
-from bingo.config import Preprocessing
+from bingo.sections import Preprocessing
 from bingo.views.apply import centre, colour, crop_batch, crop_each, normalise
 from bingo.views.parameters import ViewParameters, draw
 from bingo.views.recipes import RECIPES, Recipe
@@ -193,7 +193,7 @@ def test_colour_leaves_its_input_alone_and_a_plain_recipe_leaves_the_images_alon
     changed = colour(batch, views(PAPER, 6, 12, 12), PAPER)
     assert torch.equal(batch, before)
     assert not torch.equal(changed, before)
-    assert torch.equal(colour(batch, views(RECIPES["probe"], 6, 12, 12), RECIPES["probe"]), before)
+    assert torch.equal(colour(batch, views(RECIPES["crop-flip"], 6, 12, 12), RECIPES["crop-flip"]), before)
 
 
 def test_normalise_is_that_of_torchvision_in_channels_last_memory():

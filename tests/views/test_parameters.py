@@ -10,7 +10,7 @@ from scipy import stats
 from torchvision.transforms import ColorJitter, RandomResizedCrop
 
 from bingo.philox import Stream, uniform
-from bingo.views.parameters import draw
+from bingo.views.parameters import draw, draw_for_teacher
 from bingo.views.recipes import RECIPES, Recipe
 
 FEW = settings(deadline=None, max_examples=40)
@@ -72,6 +72,32 @@ def test_draw_is_the_literal_recipe_for_each_image(name, images, seed, epoch, vi
     expected = [one_view(RECIPES[name], numbers, int(h), int(w)) for numbers, (h, w) in zip(u, size, strict=True)]
     found = rows(draw(RECIPES[name], seed, index, epoch, view, size))
     assert np.allclose(found, np.array(expected, float), rtol=0, atol=1e-6)
+
+
+@FEW
+@given(
+    st.sampled_from(sorted(RECIPES)),
+    st.lists(st.tuples(st.integers(0, 2**32 - 1), SIDES, SIDES), min_size=1, max_size=20),
+    st.integers(0, 1000),
+    st.integers(0, 3),
+)
+def test_a_teachers_view_is_the_literal_recipe_on_a_stream_of_its_own_without_a_seed(name, images, epoch, view):
+    index, size = np.array(images)[:, 0], np.array(images)[:, 1:]
+    u = uniform(0, Stream.TEACHER_VIEW, index, epoch, view, 35).tolist()
+    expected = [one_view(RECIPES[name], numbers, int(h), int(w)) for numbers, (h, w) in zip(u, size, strict=True)]
+    found = rows(draw_for_teacher(RECIPES[name], index, epoch, view, size))
+    assert np.allclose(found, np.array(expected, float), rtol=0, atol=1e-6)
+
+
+def test_a_teachers_view_and_a_students_of_the_same_numbers_are_independent_even_for_seed_0():
+    size = np.tile([HEIGHT, HEIGHT], (MANY, 1))
+    recipe = replace(PAPER, crop_scale=(0.2, 0.5), jitter=1.0)
+    student = draw(recipe, 0, np.arange(MANY), 0, 0, size)
+    teacher = draw_for_teacher(recipe, np.arange(MANY), 0, 0, size)
+    for name in ("box", "factor"):
+        ours, theirs = (getattr(view, name).double().numpy().T for view in (student, teacher))
+        correlation = np.corrcoef(np.vstack([ours, theirs]))[: len(ours), len(ours) :]
+        assert abs(correlation).max() < 5 / np.sqrt(MANY)
 
 
 @FEW

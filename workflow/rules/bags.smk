@@ -15,9 +15,10 @@ rule bags:
         gpu=GPU,
     params:
         settings=lambda wildcards: jobs.bags_settings(STUDY, wildcards.bags),
+        sources=lambda wildcards: flags(**PLAN.bags_inputs(wildcards.bags)),
     shell:
         "python -m bingo bags --settings {params.settings:q} --listing {input.listing}"
-        " --teacher {input.teacher} --embeddings {input.embeddings} --output {output.bags}"
+        " {params.sources} --output {output.bags}"
         " --log {log} --threads {threads}"
 
 

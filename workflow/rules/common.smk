@@ -6,6 +6,7 @@ from shutil import which
 
 from bingo import bags, figures, jobs
 from bingo.plan import plan_or_exit
+from bingo.views.recipes import RECIPES
 
 STARTED = time.time()
 PLAN = plan_or_exit(config, workflow.configfiles)
@@ -51,3 +52,5 @@ wildcard_constraints:
     table="|".join(STUDY.tables) or "-",
     seed=r"\d+",
     protocol="[a-z0-9-]+",
+    recipe="|".join(RECIPES),
+    precision="auto|float32|bfloat16",

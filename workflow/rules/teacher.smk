@@ -8,6 +8,8 @@ rule teacher:
         "logs/{study}/teacher/{teacher}.log",
     benchmark:
         "results/{study}/benchmarks/teacher/{teacher}.tsv"
+    wildcard_constraints:
+        teacher="|".join(PLAN.trained_teachers()) or "-",
     priority: 1  # everything but the students trained alone waits for it
     conda:
         "../../envs/bingo.yaml"
@@ -21,3 +23,21 @@ rule teacher:
         "python -m bingo teacher --settings {params.settings:q} --name {wildcards.teacher}"
         " --listing {input.listing} --output {output.teacher} --training-log {output.log}"
         " --log {log} --threads {threads} --workers {resources.workers}"
+
+
+rule imported_teacher:
+    input:
+        checkpoint=lambda wildcards: PLAN.checkpoints()[wildcards.teacher],
+    output:
+        teacher="results/{study}/teachers/{teacher}.safetensors",
+    log:
+        "logs/{study}/teacher/{teacher}.log",
+    wildcard_constraints:
+        teacher="|".join(PLAN.checkpoints()) or "-",
+    conda:
+        "../../envs/bingo.yaml"
+    params:
+        settings=lambda wildcards: jobs.teacher_settings(STUDY, wildcards.teacher),
+    shell:
+        "python -m bingo imported-teacher --settings {params.settings:q} --checkpoint {input.checkpoint:q}"
+        " --output {output.teacher} --log {log} --threads {threads}"

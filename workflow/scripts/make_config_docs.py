@@ -1,5 +1,6 @@
 """Write config/schema.json and config/README.md from the typed model of a study file: ``make docs``."""
 
+import inspect
 import json
 import types
 import typing
@@ -10,8 +11,9 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from bingo import config
+from bingo import config, sections
 from bingo.evaluation.protocols import PROTOCOLS
+from bingo.methods import Student, bingo, moco
 from bingo.views.recipes import RECIPES
 
 FOLDER = Path(__file__).parents[2] / "config"
@@ -31,20 +33,31 @@ This page is made from the typed model in `bingo/config.py` by `make docs`; `sch
 complete and check study files (first line: `# yaml-language-server: $schema=schema.json`).
 """
 
+STUDENTS: tuple[type[BaseModel], ...] = typing.get_args(typing.get_args(Student)[0])
+
+
+def _method(model: type[BaseModel]) -> str:
+    return str(typing.get_args(model.model_fields["method"].annotation)[0])
+
+
 SECTIONS: list[tuple[str, type[BaseModel]]] = [
     ("Top level", config.Study),
     ("`data` with `source: demo`", config.DemoData),
     ("`data` with `source: folder`", config.FolderData),
     ("`data` with `source:` a set of torchvision's", config.TorchvisionData),
-    ("`data.preprocessing`", config.Preprocessing),
-    ("`teachers.<name>`", config.Teacher),
+    ("`data.preprocessing`", sections.Preprocessing),
+    ("`teachers.<name>` with `method: moco`", config.TrainedTeacher),
+    ("`teachers.<name>` with `checkpoint:`", config.ImportedTeacher),
     ("`bags.<name>` with `criterion: knn`", config.KnnBag),
-    ("`students.<name>` with `method: bingo`", config.Bingo),
-    ("`students.<name>` with `method: moco`", config.Moco),
-    ("`backbone` of a teacher or student", config.Backbone),
-    ("`head` with `method: moco`", config.Head),
-    ("`head` with `method: bingo`", config.DistillationHead),
-    ("`training` of a teacher or student", config.Training),
+    ("`bags.<name>` with `criterion: kmeans`", config.KmeansBag),
+    ("`bags.<name>` with `criterion: label`", config.LabelBag),
+    ("`bags.<name>` with `criterion: random`", config.RandomBag),
+    *((f"`students.<name>` with `method: {_method(model)}`", model) for model in STUDENTS),
+    ("`backbone` of a teacher or student", sections.Backbone),
+    ("`head` with `method: moco`", moco.Head),
+    ("`head` with a teacher", bingo.DistillationHead),
+    ("`training` of a teacher or student", sections.Training),
+    ("`training.schedule`, where it is not `cosine`", sections.Steps),
     ("`tables.<name>`", config.Table),
 ]
 
@@ -53,9 +66,8 @@ def readme() -> str:
     """Return config/README.md."""
     parts = [INTRODUCTION]
     for title, model in SECTIONS:
-        parts.append(
-            f"## {title}\n\n{model.__doc__}\n\n| key | allowed | default | meaning |\n| --- | --- | --- | --- |"
-        )
+        meaning = inspect.cleandoc(model.__doc__ or "")
+        parts.append(f"## {title}\n\n{meaning}\n\n| key | allowed | default | meaning |\n| --- | --- | --- | --- |")
         for key, field in model.model_fields.items():
             meaning = (field.description or "").replace("|", "\\|").replace("\n", " ")
             parts.append(f"| `{key}` | {_allowed(field)} | {_default(field)} | {meaning} |")
@@ -63,7 +75,7 @@ def readme() -> str:
     parts.append("## Protocols that `evaluations` may name\n\n| name | source |\n| --- | --- |")
     parts += [f"| `{name}` | {protocol.source} |" for name, protocol in PROTOCOLS.items()]
     parts.append(f"\n## Recipes\n\nViews are drawn by frozen recipes, {', '.join(f'`{name}`' for name in RECIPES)};")
-    parts.append("`bingo/views/recipes.py` holds their numbers. `probe` serves linear evaluation alone.")
+    parts.append("`bingo/views/recipes.py` holds their numbers.")
     return "\n".join(parts) + "\n"
 
 

@@ -1,0 +1,170 @@
+import faiss
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bingo import neighbours
+from bingo.bags.kmeans import find_centroids, kmeans_bags
+from bingo.errors import BingoError
+
+
+def unit(features):
+    return features / np.linalg.norm(features, axis=1, keepdims=True)
+
+
+def separated(count, clusters, dim, seed, noise=0.05):
+    """Features about orthogonal directions of any length, and the cluster of each."""
+    draw = np.random.default_rng(seed)
+    directions = np.linalg.qr(draw.normal(size=(dim, dim)))[0][:clusters]
+    cluster = draw.permutation(np.arange(count) % clusters)
+    features = directions[cluster] + noise * draw.normal(size=(count, dim)) / np.sqrt(dim)
+    return (features * draw.uniform(0.1, 30, size=(count, 1))).astype(np.float32), cluster
+
+
+def lloyd(features, clusters, rounds, seed):
+    """Plain spherical k-means from random images, in float64: the mean cosine to the nearest centroid."""
+    features = unit(features.astype(np.float64))
+    centroids = features[np.random.default_rng(seed).choice(len(features), clusters, replace=False)]
+    for _ in range(rounds):
+        nearest = (features @ centroids.T).argmax(axis=1)
+        for cluster in set(nearest):
+            centroids[cluster] = features[nearest == cluster].sum(axis=0)
+        centroids = unit(centroids)
+    return (features @ centroids.T).max(axis=1).mean()
+
+
+def best_similarity(features, bags):
+    """Mean cosine of images to their own group's mean direction, which no other centroid betters."""
+    features = unit(features.astype(np.float64))
+    sums = [features[bags.bag_of == bag].sum(axis=0) for bag in range(len(bags.indptr) - 1)]
+    return np.linalg.norm(sums, axis=1).sum() / len(features)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("clusters", [1, 2, 12])
+def test_well_separated_clusters_are_found_exactly(clusters, seed):
+    features, cluster = separated(300, clusters, 16, seed)
+    bags = kmeans_bags(features, clusters, 20, seed)
+    pairs = set(zip(bags.bag_of.tolist(), cluster.tolist(), strict=True))
+    assert len(bags.indptr) - 1 == len(pairs) == clusters  # each bag is one cluster, and each cluster one bag
+    assert bags.purity(cluster) == 1.0
+
+
+@settings(deadline=None, max_examples=30)
+@given(count=st.integers(30, 200), dim=st.integers(2, 12), clusters=st.integers(1, 10), seed=st.integers(0, 10_000))
+def test_the_objective_is_that_of_plain_k_means_from_many_starts(count, dim, clusters, seed):
+    features = np.random.default_rng(seed).normal(size=(count, dim)).astype(np.float32)
+    starts = range(seed, seed + 8)
+    found = [kmeans_bags(features.copy(), clusters, 30, start).attributes["mean_similarity"] for start in starts]
+    reached = [lloyd(features, clusters, 30, start) for start in starts]
+    assert max(found) > max(reached) - 0.05  # both end in local optima, which differ where images are few
+    assert np.mean(found) > np.mean(reached) - 0.05
+
+
+def test_the_objective_is_the_mean_cosine_to_the_groups_directions_once_nothing_moves():
+    # More than 256 images a cluster, of which faiss would take a sample.
+    features = np.random.default_rng(0).normal(size=(4000, 6)).astype(np.float32)
+    settled = kmeans_bags(features.copy(), 7, 200, 0)
+    assert settled.attributes["mean_similarity"] == pytest.approx(best_similarity(features, settled), abs=1e-6)
+    hasty = kmeans_bags(features.copy(), 7, 1, 0)
+    assert hasty.attributes["mean_similarity"] < best_similarity(features, hasty)
+    assert hasty.attributes["mean_similarity"] < settled.attributes["mean_similarity"]
+
+
+@pytest.mark.parametrize("block", [7, 4096])
+def test_each_image_belongs_to_its_nearest_centroid(block, monkeypatch):
+    monkeypatch.setattr(neighbours, "_BLOCK", block)
+    features = unit(np.random.default_rng(1).normal(size=(100, 5)).astype(np.float32))
+    similarity = features @ find_centroids(features, 6, 3, 0).T
+    bags = kmeans_bags(features.copy(), 6, 3, 0)
+    nearest = similarity.argmax(axis=1)
+    np.testing.assert_array_equal(bags.bag_of[:, None] == bags.bag_of, nearest[:, None] == nearest)
+    assert bags.attributes["mean_similarity"] == pytest.approx(similarity.max(axis=1).mean(), abs=1e-6)
+
+
+@pytest.mark.parametrize("rounds", [1, 2, 20])
+def test_rounds_one_by_one_are_those_of_a_single_call(rounds):
+    features = unit(np.random.default_rng(2).normal(size=(500, 8)).astype(np.float32))
+    once = faiss.Kmeans(
+        8,
+        20,
+        niter=rounds,
+        spherical=True,
+        seed=5,
+        init_method=faiss.ClusteringInitMethod_AFK_MC2,
+        max_points_per_centroid=500,
+        min_points_per_centroid=1,
+    )
+    once.train(features)
+    np.testing.assert_array_equal(find_centroids(features, 20, rounds, 5), once.centroids)
+
+
+def test_rounds_end_when_nothing_moves(monkeypatch):
+    features, _ = separated(200, 4, 8, seed=0)
+    calls = []
+    train = faiss.Kmeans.train
+    monkeypatch.setattr(faiss.Kmeans, "train", lambda *args, **kwargs: calls.append(1) or train(*args, **kwargs))
+    kmeans_bags(features, 4, 1000, 0)
+    assert 1 < len(calls) < 20
+
+
+def test_a_seed_gives_its_clusters_and_another_one_others():
+    features = np.random.default_rng(3).normal(size=(200, 4)).astype(np.float32)
+    first, again, other = (kmeans_bags(features.copy(), 10, 5, seed) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(first.bag_of, again.bag_of)
+    assert first.attributes == again.attributes
+    assert (first.bag_of != other.bag_of).any()
+
+
+def test_the_length_of_features_does_not_count():
+    features = np.random.default_rng(4).normal(size=(60, 4)).astype(np.float32)
+    # Powers of two, so that not even rounding differs.
+    scaled = features * 2.0 ** np.random.default_rng(5).integers(-4, 5, size=(60, 1)).astype(np.float32)
+    plain, other = kmeans_bags(features.copy(), 5, 10, 0), kmeans_bags(scaled, 5, 10, 0)
+    np.testing.assert_array_equal(plain.bag_of, other.bag_of)
+    np.testing.assert_allclose(np.linalg.norm(scaled, axis=1), 1, rtol=1e-6)  # in place
+
+
+@pytest.mark.parametrize("clusters", [1, 3, 9, 10])
+@pytest.mark.parametrize("value", [0, 1])
+def test_of_equal_images_empty_clusters_are_dropped(value, clusters):
+    bags = kmeans_bags(np.full((10, 3), value, dtype=np.float32), clusters, 5, 0)
+    np.testing.assert_array_equal(bags.bag_of, 0)
+    np.testing.assert_array_equal(bags.indptr, [0, 10])
+    assert bags.attributes["mean_similarity"] == pytest.approx(value, abs=1e-6)
+
+
+def test_faiss_does_not_warn_of_small_clusters(capfd):
+    kmeans_bags(np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32), 15, 5, 0)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_gpu_is_used_where_faiss_finds_one(monkeypatch):
+    moved = []
+
+    def index_cpu_to_all_gpus(index, ngpu):
+        moved.append((type(index), ngpu))
+        return index
+
+    monkeypatch.setattr(faiss.extra_wrappers, "get_num_gpus", lambda: 2)  # where Kmeans asks
+    monkeypatch.setattr(faiss, "index_cpu_to_all_gpus", index_cpu_to_all_gpus, raising=False)
+    find_centroids(np.eye(4, dtype=np.float32), 2, 1, 0)
+    assert moved == [(faiss.IndexFlatIP, 2)]
+
+
+@pytest.mark.parametrize("clusters", [11, 1000])
+def test_more_clusters_than_images_are_refused(clusters):
+    features = np.random.default_rng(0).normal(size=(10, 3)).astype(np.float32)
+    with pytest.raises(
+        BingoError, match=f"^bags: clusters {clusters} needs at least {clusters} images, but there are 10; lower it$"
+    ):
+        kmeans_bags(features, clusters, 5, 0)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_features_that_are_not_finite_are_refused(value):
+    features = np.random.default_rng(0).normal(size=(10, 3)).astype(np.float32)
+    features[4, 1] = value
+    with pytest.raises(BingoError, match=r"^bags: the embeddings hold values that are not finite"):
+        kmeans_bags(features, 3, 5, 0)

@@ -1,0 +1,157 @@
+"""Steps of a method, once by the learner, once written out: networks apart, lists for queues, loops for formulas."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from pydantic import TypeAdapter
+from torch import nn
+
+from bingo.engine.learner import Learner, StepInput
+from bingo.methods import Student
+from bingo.targets.outputs import OnlineTeacher
+
+BATCH, QUEUE, SIDE, LR = 6, 16, 16, 0.5
+COMMON = {"backbone": {"architecture": "resnet10", "stem": "small", "width": 1 / 16}, "queue_size": QUEUE}
+FLOAT32 = torch.float32
+
+# Every method with settings that differ from their defaults.
+METHODS = {
+    "moco": {"method": "moco", "head": {"dim": 8}, "key_momentum": 0.9},
+    "bingo": {"method": "bingo", "bags": "knn", "head": {"hidden": 20}},
+    "official": {
+        "method": "bingo",
+        "objective": "official",
+        "bags": "knn",
+        "head": {"hidden": 20},
+        "inter_free_epochs": 2,
+    },
+    "seed": {"method": "seed", "teacher": "t", "teacher_temperature": 0.01},
+    "disco": {"method": "disco", "teacher": "t", "head": {"hidden": 20}, "key_momentum": 0.9, "distance_weight": 3.0},
+    "compress 2q": {"method": "compress", "teacher": "t", "key_momentum": 0.9},
+    "compress 1q": {"method": "compress", "teacher": "t", "variant": "1q"},
+}
+
+
+def settings_of(name, **changes):
+    return TypeAdapter(Student).validate_python(COMMON | METHODS[name] | changes)
+
+
+def build(name, teacher, batch_norm="eval", seed=0, **changes):
+    """Return a learner in train mode; methods that distil learn from ``teacher``."""
+    torch.manual_seed(seed)
+    method = settings_of(name, **changes)
+    return Learner(method, None if method.method == "moco" else OnlineTeacher(teacher, batch_norm)).train()
+
+
+def step_input(learner, number, epoch=0, seed=0):
+    """Return noise for every view, another in every step."""
+    generator = torch.Generator().manual_seed(1000 * epoch + number)
+    images = {name: torch.randn(BATCH, 3, SIDE, SIDE, generator=generator) for name in learner.method.views()}
+    rows = {"anchor": np.arange(BATCH), "positive": np.arange(BATCH)}
+    return StepInput(seed, epoch, number, images, rows)
+
+
+def descend(network, loss):
+    """Take one step of plain gradient descent and return the gradients."""
+    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    gradients = torch.autograd.grad(loss, parameters)
+    with torch.no_grad():
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter -= LR * gradient
+    return gradients
+
+
+def train_step(learner, batch):
+    """Return the values that the learner logs, as numbers, and its gradients; its queues have moved on."""
+    values = learner(batch, FLOAT32)
+    gradients = descend(learner, values["loss"])
+    learner.after_step()
+    return {name: float(value.detach()) for name, value in values.items()}, gradients
+
+
+def oldest_first(queue):
+    return queue.keys.roll(-int(queue.position), 0)
+
+
+def unit(outputs):
+    return outputs / outputs.square().sum(1, keepdim=True).sqrt()
+
+
+def cross_entropy(queries, keys, queue, temperature):
+    """CE of the reference, logit by logit, in float64."""
+    terms = []
+    for q, k in zip(queries.double(), keys.double(), strict=True):
+        positive = torch.exp(q @ k / temperature)
+        negatives = sum(torch.exp(q @ n.double() / temperature) for n in queue)
+        terms.append(-torch.log(positive / (positive + negatives)))
+    return sum(terms) / len(terms)
+
+
+class Literal:
+    """The networks and queues of a learner, copied before its first step."""
+
+    def __init__(self, learner, teacher=None):
+        self.student = copy.deepcopy(nn.Sequential(learner.backbone, learner.head)).train()
+        self.average = copy.deepcopy(self.student)
+        self.teacher = teacher
+        self.queues = {name: list(queue.keys.clone()) for name, queue in learner.queues.items()}
+
+    def embed(self, images):
+        return unit(self.student(images))
+
+    @torch.no_grad()
+    def target(self, images):
+        return unit(self.teacher.head(self.teacher.backbone(images)))
+
+    @torch.no_grad()
+    def target_features(self, images):
+        return unit(self.teacher.backbone(images))
+
+    @torch.no_grad()
+    def key(self, images):
+        return unit(self.average(images))
+
+    @torch.no_grad()
+    def move_average(self, momentum):
+        for average, value in zip(self.average.parameters(), self.student.parameters(), strict=True):
+            average.copy_(momentum * average + (1 - momentum) * value)
+
+    def enqueue(self, name, keys):
+        self.queues[name] = (self.queues[name] + list(keys.detach()))[-QUEUE:]
+
+
+def require_same_step(learner, literal, found, expected, first):
+    """Compare values, gradients, all weights and statistics, and queues after one step.
+
+    Args:
+        learner: what is tested.
+        literal: what it is compared with.
+        found: what `train_step` returned.
+        expected: the same of the literal transcription.
+        first: whether no rounding of earlier steps is in the numbers.
+    """
+    (values, gradients), (expected_values, expected_gradients) = found, expected
+    assert values == pytest.approx(expected_values, rel=5e-6 if first else 2e-4, abs=1e-6)
+    names = [name for name, parameter in learner.named_parameters() if parameter.requires_grad]
+    for name, ours, theirs in zip(names, gradients, expected_gradients, strict=True):
+        scale = max(float(theirs.abs().max()), 1e-3)
+        error = float((ours - theirs).abs().max())
+        assert error <= (2e-4 if first else 5e-3) * scale, f"{name}: {error} of {scale}"
+    pairs = [(nn.Sequential(learner.backbone, learner.head), literal.student)]
+    if learner.momentum_encoder is not None:
+        pairs.append((learner.momentum_encoder, literal.average))
+    for ours, theirs in pairs:
+        # Batch-norm's running statistics among them.
+        found_state, expected_state = ours.state_dict(), theirs.state_dict()
+        assert list(found_state) == list(expected_state)
+        for name, value in expected_state.items():
+            torch.testing.assert_close(
+                found_state[name], value, rtol=1e-3, atol=1e-4, msg=lambda m, n=name: f"{n}: {m}"
+            )
+    assert list(learner.queues) == list(literal.queues)
+    for name, queue in learner.queues.items():
+        torch.testing.assert_close(
+            oldest_first(queue), torch.stack(literal.queues[name]), rtol=1e-3, atol=1e-5, msg=lambda m, n=name: n + m
+        )

@@ -1,0 +1,367 @@
+"""Training from stored teacher outputs is training with the teacher."""
+
+import json
+from dataclasses import dataclass
+
+import h5py
+import pandas as pd
+import pytest
+import safetensors.torch
+import torch
+import torch.nn.functional as F
+from pydantic import TypeAdapter
+
+from bingo.engine.learner import Learner
+from bingo.errors import BingoError
+from bingo.jobs import StudentJob
+from bingo.methods import Student
+from bingo.student import stage
+from bingo.student.stage import train_student
+from bingo.targets.outputs import OnlineTeacher
+from bingo.tensors import read_metadata
+
+from .conftest import COUNT
+
+CPU = torch.device("cpu")
+EPOCHS, STEPS, BATCH = 3, 2, 16
+COMMON = {
+    "backbone": {"architecture": "resnet10", "stem": "small", "width": 1 / 16},
+    "training": {"epochs": EPOCHS, "batch_size": BATCH, "lr": 0.02, "views": "small", "precision": "float32"},
+    "queue_size": 23,
+}
+METHODS = {
+    "bingo": {"method": "bingo", "bags": "b", "head": {"hidden": 16}},
+    "official": {
+        "method": "bingo",
+        "objective": "official",
+        "inter_free_epochs": 1,
+        "bags": "b",
+        "head": {"hidden": 9},
+    },
+    "seed": {"method": "seed", "teacher": "t", "teacher_temperature": 0.1},
+    "disco": {"method": "disco", "teacher": "t", "head": {"hidden": 16}, "key_momentum": 0.9},
+    "compress 1q": {"method": "compress", "teacher": "t", "variant": "1q", "temperature": 0.2},
+    "compress 2q": {"method": "compress", "teacher": "t", "key_momentum": 0.9, "temperature": 0.2},
+}
+
+
+@dataclass
+class Run:
+    """What a student saw and what it made of it, step by step."""
+
+    batches: list
+    targets: list
+    losses: list
+    folder: object
+
+
+def settings_of(name, **changes):
+    return TypeAdapter(Student).validate_python(COMMON | METHODS[name] | changes)
+
+
+def job_for(name, preprocessing, seed=0, **changes):
+    return StudentJob(version=1, preprocessing=preprocessing, student=settings_of(name, **changes), seed=seed)
+
+
+@pytest.fixture
+def record(monkeypatch):
+    """Record every step of every learner from now on."""
+    run = Run([], [], [], None)
+    forward = Learner.forward
+
+    def recording(learner, batch, dtype):
+        source = learner.teacher
+        targets = {}
+        if not isinstance(source, Watched):
+            learner.teacher = Watched(source)
+        learner.teacher.targets = targets
+        values = forward(learner, batch, dtype)
+        run.batches.append(batch)
+        run.targets.append(targets)
+        run.losses.append({name: float(value.detach()) for name, value in values.items()})
+        return values
+
+    monkeypatch.setattr(Learner, "forward", recording)
+    return run
+
+
+class Watched:
+    """A source of teacher outputs that remembers them."""
+
+    def __init__(self, source):
+        self.source = source
+        self.targets = {}
+
+    def width(self, layer):
+        return self.source.width(layer)
+
+    def outputs(self, layer, view, batch, images):
+        found = self.source.outputs(layer, view, batch, images)
+        self.targets[layer, view.number, view.image] = F.normalize(found.float(), dim=1).clone()
+        return found
+
+
+@pytest.fixture
+def train(record, demo, teacher, bags_of, preprocessing, targets_of, tmp_path):
+    """Train a student with the teacher or from stored outputs, and return what was recorded."""
+
+    def train(name, views="online", seed=0, stored=None, folder="student", **changes):
+        settings = settings_of(name, **changes)
+        outputs = [(settings.layer, number) for number in settings.teacher_view_numbers()]
+        online = views == "online"
+        targets = None if online else stored or targets_of(views=views, outputs=outputs)
+        bags = bags_of(teacher) if settings.needs_bags else None
+        record.batches, record.targets, record.losses = [], [], []
+        job = job_for(name, preprocessing, seed, teacher_views=views, **changes)
+        output = tmp_path / folder
+        train_student(job, "s", demo.path, teacher.path if online else None, targets, bags, output, CPU, 0)
+        return Run(record.batches, record.targets, record.losses, output)
+
+    return train
+
+
+@pytest.fixture
+def rounding(monkeypatch):
+    """Let the online teacher's outputs be rounded as stored ones are."""
+    outputs = OnlineTeacher.outputs
+
+    def rounded(*arguments):
+        return F.normalize(outputs(*arguments).float(), dim=1).half().float()
+
+    monkeypatch.setattr(OnlineTeacher, "outputs", rounded)
+
+
+@pytest.fixture
+def no_teacher(monkeypatch):
+    """Return a function after whose call no teacher can be loaded or used any more."""
+
+    def forbid():
+        monkeypatch.setattr(stage, "load_teacher", lambda *_: pytest.fail("a teacher was loaded"))
+        monkeypatch.setattr(OnlineTeacher, "__init__", lambda *_: pytest.fail("a teacher was used"))
+
+    return forbid
+
+
+def require_same_inputs(online, stored, method):
+    """Compare what both students were shown: the very same images, but for those that the teacher alone sees."""
+    assert len(online.batches) == len(stored.batches) == EPOCHS * STEPS
+    for one, other in zip(online.batches, stored.batches, strict=True):
+        assert (one.seed, one.epoch, one.number) == (other.seed, other.epoch, other.number)
+        assert set(one.images) == set(method.views())
+        assert set(other.images) == {name for name, view in method.views().items() if view.student}
+        assert all(torch.equal(one.images[name], images) for name, images in other.images.items())
+        assert {image: rows.tolist() for image, rows in one.rows.items()} == {
+            image: rows.tolist() for image, rows in other.rows.items()
+        }
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_as_many_stored_views_as_epochs_train_as_the_teacher_does_within_rounding(name, train, no_teacher):
+    online = train(name, folder="online")
+    no_teacher()
+    stored = train(name, EPOCHS, folder="stored")
+    require_same_inputs(online, stored, settings_of(name))
+    for one, other in zip(online.targets, stored.targets, strict=True):
+        assert list(one) == list(other)
+        for key, target in one.items():
+            torch.testing.assert_close(other[key], target, rtol=0, atol=6e-4)
+    for one, other in zip(online.losses, stored.losses, strict=True):
+        assert other == pytest.approx(one, rel=2e-3, abs=2e-3)
+    logs = [pd.read_csv(run.folder / "log.csv") for run in (online, stored)]
+    pd.testing.assert_frame_equal(*logs, rtol=2e-3, atol=2e-3)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_teacher_whose_outputs_are_rounded_trains_as_the_stored_views_do(name, train, rounding):
+    online, stored = train(name, folder="online"), train(name, EPOCHS, folder="stored")
+    require_same_inputs(online, stored, settings_of(name))
+    # What is left is the order of sums: other images share the teacher's batch.
+    for step, (one, other) in enumerate(zip(online.losses, stored.losses, strict=True)):
+        assert other == pytest.approx(one, rel=2e-5 if step == 0 else 5e-4, abs=2e-5)
+    ours, theirs = (safetensors.torch.load_file(run.folder / "backbone.safetensors") for run in (stored, online))
+    for key, value in theirs.items():
+        torch.testing.assert_close(ours[key], value, rtol=1e-2, atol=1e-3, msg=lambda m, n=key: f"{n}: {m}")
+
+
+@pytest.mark.parametrize("views", [1, 2])
+@pytest.mark.parametrize("name", METHODS)
+def test_fewer_stored_views_than_epochs_return_in_turn(name, views, train, targets_of, demo):
+    settings = settings_of(name)
+    outputs = [(settings.layer, number) for number in settings.teacher_view_numbers()]
+    path = targets_of(views=views, outputs=outputs)
+    run = train(name, views)
+    shown = {}
+    with h5py.File(path) as file:
+        for batch, targets in zip(run.batches, run.targets, strict=True):
+            wanted = {(settings.layer, v.number, v.image) for v in settings.views().values() if v.teacher}
+            assert set(targets) == wanted
+            for (layer, number, image), found in targets.items():
+                expected = file[f"{layer}-{number}"][:, batch.epoch % views][batch.rows[image]]
+                torch.testing.assert_close(found, F.normalize(torch.from_numpy(expected).float(), dim=1))
+            for view_name, view in settings.views().items():
+                if view.student:
+                    for row, image in zip(batch.rows[view.image].tolist(), batch.images[view_name], strict=True):
+                        shown.setdefault((view_name, row), {})[batch.epoch] = image
+    repeated = 0
+    for (view_name, _), by_epoch in shown.items():
+        for epoch, image in by_epoch.items():
+            if epoch >= views and epoch - views in by_epoch:
+                # Views that the teacher sees return with its outputs; the student's own never do.
+                assert torch.equal(image, by_epoch[epoch - views]) == settings.views()[view_name].teacher
+                repeated += 1
+    assert repeated > 10
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_stored_views_are_the_same_for_every_seed_and_the_students_own_are_not(name, train):
+    settings = settings_of(name)
+    by_seed = []
+    for seed in (0, 1):
+        run = train(name, seed=seed, folder=str(seed), training={**COMMON["training"], "epochs": 2})
+        shown = {}
+        for batch in run.batches:
+            for view_name, view in settings.views().items():
+                for row, image in zip(batch.rows[view.image].tolist(), batch.images[view_name], strict=True):
+                    shown[view_name, row, batch.epoch] = image
+        by_seed.append(shown)
+    compared = dict.fromkeys(settings.views(), 0)
+    for key in set(by_seed[0]) & set(by_seed[1]):
+        same = torch.equal(by_seed[0][key], by_seed[1][key])
+        assert same == settings.views()[key[0]].teacher, key
+        compared[key[0]] += 1
+    assert min(compared.values()) > 20
+
+
+def test_no_two_views_of_a_step_are_the_same_even_for_seed_0(train):
+    for name in METHODS:
+        run = train(name, seed=0, folder=name, training={**COMMON["training"], "epochs": 1})
+        for batch in run.batches:
+            views = list(batch.images)
+            for i, first in enumerate(views):
+                for second in views[:i]:
+                    assert not torch.equal(batch.images[first], batch.images[second]), (name, first, second)
+
+
+def test_more_stored_views_than_asked_for_do_no_harm(train, targets_of):
+    few = train("bingo", 2, folder="few")
+    many = train("bingo", 2, stored=targets_of(views=5, outputs=[("projection", 0), ("features", 0)]), folder="many")
+    for one, other in zip(few.losses, many.losses, strict=True):
+        assert other == pytest.approx(one, rel=1e-3)
+
+
+def test_a_student_says_what_it_was_trained_from(train, targets_of, teacher, demo):
+    run = train("bingo", 2)
+    with h5py.File(targets_of(views=2)) as file:
+        targets = file.attrs["digest"]
+    inputs = read_metadata(run.folder / "backbone.safetensors")["provenance"]["inputs"]
+    assert set(inputs) == {"dataset", "teacher", "targets", "bags"}
+    assert inputs["dataset"] == demo.listing.digest
+    assert inputs["teacher"] == read_metadata(teacher.path)["digest"]
+    assert inputs["targets"] == targets
+    assert set(read_metadata(train("seed").folder / "head.safetensors")["provenance"]["inputs"]) == {
+        "dataset",
+        "teacher",
+    }
+
+
+def refusal(call):
+    with pytest.raises(BingoError) as caught:
+        call()
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+@pytest.fixture
+def refused(demo, teacher, bags_of, preprocessing, targets_of, tmp_path):
+    """Return the line with which a student is refused; what is not given is what would fit."""
+
+    def refused(name="bingo", **changes):
+        inputs = {
+            "listing": demo.path,
+            "teacher": None,
+            "targets": targets_of(),
+            "bags": bags_of(teacher),
+            "settings": {"teacher_views": 2},
+            **changes,
+        }
+        job = job_for(name, inputs.get("preprocessing", preprocessing), **inputs["settings"])
+        paths = (inputs["listing"], inputs["teacher"], inputs["targets"], inputs["bags"])
+        line = refusal(lambda: train_student(job, "s", *paths, tmp_path / "student", CPU, 0))
+        assert not list(tmp_path.rglob("*.safetensors"))
+        return line
+
+    return refused
+
+
+def test_targets_that_do_not_fit_are_refused(
+    refused, targets_of, list_demo, make_teacher, bags_of, preprocessing, teacher
+):
+    path = targets_of()
+    training = COMMON["training"]
+    assert refused(listing=list_demo(COUNT - 2).path).startswith(f"{path}: belongs to another dataset")
+    assert refused(settings={"teacher_views": 3}).startswith(f"{path}: does not hold 3 views of projection-0")
+    assert "does not hold 2 views of projection-1" in refused("disco", bags=None)
+    assert "does not hold 2 views of features-0" in refused("compress 1q", bags=None)
+    for change in ({"views": "paper"}, {"precision": "bfloat16"}):
+        line = refused(settings={"teacher_views": 2, "training": {**training, **change}})
+        assert line.startswith(f"{path}: was made from other views")
+    line = refused(preprocessing=preprocessing.model_copy(update={"size": 20}))
+    assert line.startswith(f"{path}: was made from other views")
+    other = make_teacher(1)
+    bags = bags_of(other)
+    assert refused(bags=bags).startswith(f"{bags}: belongs to another teacher")
+    assert refused(targets=targets_of(teacher=other)).startswith(f"{bags_of(teacher)}: belongs to another teacher")
+
+
+def test_an_input_that_is_missing_is_asked_for_by_its_flag(refused, teacher, tmp_path):
+    assert "--targets" in refused(targets=None)
+    assert "--targets" in refused(targets=None, teacher=teacher.path)
+    assert "--teacher" in refused(settings={})
+    assert "--bags" in refused(bags=None)
+    assert refused(targets=tmp_path / "missing.h5") == f"{tmp_path / 'missing.h5'}: no such file"
+
+
+def test_an_online_teacher_that_did_not_make_the_bags_is_refused(refused, make_teacher, bags_of, teacher):
+    other = make_teacher(1)
+    line = refused(settings={}, teacher=other.path)
+    assert line.startswith(f"{bags_of(teacher)}: belongs to another teacher")
+
+
+def test_bags_without_a_teacher_go_with_any(demo, make_teacher, bags_of, preprocessing, targets_of, tmp_path):
+    other = make_teacher(1)
+    for folder, views, teacher, targets in (
+        ("online", "online", other.path, None),
+        ("stored", 2, None, targets_of(teacher=other)),
+    ):
+        job = job_for("bingo", preprocessing, teacher_views=views, training={**COMMON["training"], "epochs": 1})
+        train_student(job, "s", demo.path, teacher, targets, bags_of(None), tmp_path / folder, CPU, 0)
+        assert (tmp_path / folder / "backbone.safetensors").exists()
+
+
+def test_an_interrupted_training_from_stored_views_ends_with_the_bytes_of_an_uninterrupted_one(
+    train, record, monkeypatch
+):
+    whole = train("official", 2, folder="whole")
+    after_step = Learner.after_step
+
+    def stop(learner):
+        if len(record.losses) == STEPS + 2:  # in the second epoch, which has another stored view
+            raise KeyboardInterrupt
+        after_step(learner)
+
+    monkeypatch.setattr(Learner, "after_step", stop)
+    with pytest.raises(KeyboardInterrupt):
+        train("official", 2, folder="stopped")
+    monkeypatch.setattr(Learner, "after_step", after_step)
+    resumed = train("official", 2, folder="stopped")
+    assert len(resumed.losses) == (EPOCHS - 1) * STEPS
+    assert resumed.losses == whole.losses[STEPS:]
+    for name in ("backbone.safetensors", "head.safetensors", "log.csv"):
+        assert (resumed.folder / name).read_bytes() == (whole.folder / name).read_bytes()
+
+
+def test_settings_survive_the_command_line(preprocessing):
+    for name in METHODS:
+        job = job_for(name, preprocessing, teacher_views=2)
+        assert StudentJob.model_validate_json(json.dumps(job.model_dump(mode="json"))) == job

@@ -1,0 +1,256 @@
+import json
+import math
+import shutil
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.transforms.v2 import functional as V
+
+from bingo.config import FolderData
+from bingo.data.listing import write_listing
+from bingo.errors import BingoError
+from bingo.jobs import DataJob
+from bingo.targets import stage
+from bingo.targets.outputs import require_targets
+from bingo.targets.stage import describe_views, make_targets
+from bingo.tensors import read_metadata
+from bingo.views.parameters import draw_for_teacher
+from bingo.views.recipes import RECIPES
+
+from .conftest import COUNT
+
+CPU = torch.device("cpu")
+ADJUST = (V.adjust_brightness, V.adjust_contrast, V.adjust_saturation, V.adjust_hue)
+ALL = [("features", 0), ("features", 1), ("projection", 0), ("projection", 1)]
+
+
+def one_by_one(demo, recipe, view, number, preprocessing):
+    """Teacher views of all images, one after the other by torchvision's functions: (N, 3, S, S)."""
+    shown = []
+    for row in range(len(demo.listing)):
+        (image,) = demo.images.fetch(np.array([row]))
+        p = draw_for_teacher(RECIPES[recipe], np.array([row]), view, number, demo.listing.size[[row]])
+        image = V.resized_crop(image / 255, *p.box[0].tolist(), [preprocessing.size] * 2, antialias=True)
+        image = V.horizontal_flip(image) if p.flip[0] else image
+        for step in p.order[0].tolist():
+            image = ADJUST[step](image, p.factor[0, step].item())
+        shown.append(V.normalize(image, preprocessing.mean, preprocessing.std))
+    return torch.stack(shown)
+
+
+def unit(values):
+    return values / values.square().sum(1, keepdim=True).sqrt()
+
+
+def refusal(call, *arguments):
+    with pytest.raises(BingoError) as caught:
+        call(*arguments)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize("recipe", ["small", "crop-flip"])
+@torch.no_grad()
+def test_the_file_holds_the_teachers_outputs_of_every_view_of_every_image(
+    recipe, targets_of, demo, teacher, preprocessing
+):
+    path = targets_of(recipe=recipe, views=3, outputs=ALL)
+    with h5py.File(path) as file:
+        assert set(file) == {"features-0", "features-1", "projection-0", "projection-1"}
+        for view in range(3):
+            for number in range(2):
+                features = teacher.backbone(one_by_one(demo, recipe, view, number, preprocessing))
+                expected = {"features": features, "projection": teacher.head(features)}
+                for layer, values in expected.items():
+                    stored = file[f"{layer}-{number}"]
+                    assert stored.shape == (COUNT, 3, values.shape[1])
+                    assert stored.dtype == np.float16
+                    np.testing.assert_allclose(stored[:, view], unit(values), rtol=2e-3, atol=5e-4)
+
+
+def test_views_and_numbers_differ_and_the_first_views_do_not_depend_on_how_many_there_are(targets_of):
+    with h5py.File(targets_of(views=3, outputs=ALL)) as many, h5py.File(targets_of(views=1, outputs=ALL)) as one:
+        for name in one:
+            np.testing.assert_allclose(many[name][:, :1].astype(float), one[name][:].astype(float), atol=1e-3)
+        outputs = [many[f"projection-{number}"][:, view].astype(float) for number in (0, 1) for view in range(3)]
+    for i, first in enumerate(outputs):
+        for second in outputs[:i]:
+            assert (np.abs(first - second).max(1) > 1e-3).mean() > 0.9
+
+
+def test_only_what_was_asked_for_is_computed(targets_of, teacher, monkeypatch):
+    with h5py.File(targets_of(views=1, outputs=[("projection", 1)])) as file:
+        assert list(file) == ["projection-1"]
+        with h5py.File(targets_of(views=1, outputs=ALL)) as other:
+            np.testing.assert_allclose(
+                file["projection-1"][:].astype(float), other["projection-1"][:].astype(float), atol=1e-3
+            )
+    monkeypatch.setattr(torch.nn.Linear, "forward", lambda *_: pytest.fail("the head was used"))
+    targets_of(views=1, outputs=[("features", 0)])
+
+
+def test_the_file_says_what_it_was_made_of(targets_of, demo, teacher, preprocessing, job_of):
+    with h5py.File(targets_of()) as file:
+        attributes = dict(file.attrs)
+        stored = file["projection-0"]
+        assert stored.fletcher32
+        assert stored.chunks == (COUNT, 1, 8)  # one view of many images is read at a time
+    digest = read_metadata(teacher.path)["digest"]
+    assert (attributes["kind"], attributes["dataset_digest"]) == ("targets", demo.listing.digest)
+    assert attributes["teacher_digest"] == digest
+    views = {"recipe": "small", "precision": "float32", "size": 16, "mean": [0.3, 0.4, 0.5], "std": [0.3, 0.35, 0.4]}
+    assert json.loads(attributes["drawn"]) == views
+    assert attributes["drawn"] == describe_views("small", preprocessing, "float32", CPU)
+    provenance = json.loads(attributes["provenance"])
+    assert (provenance["stage"], provenance["version"], provenance["device"]) == ("targets", 1, "cpu")
+    assert provenance["inputs"] == {"dataset": demo.listing.digest, "teacher": digest}
+    assert provenance["settings"] == job_of().model_dump(mode="json")
+
+
+def test_equal_inputs_and_any_number_of_workers_give_equal_bytes(
+    targets_of, job_of, demo, teacher, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(stage, "_BATCH", 16)
+    for workers in (0, 2):
+        make_targets(job_of(), demo.path, teacher.path, tmp_path / f"{workers}.h5", CPU, workers)
+    assert (tmp_path / "0.h5").read_bytes() == (tmp_path / "2.h5").read_bytes()
+
+
+@pytest.mark.parametrize(("batch", "views"), [(1, 8), (5, 2), (COUNT, 1), (COUNT - 1, 3)])
+def test_the_batch_changes_no_more_than_rounding(
+    batch, views, targets_of, job_of, demo, teacher, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(stage, "_BATCH", batch)
+    monkeypatch.setattr(stage, "_VIEWS_AT_ONCE", views)
+    make_targets(job_of(views=3, outputs=ALL), demo.path, teacher.path, tmp_path / "targets.h5", CPU, 0)
+    with h5py.File(tmp_path / "targets.h5") as found, h5py.File(targets_of(views=3, outputs=ALL)) as expected:
+        for name in expected:
+            np.testing.assert_allclose(found[name][:].astype(float), expected[name][:].astype(float), atol=1e-3)
+
+
+def test_another_teacher_other_images_and_other_views_have_other_digests(targets_of, make_teacher, list_demo):
+    paths = [
+        targets_of(),
+        targets_of(teacher=make_teacher(1)),
+        targets_of(listing=list_demo(COUNT - 1)),
+        targets_of(recipe="crop-flip"),
+        targets_of(views=3),
+    ]
+    digests = set()
+    for path in paths:
+        with h5py.File(path) as file:
+            digests.add(file.attrs["digest"])
+    assert len(digests) == len(paths)
+
+
+def test_precision_is_that_of_the_settings(targets_of, job_of, demo, teacher, tmp_path):
+    make_targets(job_of(precision="bfloat16"), demo.path, teacher.path, tmp_path / "targets.h5", CPU, 0)
+    with h5py.File(tmp_path / "targets.h5") as half, h5py.File(targets_of()) as single:
+        difference = np.abs(half["projection-0"][:].astype(float) - single["projection-0"][:].astype(float))
+        assert json.loads(half.attrs["drawn"])["precision"] == "bfloat16"
+    assert 1e-3 < difference.max() < 0.1
+
+
+def test_outputs_that_are_not_finite_name_the_teacher_and_leave_no_file(job_of, demo, make_teacher, tmp_path):
+    teacher = make_teacher(0, scale=math.inf)
+    message = refusal(make_targets, job_of(), demo.path, teacher.path, tmp_path / "targets.h5", CPU, 0)
+    assert message.startswith(f"{teacher.path}: ")
+    assert "not finite" in message
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """The path of a listing of nine images of different sizes."""
+    draw = np.random.default_rng(0)
+    (tmp_path / "photos").mkdir()
+    for i in range(9):
+        pixels = draw.integers(0, 256, size=(20 + 3 * i, 31 - 2 * i, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "photos" / f"{i}.png")
+    data = FolderData(source="folder", train=str(tmp_path / "photos"))
+    write_listing(DataJob(version=1, split="train", data=data), None, tmp_path / "listing.h5", 1)
+    return tmp_path / "listing.h5"
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_image_that_went_away_stops_with_its_name_and_leaves_no_file(
+    workers, folder, job_of, teacher, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(stage, "_BATCH", 4)
+    make_targets(job_of(views=3), folder, teacher.path, tmp_path / "whole.h5", CPU, workers)
+    with h5py.File(tmp_path / "whole.h5") as file:
+        assert file["projection-0"].shape == (9, 3, 8)
+        assert (np.abs(np.linalg.norm(file["projection-0"][:].astype(float), axis=2) - 1) < 2e-3).all()
+    (tmp_path / "photos" / "7.png").unlink()
+    message = refusal(make_targets, job_of(), folder, teacher.path, tmp_path / "targets.h5", CPU, workers)
+    assert str(tmp_path / "photos" / "7.png") in message
+    assert not list(tmp_path.glob("*targets*"))
+
+
+def test_targets_that_fit_are_accepted_with_their_digest_and_their_teachers(targets_of, demo, teacher, preprocessing):
+    path = targets_of(views=3, outputs=ALL)
+    drawn = describe_views("small", preprocessing, "float32", CPU)
+    for views in (1, 2, 3):
+        for names in (["projection-0"], ["features-0", "features-1"]):
+            digests = require_targets(path, demo.path, demo.listing, views, names, drawn)
+            with h5py.File(path) as file:
+                assert digests == (file.attrs["digest"], read_metadata(teacher.path)["digest"])
+
+
+def test_targets_that_do_not_fit_are_refused(targets_of, demo, list_demo, preprocessing):
+    path, other = targets_of(), list_demo(COUNT - 2)
+    drawn = describe_views("small", preprocessing, "float32", CPU)
+    inputs = (path, demo.path, demo.listing)
+    message = refusal(require_targets, path, other.path, other.listing, 2, ["projection-0"], drawn)
+    assert message.startswith(f"{path}: belongs to another dataset")
+    for views, names in ((3, ["projection-0"]), (2, ["projection-0", "projection-1"]), (1, ["features-0"])):
+        message = refusal(require_targets, *inputs, views, names, drawn)
+        assert message.startswith(f"{path}: does not hold {views} views of {names[-1]}")
+    for change in (
+        {"recipe": "paper"},
+        {"precision": "bfloat16"},
+        {"preprocessing": preprocessing.model_copy(update={"size": 18})},
+        {"preprocessing": preprocessing.model_copy(update={"mean": [0.5, 0.5, 0.5]})},
+        {"preprocessing": preprocessing.model_copy(update={"std": [0.5, 0.5, 0.5]})},
+    ):
+        views = {"recipe": "small", "preprocessing": preprocessing, "precision": "float32", **change}
+        message = refusal(require_targets, *inputs, 2, ["projection-0"], describe_views(**views, device=CPU))
+        assert message.startswith(f"{path}: was made from other views")
+
+
+def test_a_file_of_another_kind_or_none_is_refused(demo, preprocessing, tmp_path):
+    drawn = describe_views("small", preprocessing, "float32", CPU)
+    for path in (demo.path, tmp_path / "missing.h5"):
+        message = refusal(require_targets, path, demo.path, demo.listing, 1, ["projection-0"], drawn)
+        assert message.startswith(f"{path}: ")
+
+
+def test_auto_precision_is_described_by_what_it_comes_to(preprocessing, monkeypatch):
+    for native, dtype in ((True, "bfloat16"), (False, "float32")):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda native=native: {"avx512_bf16": native})
+        described = describe_views("small", preprocessing, "auto", CPU)
+        assert described == describe_views("small", preprocessing, dtype, CPU)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped"])
+def test_a_damaged_file_is_refused_when_it_is_read(damage, targets_of, demo, tmp_path):
+    from bingo.methods.method import View
+    from bingo.targets.outputs import StoredTeacher
+
+    path = shutil.copy(targets_of(), tmp_path / "targets.h5")
+    with h5py.File(path) as file:
+        start = file["projection-0"].id.get_chunk_info(1).byte_offset
+    content = bytearray(path.read_bytes())
+    content[start + 50] ^= 4
+    path.write_bytes(content[: len(content) // 2] if damage == "truncated" else content)
+
+    def read():
+        source = StoredTeacher(path, 2, CPU)
+        batch = type("Batch", (), {"epoch": 1, "rows": {"anchor": np.arange(3)}})
+        return source.outputs("projection", View("anchor", 0, teacher=True), batch, None)
+
+    assert refusal(read).startswith(f"{path}: truncated or damaged")

@@ -1,0 +1,126 @@
+"""All methods, bags and kinds of teachers in one study, and one more method added as the README says."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+
+import pandas as pd
+import torch
+import torchvision
+from safetensors import safe_open
+from torch import nn
+
+from .conftest import ROOT, TINY, TRAINING, Workspace, tiny_study
+
+COMMON = {"backbone": TINY, "training": TRAINING, "queue_size": 64}
+
+
+def write_moco_checkpoint(path):
+    """Write a MoCo-v2 training file: both encoders, queue, optimizer."""
+    path.parent.mkdir()
+    encoders = {}
+    for name in ("encoder_q", "encoder_k"):
+        network = torchvision.models.resnet18()
+        network.fc = nn.Sequential(nn.Linear(512, 512), nn.ReLU(), nn.Linear(512, 128))
+        encoders |= {f"module.{name}.{key}": value for key, value in network.state_dict().items()}
+    state = {**encoders, "module.queue": torch.randn(128, 64), "module.queue_ptr": torch.zeros(1, dtype=torch.long)}
+    torch.save({"epoch": 1, "arch": "resnet18", "state_dict": state, "optimizer": {"state": {}}}, path)
+
+
+def test_all_methods_bags_and_teachers_in_one_study(workspace):
+    write_moco_checkpoint(workspace.folder / "checkpoints/moco.pth.tar")
+    study = tiny_study()
+    study["teachers"]["foreign"] = {"checkpoint": "checkpoints/moco.pth.tar"}
+    study["teachers"]["student"] = {"checkpoint": "results/tiny/students/distilled/seed-0/backbone.safetensors"}
+    study["bags"] |= {
+        "kmeans": {"criterion": "kmeans", "teacher": "foreign", "clusters": 8},
+        "label": {"criterion": "label"},
+        "random": {"criterion": "random", "size": 3},
+    }
+    study["students"] |= {
+        "official": {"method": "bingo", "objective": "official", "inter_free_epochs": 1, "bags": "knn", **COMMON},
+        "stored": {"method": "bingo", "bags": "kmeans", "teacher_views": 2, **COMMON},
+        "label": {"method": "bingo", "bags": "label", "teacher": "student", **COMMON},
+        "random": {"method": "bingo", "bags": "random", "teacher": "big", "teacher_batch_norm": "batch", **COMMON},
+        "seed": {"method": "seed", "teacher": "foreign", **COMMON},
+        "disco": {"method": "disco", "teacher": "big", "teacher_views": 1, **COMMON},
+        "compress-1q": {"method": "compress", "variant": "1q", "teacher": "foreign", "teacher_views": 1, **COMMON},
+        "compress-2q": {"method": "compress", "teacher": "student", **COMMON},
+    }
+    study["evaluations"], study["tables"] = [], {}  # they know nothing of methods
+    workspace.write(study)
+    result = workspace.run()
+    assert result.returncode == 0, result.stdout
+
+    results = workspace.folder / "results/tiny"
+    for student in study["students"]:
+        log = pd.read_csv(results / f"students/{student}/seed-0/log.csv")
+        assert len(log) == 2
+        assert log["loss"].gt(0).all()
+    # Those who learn from stored outputs were given no teacher, but know whose outputs they are.
+    inputs = provenance(results / "students/stored/seed-0/backbone.safetensors")["inputs"]
+    assert set(inputs) == {"dataset", "targets", "teacher", "bags"}
+    foreign = metadata(results / "teachers/foreign.safetensors")
+    assert inputs["teacher"] == foreign["digest"]
+    assert foreign["provenance"]["inputs"]["weights"]
+    assert {path.name for path in (results / "targets").iterdir()} == {
+        "big-small-auto.h5",
+        "foreign-small-auto.h5",
+    }
+    assert workspace.planned() == set()
+
+    # The stored outputs are shared: another seed of every student needs no new ones.
+    study["seeds"] = [0, 1]
+    workspace.write(study)
+    planned = workspace.planned()
+    assert {f"student:{name}:1" for name in study["students"]} == {job for job in planned if "student:" in job}
+    assert not {job for job in planned if job.split(":")[0] in ("targets", "teacher", "imported_teacher", "bags")}
+
+
+def test_a_method_is_added_as_the_readme_says(tmp_path):
+    section = (ROOT / "README.md").read_text().partition("### Adding a method\n")[2].partition("\n## ")[0]
+    assert len([line for line in section.splitlines() if line.strip()]) <= 15
+    (module,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    checkout = tmp_path / "checkout"
+    for name in ("bingo", "workflow", "config", "envs"):
+        shutil.copytree(ROOT / name, checkout / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "Snakefile", checkout)
+    (checkout / "bingo/methods/regress.py").write_text(module)
+    registry = checkout / "bingo/methods/__init__.py"
+    text = registry.read_text().replace("Moco | ", "Moco | Regress | ")
+    registry.write_text(text.replace("from typing", "from bingo.methods.regress import Regress\nfrom typing"))
+    subprocess.run([sys.executable, "-m", "workflow.scripts.make_config_docs"], cwd=checkout, check=True)
+    assert "method: regress" in (checkout / "config/README.md").read_text()
+
+    study = tiny_study()
+    study["students"] = {"new": {"method": "regress", "teacher": "big", **COMMON}}
+    study["bags"], study["evaluations"] = {}, ["knn-1"]
+    workspace = Workspace(tmp_path)
+    workspace.write(study)
+    command = [str(checkout / "Snakefile") if part == str(ROOT / "Snakefile") else part for part in workspace.command()]
+    result = subprocess.run(
+        command,
+        cwd=tmp_path,
+        env={**workspace.environment(), "PYTHONPATH": str(checkout)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout
+    log = pd.read_csv(tmp_path / "results/tiny/students/new/seed-0/log.csv")
+    assert (log["loss"] >= 0).all()
+    assert log["loss"].iloc[-1] < log["loss"].iloc[0] < 4  # squared distances of unit vectors
+    result = json.loads((tmp_path / "results/tiny/evaluation/new/seed-0/knn-1.json").read_text())
+    assert 0 <= result["metrics"]["top1"] <= 100
+
+
+def metadata(path):
+    with safe_open(path, framework="np") as file:
+        return json.loads(file.metadata()["bingo"])
+
+
+def provenance(path):
+    return metadata(path)["provenance"]

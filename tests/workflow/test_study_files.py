@@ -1,0 +1,65 @@
+"""The study files that the project ships: each shows its jobs."""
+
+import re
+
+import pytest
+import yaml
+
+from .conftest import ROOT
+
+FILES = sorted((ROOT / "config").glob("*.yaml"))
+
+
+def lay_out(folder, study):
+    """Make what a study file names: class folders, and files of weights."""
+    for key in ("train", "val"):
+        if key in study["data"]:
+            path = folder / study["data"][key] / "class"
+            path.mkdir(parents=True)
+            (path / "image.jpg").touch()
+    for teacher in study.get("teachers", {}).values():
+        if "checkpoint" in teacher:
+            (folder / teacher["checkpoint"]).parent.mkdir(exist_ok=True)
+            (folder / teacher["checkpoint"]).touch()
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_a_study_file_shows_its_jobs(path, workspace):
+    study = yaml.safe_load(path.read_text())
+    lay_out(workspace.folder, study)
+    workspace.write(study)
+    result = workspace.run("--dry-run", "--quiet", "rules")
+    assert result.returncode == 0, result.stdout
+    counts = {name: int(count) for name, count in re.findall(r"^(\w+) +(\d+)$", result.stdout, re.MULTILINE)}
+    seeds, teachers, students = len(study.get("seeds", [0])), study["teachers"], study["students"]
+    assert counts["student"] == seeds * len(students)
+    assert counts.get("teacher", 0) + counts.get("imported_teacher", 0) == len(teachers)
+    assert counts["bags"] == counts["sheet"] == len(study["bags"])
+    assert counts["evaluation"] == (len(teachers) + seeds * len(students)) * len(study["evaluations"])
+    assert counts["table"] == len(study["tables"])
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_a_study_file_says_first_how_it_is_run_and_what_it_gives(path):
+    header = path.read_text().partition("\n\n")[0]
+    assert all(line.startswith("#") for line in header.splitlines())
+    for word in ("run:", "takes:", "gives:"):
+        assert word in header
+
+
+def test_the_paper_has_four_teachers_and_four_students():
+    study = yaml.safe_load((ROOT / "config/imagenet.yaml").read_text())
+    students = study["students"]
+    for method, objective in (("bingo", "paper"), ("bingo", "official"), ("seed", None), ("disco", None)):
+        pairs = {
+            (entry.get("teacher") or study["bags"][entry["bags"]]["teacher"], entry["backbone"]["architecture"])
+            for entry in students.values()
+            if entry["method"] == method
+            and (entry.get("objective", "paper" if method == "bingo" else None) == objective)
+        }
+        assert len(pairs) == 16
+    assert all(
+        (entry.get("temperature"), entry.get("training", {}).get("weight_decay")) == (0.12, 4e-5)
+        for entry in students.values()
+        if entry["method"] == "bingo" and entry["backbone"]["architecture"] == "efficientnet_b0"
+    )

@@ -1,0 +1,25 @@
+rule targets:
+    input:
+        listing="results/{study}/data/train-listing.h5",
+        teacher="results/{study}/teachers/{teacher}.safetensors",
+    output:
+        targets="results/{study}/targets/{teacher}-{recipe}-{precision}.h5",
+    log:
+        "logs/{study}/targets/{teacher}-{recipe}-{precision}.log",
+    benchmark:
+        "results/{study}/benchmarks/targets/{teacher}-{recipe}-{precision}.tsv"
+    priority: 1  # all students that use it wait for it
+    conda:
+        "../../envs/bingo.yaml"
+    threads: 1
+    resources:
+        gpu=GPU,
+        workers=STUDY.data.workers,
+    params:
+        settings=lambda wildcards: jobs.targets_settings(
+            STUDY, wildcards.teacher, wildcards.recipe, wildcards.precision
+        ),
+    shell:
+        "python -m bingo targets --settings {params.settings:q} --listing {input.listing}"
+        " --teacher {input.teacher} --output {output.targets}"
+        " --log {log} --threads {threads} --workers {resources.workers}"

@@ -294,7 +294,7 @@ def study_schema() -> dict[str, Any]:
 
 
 _SAID_IN_FULL = (
-    "unknown_key", "unknown_name", "reference", "names", "repeated", "crop", "resnets", "terms", "stored"
+    "unknown_key", "unknown_name", "reference", "names", "repeated", "crop", "resnets", "terms", "stored", "schedule"
 )  # fmt: skip
 
 

@@ -78,8 +78,8 @@ class Backbone(Strict):
         if name not in ARCHITECTURES and not (name.startswith(TIMM) and len(name) > len(TIMM)):
             raise PydanticCustomError(
                 "unknown_name",
-                "there is no architecture '{name}'{hint}, allowed: {allowed}, timm/<name>",
-                {"name": name, "hint": nearest(name, ARCHITECTURES), "allowed": ", ".join(ARCHITECTURES)},
+                "there is no architecture '{name}'{hint}; timm's are timm/<name>",
+                {"name": name, "hint": nearest(name, ARCHITECTURES)},
             )
         return name
 
@@ -130,3 +130,11 @@ class Training(Strict):
     flips, brightness and contrast for small grey ones (`small`); crops and flips alone (`crop-flip`)."""
     precision: Precision = "auto"
     """`auto`: bfloat16 autocast where the hardware has it, else float32."""
+
+    @field_validator("schedule", mode="before")
+    @classmethod
+    def _cosine_or_steps(cls, value: Any) -> Any:
+        if value != "cosine" and not isinstance(value, dict | Steps):
+            message = "must be cosine, or a section with milestones and factor, found {value}"
+            raise PydanticCustomError("schedule", message, {"value": repr(value)})
+        return value

@@ -25,6 +25,9 @@ def seed_loss(
     """
     own = (teacher * teacher).sum(1) / teacher_temperature  # (B,)
     logits = teacher @ queue.T / teacher_temperature  # (B, Q)
+    # At 1e-4 logits are near 10,000, where float32 is too coarse for a normaliser.
+    peak = torch.maximum(own, logits.amax(1))  # (B,)
+    own, logits = own - peak, logits - peak[:, None]
     total = torch.logaddexp(own, torch.logsumexp(logits, dim=1))  # (B,)
     own_share = (own - total).exp()  # (B,)
     mean_key = own_share[:, None] * teacher + (logits - total[:, None]).exp() @ queue  # (B, D)

@@ -5,9 +5,9 @@ Method modules import torch only inside functions: Snakemake reads the settings 
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from bingo.sections import Backbone, Strict, Training
@@ -100,15 +100,21 @@ class Distillation(Method):
         """Return the numbers of the views that the teacher sees."""
         return sorted({view.number for view in self.views().values() if view.teacher})
 
+    @field_validator("teacher_views", mode="before")
+    @classmethod
+    def _online_or_number(cls, value: Any) -> Any:
+        if value != "online" and (type(value) is not int or value < 1):
+            raise PydanticCustomError(
+                "stored", "must be online or a whole number from 1, found {value}", {"value": repr(value)}
+            )
+        return value
+
     @model_validator(mode="after")
     def _can_be_stored(self) -> Self:
-        if self.teacher_views != "online":
-            if self.teacher_views < 1:
-                raise PydanticCustomError("stored", "teacher_views: must be online or at least 1")
-            if self.teacher_batch_norm == "batch":
-                raise PydanticCustomError(
-                    "stored",
-                    "teacher_views: outputs that depend on the batch cannot be stored; set online, or "
-                    "teacher_batch_norm: eval",
-                )
+        if self.teacher_views != "online" and self.teacher_batch_norm == "batch":
+            raise PydanticCustomError(
+                "stored",
+                "teacher_views: outputs that depend on the batch cannot be stored; set online, or "
+                "teacher_batch_norm: eval",
+            )
         return self

@@ -13,12 +13,19 @@ if TYPE_CHECKING:
     from bingo.engine.learner import Step
 
 
+class SeedHead(DistillationHead):
+    """Projection head of a student: Linear, ReLU, Linear, as wide at its end as the teacher's output."""
+
+    hidden: int | None = Field(default=None, ge=1)
+    """Width of the hidden layer; null for the backbone's own width."""
+
+
 class Seed(Distillation):
     """SEED: similarities of the student to the teacher's output and to a queue imitate those of the teacher."""
 
     method: Literal["seed"]
     """Name of the method."""
-    head: DistillationHead = DistillationHead(hidden=None)
+    head: SeedHead = SeedHead()
     """Its projection head."""
     temperature: float = Field(default=0.2, gt=0)
     """Softmax temperature of the student."""

@@ -18,7 +18,7 @@ from pydantic import TypeAdapter
 from bingo import bags, data, embeddings, evaluation, student, targets, teacher
 from bingo.bags.bags import read_bags
 from bingo.bags.stage import make_bags
-from bingo.config import KnnBag, TrainedTeacher
+from bingo.config import KmeansBag, KnnBag, LabelBag, RandomBag, TrainedTeacher
 from bingo.data.listing import read_listing
 from bingo.embeddings.stage import make_embeddings
 from bingo.evaluation.stage import evaluate
@@ -110,6 +110,36 @@ def test_bags(listing_path, teacher_path, embeddings_path, tmp_path):
         "purity": 0.078125,
     }
     require(found, {1: version_1}, bags)
+
+
+def grouped(settings, listing_path, teacher_path, embeddings_path, folder):
+    job = BagsJob(version=bags.STAGE_VERSION, bags=settings)
+    make_bags(job, listing_path, teacher_path, embeddings_path, folder / "bags.h5")
+    return read_bags(folder / "bags.h5")
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (LabelBag(criterion="label"), {1: ([6, 5, 5, 5, 9, 0, 0, 5, 2], [32, 30, 16, 53, 22, 54], 1.0)}),
+        (
+            RandomBag(criterion="random", size=3),
+            {1: ([14, 8, 4, 6, 15, 6, 2, 8, 5], [11, 18, 53, 5, 34, 13], pytest.approx(0.114583, rel=1e-5))},
+        ),
+    ],
+    ids=["label", "random"],
+)
+def test_bags_without_a_teacher(settings, expected, listing_path, tmp_path):
+    made = grouped(settings, listing_path, None, None, tmp_path)
+    found = (made.bag_of[:9].tolist(), made.draw(np.arange(6), seed=0, epoch=0).tolist(), made.attributes["purity"])
+    require(found, expected, bags)
+
+
+def test_bags_of_clusters(listing_path, teacher_path, embeddings_path, tmp_path):
+    settings = KmeansBag(criterion="kmeans", teacher="t", clusters=6)
+    made = grouped(settings, listing_path, teacher_path, embeddings_path, tmp_path)
+    # Which image belongs to which cluster of noise depends on rounding; how near it is to the centroid, hardly.
+    require(made.attributes["mean_similarity"], {1: pytest.approx(0.5434, rel=2e-2)}, bags)
 
 
 def write_targets(listing_path, teacher_path, preprocessing, path):

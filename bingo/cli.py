@@ -185,7 +185,7 @@ def student(
     listing: Listing,
     output: Annotated[Path, typer.Option(help="Folder for backbone, head and log.csv.")],
     teacher: Annotated[Path | None, typer.Option(help="Teacher to distil.")] = None,
-    targets: Annotated[Path | None, typer.Option(help="The teacher's stored outputs, in its place.")] = None,
+    targets: Annotated[list[Path] | None, typer.Option(help="The teacher's stored outputs, in its place.")] = None,
     bags: Annotated[Path | None, typer.Option(help="Bags to draw positives from.")] = None,
     log: Log = None,
     threads: Threads = 1,
@@ -198,7 +198,7 @@ def student(
     from bingo.student.stage import train_student
 
     job = _job(StudentJob, settings)
-    train_student(job, name, listing, teacher, targets, bags, output, pick_device(), workers)
+    train_student(job, name, listing, teacher, targets or [], bags, output, pick_device(), workers)
 
 
 @app.command()

@@ -17,11 +17,11 @@ from bingo.evaluation.protocols import PROTOCOLS
 from bingo.methods import Student
 from bingo.methods.method import Distillation
 from bingo.methods.moco import Moco
-from bingo.sections import Preprocessing, Strict
+from bingo.sections import Architecture, Preprocessing, Strict
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=64)]
 SOURCES = Literal["fashion-mnist", "cifar10", "cifar100", "stl10"]
-FORMATS = Literal[
+CheckpointFormat = Literal[
     "moco",
     "swav",
     "bingo",
@@ -94,11 +94,11 @@ class ImportedTeacher(Strict):
 
     checkpoint: str
     """File of weights."""
-    format: FORMATS | None = None
+    format: CheckpointFormat | None = None
     """Who wrote it; null to find out. `native`: this project's own, a student's too."""
     part: str | None = None
     """Which network, of a file that holds several; null for the one that its authors evaluate."""
-    architecture: str | None = None
+    architecture: Architecture | None = None
     """`timm/<name>`, for a network that its shapes do not tell; null to find out."""
 
 
@@ -196,7 +196,7 @@ class Study(Strict):
         def require(path: str, name: str, kind: str, known: Mapping[str, Any]) -> None:
             if name not in known:
                 raise PydanticCustomError(
-                    "reference",
+                    "said",
                     "{path}: there is no '{name}' among the {kind}{hint}",
                     {"path": path, "name": name, "kind": kind, "hint": nearest(name, known)},
                 )
@@ -208,7 +208,7 @@ class Study(Strict):
             if isinstance(entry, Distillation):
                 if entry.teacher is not None:
                     require(f"students.{name}.teacher", entry.teacher, "teachers", self.teachers)
-                if (bags := self.bags_of(name)) is not None:
+                if (bags := getattr(entry, "bags", None)) is not None:
                     require(f"students.{name}.bags", bags, "bags", self.bags)
                 self._require_teacher(name, entry)
         for protocol in self.evaluations:
@@ -219,10 +219,10 @@ class Study(Strict):
             for protocol in table.evaluations or ():
                 require(f"tables.{name}.evaluations", protocol, "evaluations", dict.fromkeys(self.evaluations))
         if not self.teachers and not self.students:
-            raise PydanticCustomError("names", "a study needs an entry in teachers or in students")
+            raise PydanticCustomError("said", "a study needs an entry in teachers or in students")
         if twice := sorted(set(self.teachers) & set(self.students)):
             raise PydanticCustomError(
-                "names", "'{name}' names both a teacher and a student; rename one", {"name": twice[0]}
+                "said", "'{name}' names both a teacher and a student; rename one", {"name": twice[0]}
             )
         lists: dict[str, list[Any]] = {"seeds": list(self.seeds), "evaluations": list(self.evaluations)}
         for name, table in self.tables.items():
@@ -230,19 +230,19 @@ class Study(Strict):
             lists[f"tables.{name}.evaluations"] = table.evaluations or []
         for key, values in lists.items():
             if len(set(values)) < len(values):
-                raise PydanticCustomError("repeated", "{key}: a value is repeated", {"key": key})
+                raise PydanticCustomError("said", "{key}: a value is repeated", {"key": key})
         return self
 
     def _require_teacher(self, name: str, entry: Distillation) -> None:
-        bags = self.bags_of(name)
+        bags = getattr(entry, "bags", None)
         owner = self._owner(bags)
         if entry.teacher is None and owner is None:
             reason = "" if bags is None else f", because bags '{bags}' have none"
             message = "students.{name}.teacher: name the teacher to distil{reason}"
-            raise PydanticCustomError("reference", message, {"name": name, "reason": reason})
+            raise PydanticCustomError("said", message, {"name": name, "reason": reason})
         if owner is not None and entry.teacher not in (None, owner):
             raise PydanticCustomError(
-                "reference",
+                "said",
                 "students.{name}.teacher: '{teacher}' is not the teacher of its bags '{bags}'",
                 {"name": name, "teacher": entry.teacher, "bags": bags},
             )
@@ -250,20 +250,14 @@ class Study(Strict):
     def bags_of(self, student: str) -> str | None:
         """Return the bags from which a student draws positives, None where it draws none."""
         entry = self.students[student]
-        return str(entry.bags) if entry.needs_bags else None  # type: ignore[union-attr]
+        return getattr(entry, "bags", None) if entry.draws_positives() else None
 
     def teacher_of(self, student: str) -> str | None:
         """Return the teacher that a student distils, None for one trained alone."""
         entry = self.students[student]
-        return entry.teacher or self._owner(self.bags_of(student)) if isinstance(entry, Distillation) else None
-
-    def stored_students(self, teacher: str) -> list[Distillation]:
-        """Return the students of a teacher that learn from its stored outputs."""
-        return [
-            entry
-            for name, entry in self.students.items()
-            if isinstance(entry, Distillation) and entry.teacher_views != "online" and self.teacher_of(name) == teacher
-        ]
+        if not isinstance(entry, Distillation):
+            return None
+        return entry.teacher or self._owner(getattr(entry, "bags", None))
 
     def _owner(self, bags: str | None) -> str | None:
         """Return the teacher whose features bags were made from."""
@@ -293,11 +287,6 @@ def study_schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Study.model_json_schema()}
 
 
-_SAID_IN_FULL = (
-    "unknown_key", "unknown_name", "reference", "names", "repeated", "crop", "resnets", "terms", "stored", "schedule"
-)  # fmt: skip
-
-
 def _describe(fault: ErrorDetails, raw: Any) -> str:
     """One line for a pydantic error: dotted key, what is wrong, what was found."""
     path: list[str] = []
@@ -313,7 +302,7 @@ def _describe(fault: ErrorDetails, raw: Any) -> str:
     key, message, found = ".".join(path), fault["msg"], fault["input"]
     if missing:
         return f"{key}: this key is required"
-    if fault["type"] in _SAID_IN_FULL:
+    if fault["type"] == "said":  # a fault that this project found, and described
         return f"{key}: {message}" if key else message
     if fault["type"] == "union_tag_not_found":
         return f"{key}: the key {fault['ctx']['discriminator']} is required"

@@ -8,7 +8,7 @@ import json
 from typing import Any, Literal
 
 from bingo import bags, data, embeddings, evaluation, report, student, tables, targets, teacher
-from bingo.config import FORMATS, Bag, Data, ImportedTeacher, Study, TrainedTeacher
+from bingo.config import Bag, CheckpointFormat, Data, ImportedTeacher, Study, TrainedTeacher
 from bingo.methods import Student
 from bingo.methods.method import Layer
 from bingo.sections import NetworkInput, Precision, Preprocessing, RecipeName, Strict
@@ -44,7 +44,7 @@ class TeacherJob(Job):
 class ImportJob(Job):
     """Take over a teacher that somebody has trained; its file is an input."""
 
-    format: FORMATS | None
+    format: CheckpointFormat | None
     part: str | None
     architecture: str | None
 
@@ -61,22 +61,17 @@ class BagsJob(Job):
     bags: Bag
 
 
-class Output(Strict):
-    """A layer of a teacher, for one of the teacher views that an epoch has."""
-
-    layer: Layer
-    number: int
-
-
 class TargetsJob(Job):
     """Store a teacher's outputs for random views of the training images."""
 
     preprocessing: NetworkInput
     recipe: RecipeName
     precision: Precision
+    layer: Layer
+    number: int
+    """Which of the teacher views that an epoch has."""
     views: int
     """Views of each image."""
-    outputs: list[Output]
 
 
 class StudentJob(Job):
@@ -158,24 +153,21 @@ def bags_settings(study: Study, name: str) -> str:
     return settings(BagsJob(version=bags.STAGE_VERSION, bags=study.bags[name]))
 
 
-def targets_settings(study: Study, teacher: str, recipe: RecipeName, precision: Precision) -> str:
-    """Settings of a teacher's stored outputs: enough for every student that uses them."""
-    users = [
-        entry
-        for entry in study.stored_students(teacher)
-        if (entry.training.views, entry.training.precision) == (recipe, precision)
-    ]
-    views = max(int(entry.teacher_views) for entry in users)
-    outputs = sorted({(entry.layer, number) for entry in users for number in entry.teacher_view_numbers()})
-    job = TargetsJob(
-        version=targets.STAGE_VERSION,
-        preprocessing=study.data.preprocessing.network_input(),
-        recipe=recipe,
-        precision=precision,
-        views=views,
-        outputs=[Output(layer=layer, number=number) for layer, number in outputs],
+def targets_settings(
+    study: Study, recipe: RecipeName, precision: Precision, layer: Layer, number: int, views: int
+) -> str:
+    """Settings of a teacher's stored outputs; the teacher itself is an input file."""
+    return settings(
+        TargetsJob(
+            version=targets.STAGE_VERSION,
+            preprocessing=study.data.preprocessing.network_input(),
+            recipe=recipe,
+            precision=precision,
+            layer=layer,
+            number=number,
+            views=views,
+        )
     )
-    return settings(job)
 
 
 def student_settings(study: Study, name: str, seed: int) -> str:

@@ -27,6 +27,7 @@ class Stream(IntEnum):
     TEACHER_VIEW = 5
     CUTMIX = 6
     GROUP = 7
+    EPOCH = 8
 
 
 def philox(counter: NDArray[np.uint64], key: tuple[int, int]) -> NDArray[np.uint64]:

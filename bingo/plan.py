@@ -62,16 +62,17 @@ class Plan:
             return {}
         return {"teacher": self.weights(teacher, 0), "embeddings": self.path(f"embeddings/{teacher}.h5")}
 
-    def student_inputs(self, student: str) -> dict[str, str]:
+    def student_inputs(self, student: str) -> dict[str, str | list[str]]:
         """Return what a student is trained from beside the data: a teacher or its stored outputs, and bags."""
         entry, teacher = self.study.students[student], self.study.teacher_of(student)
-        inputs = {}
+        inputs: dict[str, str | list[str]] = {}
         if isinstance(entry, Distillation) and teacher is not None:
             if entry.teacher_views == "online":
                 inputs["teacher"] = self.weights(teacher, 0)
             else:
-                views, precision = entry.training.views, entry.training.precision
-                inputs["targets"] = self.path(f"targets/{teacher}-{views}-{precision}.h5")
+                drawn = f"{entry.training.views}-{entry.training.precision}-{entry.layer}"
+                names = [f"{drawn}-{number}-{entry.teacher_views}" for number in entry.teacher_view_numbers()]
+                inputs["targets"] = self.paths(f"targets/{teacher}/{{}}.h5", names)
         if (bags := self.study.bags_of(student)) is not None:
             inputs["bags"] = self.path(f"bags/{bags}.h5")
         return inputs
@@ -127,21 +128,20 @@ class Plan:
             # One that lies among the study's results may be a student that has yet to be trained.
             if not Path(path).is_file() and not path.startswith(self.path("")):
                 raise BingoError(f"teachers.{name}.checkpoint: there is no file {path}; correct the path")
+            if "{" in path or "}" in path:
+                raise BingoError(
+                    f"teachers.{name}.checkpoint: {path} has braces, which Snakemake cannot take; rename it"
+                )
 
 
 def _require_enough(study: Study, images: int) -> None:
     """Refuse now what would fail once the training images are listed."""
-    needs = {
-        f"bags.{name}.size": (bag.size, bag.size + 1)
-        for name, bag in study.bags.items()
-        if isinstance(bag, KnnBag | RandomBag)
-    }
-    clusters = {
-        f"bags.{name}.clusters": (bag.clusters, bag.clusters)
-        for name, bag in study.bags.items()
-        if isinstance(bag, KmeansBag)
-    }
-    needs |= clusters
+    needs: dict[str, tuple[int, int]] = {}
+    for name, bag in study.bags.items():
+        if isinstance(bag, KnnBag | RandomBag):
+            needs[f"bags.{name}.size"] = bag.size, bag.size + 1
+        elif isinstance(bag, KmeansBag):
+            needs[f"bags.{name}.clusters"] = bag.clusters, bag.clusters
     for section, entries in (("teachers", study.teachers), ("students", study.students)):
         for name, entry in entries.items():
             if not isinstance(entry, ImportedTeacher):

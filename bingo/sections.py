@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from bingo.errors import nearest
@@ -29,7 +29,7 @@ class Strict(BaseModel):
         for key in section if isinstance(section, dict) else ():
             if key not in cls.model_fields:
                 hint = nearest(str(key), cls.model_fields)
-                raise PydanticCustomError("unknown_key", "unknown key '{key}'{hint}", {"key": key, "hint": hint})
+                raise PydanticCustomError("said", "unknown key '{key}'{hint}", {"key": key, "hint": hint})
         return section
 
 
@@ -53,7 +53,7 @@ class Preprocessing(NetworkInput):
     @model_validator(mode="after")
     def _crop_fits(self) -> Self:
         if self.resize < self.size:
-            raise PydanticCustomError("crop", "resize must be at least size")
+            raise PydanticCustomError("said", "resize must be at least size")
         return self
 
     def network_input(self) -> NetworkInput:
@@ -61,10 +61,23 @@ class Preprocessing(NetworkInput):
         return NetworkInput(size=self.size, mean=self.mean, std=self.std)
 
 
+def _known_architecture(name: str) -> str:
+    if name not in ARCHITECTURES and not (name.startswith(TIMM) and len(name) > len(TIMM)):
+        raise PydanticCustomError(
+            "said",
+            "there is no architecture '{name}'{hint}; timm's are timm/<name>",
+            {"name": name, "hint": nearest(name, ARCHITECTURES)},
+        )
+    return name
+
+
+Architecture = Annotated[str, AfterValidator(_known_architecture)]
+
+
 class Backbone(Strict):
     """A network that ends in pooled features: torchvision's, or one of timm's."""
 
-    architecture: str
+    architecture: Architecture
     """`resnet10` (one basic block a stage), `resnet18`, `resnet34`, `resnet50`, `resnet101`, `resnet152`,
     `efficientnet_b0`, `mobilenet_v3_large`, or `timm/<name>` of any timm model (`pip install timm`)."""
     stem: Literal["imagenet", "small"] = "imagenet"
@@ -72,22 +85,11 @@ class Backbone(Strict):
     width: float = Field(default=1.0, ge=1 / 64, le=4)
     """ResNets: factor on the channels of every layer; 2 on `resnet50` is SwAV's RN50w2."""
 
-    @field_validator("architecture")
-    @classmethod
-    def _known(cls, name: str) -> str:
-        if name not in ARCHITECTURES and not (name.startswith(TIMM) and len(name) > len(TIMM)):
-            raise PydanticCustomError(
-                "unknown_name",
-                "there is no architecture '{name}'{hint}; timm's are timm/<name>",
-                {"name": name, "hint": nearest(name, ARCHITECTURES)},
-            )
-        return name
-
     @model_validator(mode="after")
     def _only_resnets_vary(self) -> Self:
         if self.architecture not in RESNETS and (self.stem != "imagenet" or self.width != 1):
             raise PydanticCustomError(
-                "resnets", "stem and width belong to ResNets, {name} has neither", {"name": self.architecture}
+                "said", "stem and width belong to ResNets, {name} has neither", {"name": self.architecture}
             )
         return self
 
@@ -136,5 +138,16 @@ class Training(Strict):
     def _cosine_or_steps(cls, value: Any) -> Any:
         if value != "cosine" and not isinstance(value, dict | Steps):
             message = "must be cosine, or a section with milestones and factor, found {value}"
-            raise PydanticCustomError("schedule", message, {"value": repr(value)})
+            raise PydanticCustomError("said", message, {"value": repr(value)})
         return value
+
+    @model_validator(mode="after")
+    def _milestones_are_reached(self) -> Self:
+        late = [] if self.schedule == "cosine" else [m for m in self.schedule.milestones if m >= self.epochs]
+        if late:
+            raise PydanticCustomError(
+                "said",
+                "schedule: milestone {late} is never reached in {epochs} epochs; set schedule",
+                {"late": late[0], "epochs": self.epochs},
+            )
+        return self

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import safetensors
 
-from bingo.artifacts import atomic
+from bingo.artifacts import atomic, digest_json
 from bingo.errors import BingoError
 
 if TYPE_CHECKING:
@@ -26,6 +26,14 @@ def digest_tensors(tensors: "Mapping[str, Tensor]") -> str:
         total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
         total.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
     return total.hexdigest()
+
+
+def network_digest(metadata: Mapping[str, Any]) -> str:
+    """Return the fingerprint of a network from the metadata of its file: of its weights, and of what they belong to.
+
+    Networks of different kinds may have weights of the same names and shapes.
+    """
+    return digest_json([metadata["digest"], metadata.get("backbone"), metadata.get("activation")])
 
 
 def write_tensors(path: Path, tensors: "Mapping[str, Tensor]", metadata: Mapping[str, Any]) -> None:

@@ -14,6 +14,7 @@ from torchvision.io import write_png
 from bingo import cli
 from bingo.config import parse_study
 from bingo.jobs import teacher_settings
+from bingo.student import stage as student_stage
 from bingo.tables import stage as tables_stage
 
 SUBCOMMANDS = {
@@ -48,8 +49,9 @@ TARGETS = settings(
     preprocessing={"size": 28},
     recipe="small",
     precision="auto",
+    layer="projection",
+    number=0,
     views=2,
-    outputs=[{"layer": "projection", "number": 0}],
 )
 # Where the file lies is told by the flag.
 IMPORTED = teacher_settings(
@@ -260,6 +262,18 @@ def test_settings_may_stand_in_a_file(bingo, tmp_path):
         assert bingo("table", "--settings", given, "--output", tmp_path / name)[0] == 0
         results.append((tmp_path / name).read_text())
     assert results[0] == results[1]
+
+
+@pytest.mark.parametrize("files", [[], ["a.h5"], ["b.h5", "a.h5"]])
+def test_a_student_is_given_its_stored_outputs_in_the_order_of_the_flags(files, bingo, monkeypatch, tmp_path):
+    given = []
+    monkeypatch.setattr(student_stage, "train_student", lambda *arguments: given.append(arguments))
+    flags = [word for file in files for word in ("--targets", file)]
+    keys = settings(preprocessing={"size": 28}, student=MOCO, seed=0)
+    arguments = ["--settings", keys, "--name", "s", "--listing", "l.h5", "--output", tmp_path]
+    assert bingo("student", *arguments, *flags) == (0, "", "")
+    ((_, name, listing, teacher, targets, bags, *_),) = given
+    assert (name, listing, teacher, targets, bags) == ("s", Path("l.h5"), None, [Path(file) for file in files], None)
 
 
 def test_a_table_becomes_texts_figures_and_a_report(bingo, tmp_path):

@@ -2,6 +2,8 @@
 
 import copy
 import json
+import re
+from pathlib import Path
 
 import jsonschema
 import pytest
@@ -252,6 +254,49 @@ def bingo(**keys):
             "onlin",
             "students.bingo.teacher_views: must be online or a whole number from 1, found 'onlin'",
         ),
+        (
+            "students.alone.training",
+            {"epochs": 10, "schedule": {"milestones": [4, 10, 12], "factor": 0.1}},
+            "students.alone.training: schedule: milestone 10 is never reached in 10 epochs; set schedule",
+        ),
+        (
+            "teachers.big.training",
+            {"epochs": 3, "schedule": {"milestones": [3], "factor": 0.1}},
+            "teachers.big.training: schedule: milestone 3 is never reached in 3 epochs; set schedule",
+        ),
+        (
+            "students.alone",
+            {**SEED, "method": "compress", "training": {"epochs": 15}},
+            "students.alone.training: schedule: milestone 90 is never reached in 15 epochs; set schedule",
+        ),
+        (
+            "students.bingo",
+            bingo(objective="official", training={"epochs": 11}),
+            "students.bingo: inter_free_epochs: as many as there are epochs leave no inter pairs; lower it, or set "
+            "terms",
+        ),
+        (
+            "students.bingo",
+            bingo(objective="official", terms=["intra", "inter"], inter_free_epochs=9, training={"epochs": 5}),
+            "students.bingo: inter_free_epochs: as many as there are epochs leave no inter pairs; lower it, or set "
+            "terms",
+        ),
+        (
+            "students.bingo",
+            bingo(teacher_views=6, training={"epochs": 5}),
+            "students.bingo: teacher_views: 6 are more than the 5 epochs, which use one each; lower it",
+        ),
+        (
+            "students.alone",
+            {**SEED, "method": "compress", "teacher_views": 131},
+            "students.alone: teacher_views: 131 are more than the 130 epochs, which use one each; lower it",
+        ),
+        (
+            "teachers.other",
+            {"checkpoint": "x.pt", "architecture": "resnet19"},
+            "teachers.other.architecture: there is no architecture 'resnet19'; did you mean 'resnet18'?; timm's are "
+            "timm/<name>",
+        ),
         ("teachers.other", {"checkpoint": 1}, "teachers.other.checkpoint: input should be a valid string, found 1"),
         (
             "teachers.other",
@@ -299,6 +344,8 @@ def test_a_fault_in_a_key_of_a_method_is_such_a_line_too(path, value, message):
         ("students.alone", {**SEED, "method": "compress", "head": {}}, "students.alone: unknown key 'head'; "),
         ("students.alone.teacher", "big", "students.alone: unknown key 'teacher'; "),
         ("teachers.other", {"checkpoint": "x.pt", "format": "moko"}, "teachers.other.format: "),
+        ("teachers.other", {"checkpoint": "x.pt", "architecture": "timm/"}, "teachers.other.architecture: "),
+        ("teachers.other", {"checkpoint": "x.pt", "architecture": 18}, "teachers.other.architecture: "),
         ("teachers.other", {"checkpoint": "x.pt", "method": "moco"}, "teachers.other: unknown key 'method'; "),
         ("teachers.other", {}, "teachers.other.method: "),
         ("teachers.other", {"method": "bingo"}, "teachers.other.method: "),
@@ -332,6 +379,35 @@ def test_a_student_may_not_distil_another_teacher_than_that_of_its_bags():
     assert str(caught.value) == "s.yaml: students.bingo.teacher: 'second' is not the teacher of its bags 'knn-5'"
     study["students"]["bingo"]["teacher"] = "big"  # it may be named all the same
     assert parse_study(study, "s.yaml").teacher_of("bingo") == "big"
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("students.alone.training", {"epochs": 3, "schedule": {"milestones": [1, 2], "factor": 0.1}}),
+        ("students.alone", {**SEED, "method": "compress", "training": {"epochs": 121}}),
+        ("students.alone", {**SEED, "method": "compress", "training": {"epochs": 15, "schedule": "cosine"}}),
+        ("students.bingo", bingo(objective="official", training={"epochs": 12})),
+        ("students.bingo", bingo(objective="official", inter_free_epochs=0, training={"epochs": 1})),
+        # Without inter pairs it does not matter when they would begin.
+        ("students.bingo", bingo(objective="official", terms=["intra", "cutmix"], training={"epochs": 2})),
+        ("students.bingo", bingo(teacher_views=5, training={"epochs": 5})),
+        ("teachers.other", {"checkpoint": "x.pt", "architecture": "resnet18"}),
+        ("teachers.other", {"checkpoint": "x.pt", "architecture": "timm/vit_tiny_patch16_224"}),
+        ("teachers.other", {"checkpoint": "x.pt", "architecture": None}),
+    ],
+)
+def test_what_is_just_within_bounds_is_accepted(path, value):
+    study = parse_study(changed(path, value), "s.yaml")
+    assert parse_study(study.model_dump(mode="json"), "s.yaml") == study
+
+
+def test_every_fault_that_the_project_finds_is_of_the_type_that_is_said_in_full():
+    # Of another type it would end in what was found: a whole section, say.
+    sources = {path: path.read_text() for path in (Path(__file__).parents[1] / "bingo").rglob("*.py")}
+    calls = [call for text in sources.values() for call in re.findall(r"PydanticCustomError\(\s*([^,]+),", text)]
+    assert set(calls) == {'"said"'}
+    assert len(calls) > 10
 
 
 def test_several_faults_are_counted():
@@ -453,8 +529,10 @@ def test_a_stage_reads_the_settings_that_the_study_hands_it(every_student):
         assert job.preprocessing == study.data.preprocessing.network_input()
     job = jobs.TeacherJob.model_validate_json(jobs.teacher_settings(study, "big"))
     assert job.teacher == study.teachers["big"]
-    job = jobs.TargetsJob.model_validate_json(jobs.targets_settings(study, "big", "paper", "auto"))
-    assert job.views == 5
+    job = jobs.TargetsJob.model_validate_json(jobs.targets_settings(study, "paper", "auto", "features", 1, 5))
+    drawn = {"recipe": "paper", "precision": "auto", "layer": "features", "number": 1, "views": 5}
+    assert job.model_dump(include=set(drawn)) == drawn
+    assert job.preprocessing == study.data.preprocessing.network_input()
 
 
 def test_a_study_written_out_in_full_is_the_same_study(every_student):
@@ -465,28 +543,16 @@ def test_a_study_written_out_in_full_is_the_same_study(every_student):
     assert parse_study(whole, "s") == study
 
 
-def test_stored_outputs_are_enough_for_all_students_that_use_them_and_no_more(every_student):
-    study = parse_study(every_student, "s")
-
-    def targets(precision="auto", recipe="paper"):
-        return json.loads(jobs.targets_settings(study, "big", recipe, precision))
-
-    assert len(study.stored_students("big")) == 3
-    first = targets()
-    assert (first["views"], first["recipe"], first["precision"]) == (5, "paper", "auto")
-    assert first["outputs"] == [{"layer": "projection", "number": number} for number in (0, 1)]
-    assert first["preprocessing"] == study.data.preprocessing.network_input().model_dump()
-    # CompRess has a recipe of its own, and distils features.
-    other = targets(recipe="crop-flip")
-    assert (other["views"], other["outputs"]) == (4, [{"layer": "features", "number": 0}])
-    for name, views in (("stored", 9), ("disco", 5)):
-        every_student["students"][name] = {**every_student["students"][name], "teacher_views": views}
-    study = parse_study(every_student, "s")
-    assert targets()["views"] == 9
-    every_student["students"]["paper"]["head"] = {"hidden": 7}  # what does not bear on the outputs
-    before = targets()
-    study = parse_study(every_student, "s")
-    assert targets() == before
+def test_other_students_are_no_part_of_the_settings_of_stored_outputs(every_student):
+    drawn = ("paper", "auto", "projection", 0, 3)
+    before = jobs.targets_settings(parse_study(every_student, "s"), *drawn)
+    every_student["students"] = {"stored": every_student["students"]["stored"]}
+    assert jobs.targets_settings(parse_study(every_student, "s"), *drawn) == before
+    every_student["students"] = {}
+    assert jobs.targets_settings(parse_study(every_student, "s"), *drawn) == before
+    for position, value in enumerate(("small", "float32", "features", 1, 4)):
+        changed_one = [*drawn[:position], value, *drawn[position + 1 :]]
+        assert jobs.targets_settings(parse_study(every_student, "s"), *changed_one) != before
 
 
 def test_the_name_of_a_teacher_is_no_part_of_a_students_settings(every_student):
@@ -507,12 +573,14 @@ def test_where_an_imported_teachers_file_lies_is_no_part_of_its_settings():
 
 
 def test_settings_that_cannot_change_a_teacher_view_are_no_part_of_the_targets(every_student):
-    study = parse_study(every_student, "s")
-    before = jobs.targets_settings(study, "big", "paper", "auto")
+    def targets():
+        return jobs.targets_settings(parse_study(every_student, "s"), "paper", "auto", "projection", 0, 3)
+
+    before = targets()
     every_student["data"] = {"source": "demo", "workers": 3, "preprocessing": {"resize": 300}}
-    assert jobs.targets_settings(parse_study(every_student, "s"), "big", "paper", "auto") == before
+    assert targets() == before
     every_student["data"] = {"source": "demo", "preprocessing": {"size": 128}}
-    assert jobs.targets_settings(parse_study(every_student, "s"), "big", "paper", "auto") != before
+    assert targets() != before
 
 
 def test_students_say_which_teacher_and_bags_they_need(every_student):
@@ -520,9 +588,12 @@ def test_students_say_which_teacher_and_bags_they_need(every_student):
     assert {name for name in study.students if study.teacher_of(name) is None} == {"alone", "steps", "timm"}
     assert {name for name in study.students if study.bags_of(name) == "knn-5"} == {
         "paper",
-        "intra",
         "official",
         "inter",
         "stored",
         "batch",
     }
+    # Its bags name its teacher, though it draws nothing from them.
+    assert study.bags_of("intra") is None
+    assert study.teacher_of("intra") == "big"
+    assert study.bags_of("alone") is None

@@ -4,6 +4,7 @@ import pytest
 
 from bingo.config import parse_study
 from bingo.errors import BingoError
+from bingo.jobs import student_settings
 from bingo.plan import Plan
 
 STUDY = {
@@ -66,19 +67,59 @@ def rich(**changes):
         },
         **changes,
     }
-    study["students"]["auto"]["training"] = TRAINING
+    if "auto" in study["students"]:
+        study["students"]["auto"]["training"] = TRAINING
     return Plan(parse_study(study, "s.yaml"))
 
 
 def test_a_student_waits_for_its_teacher_or_for_the_outputs_in_its_place_and_for_bags():
+    targets = "results/s/targets"
     assert {name: rich().student_inputs(name) for name in rich().study.students} == {
         "alone": {},
         "online": {"teacher": "results/s/teachers/big.safetensors", "bags": "results/s/bags/knn.h5"},
-        "stored": {"targets": "results/s/targets/big-small-float32.h5", "bags": "results/s/bags/kmeans.h5"},
-        "auto": {"targets": "results/s/targets/given-paper-auto.h5"},
+        "stored": {"targets": [f"{targets}/big/small-float32-projection-0-2.h5"], "bags": "results/s/bags/kmeans.h5"},
+        "auto": {"targets": [f"{targets}/given/paper-auto-projection-0-2.h5"]},
         "label": {"teacher": "results/s/teachers/given.safetensors", "bags": "results/s/bags/label.h5"},
-        "random": {"targets": "results/s/targets/big-small-float32.h5", "bags": "results/s/bags/random.h5"},
+        "random": {"targets": [f"{targets}/big/small-float32-projection-0-1.h5"], "bags": "results/s/bags/random.h5"},
     }
+
+
+STORED = {"teacher_views": 2, "backbone": BACKBONE}
+MORE = {
+    "disco": {"method": "disco", "teacher": "big", **STORED},
+    "compress": {"method": "compress", "teacher": "big", **STORED},
+    "intra": {"method": "bingo", "bags": "knn", "terms": ["intra"], **STORED},
+    "inter": {"method": "bingo", "bags": "knn", "terms": ["inter"], **STORED},
+    "cutmix": {"method": "bingo", "bags": "knn", "objective": "official", "terms": ["cutmix"], **STORED},
+    "alone": {"method": "moco", "backbone": BACKBONE},
+}
+
+
+def more(*names):
+    students = {name: {**MORE[name], "training": TRAINING} for name in names}
+    return rich(students=students)
+
+
+def test_each_number_and_layer_of_stored_outputs_has_a_file():
+    plan = more(*MORE)
+    folder, bags = "results/s/targets/big", "results/s/bags/knn.h5"
+    assert {name: plan.student_inputs(name) for name in MORE} == {
+        "disco": {"targets": [f"{folder}/paper-auto-projection-{number}-2.h5" for number in (0, 1)]},
+        "compress": {"targets": [f"{folder}/crop-flip-auto-features-0-2.h5"]},
+        # Who draws no positives waits for no bags, though these name its teacher.
+        "intra": {"targets": [f"{folder}/paper-auto-projection-0-2.h5"]},
+        "inter": {"targets": [f"{folder}/paper-auto-projection-0-2.h5"], "bags": bags},
+        "cutmix": {"targets": [f"{folder}/paper-auto-projection-0-2.h5"], "bags": bags},
+        "alone": {},
+    }
+
+
+def test_another_stored_student_changes_neither_inputs_nor_settings_of_this_one():
+    whole = more(*MORE)
+    for name in MORE:
+        alone = more(name)
+        assert alone.student_inputs(name) == whole.student_inputs(name)
+        assert student_settings(alone.study, name, 0) == student_settings(whole.study, name, 0)
 
 
 def test_bags_wait_for_a_teacher_and_its_embeddings_where_they_are_made_from_any():
@@ -96,6 +137,25 @@ def test_imported_teachers_are_not_trained_and_have_no_log():
     assert logs["big"] == "results/s/teachers/big.csv"
     assert len(logs) == 1 + len(plan.study.students)
     assert "results/s/teachers/given.safetensors" in plan.all_weights()
+
+
+def test_a_study_of_imported_teachers_has_no_training_log():
+    study = {**STUDY, "teachers": {"given": {"checkpoint": "results/s/x.pt"}}, "bags": {}, "students": {}}
+    assert Plan(parse_study(study, "s.yaml")).training_logs() == {}
+
+
+@pytest.mark.parametrize("name", ["{epoch}.pt", "a{b.pt", "a}.pt", "{x}/weights.pt"])
+@pytest.mark.parametrize("where", ["", "results/s/"])
+def test_a_checkpoint_with_braces_is_refused_before_snakemake_reads_them(name, where, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = where + name
+    (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / path).touch()
+    study = {"study": "s", "data": {"source": "demo"}, "teachers": {"given": {"checkpoint": path}}}
+    with pytest.raises(BingoError) as caught:
+        Plan(parse_study(study, "s.yaml"))
+    message = f"teachers.given.checkpoint: {path} has braces, which Snakemake cannot take; rename it"
+    assert str(caught.value) == message
 
 
 def test_a_checkpoint_that_is_not_there_is_refused_unless_the_study_makes_it(tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ import safetensors
 import safetensors.torch
 import torch
 
-from bingo.tensors import digest_tensors, read_metadata, read_tensors, write_tensors
+from bingo.tensors import digest_tensors, network_digest, read_metadata, read_tensors, write_tensors
 
 from .conftest import refused
 
@@ -55,6 +55,50 @@ def test_the_digest_depends_neither_on_the_order_of_names_nor_on_memory_layout()
     turned = {"b": BASE.T.contiguous().T, "a": images.to(memory_format=torch.channels_last).requires_grad_()}
     assert turned["b"].stride() != BASE.stride()
     assert digest_tensors(turned) == digest_tensors({"a": images, "b": BASE})
+
+
+NETWORK = {
+    "digest": "a" * 64,
+    "backbone": {"architecture": "timm/efficientnet_b0", "stem": "imagenet", "width": 1.0},
+    "activation": "relu",
+    "method": "imported",
+    "provenance": {"stage": "teacher", "seed": 3},
+}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"digest": "b" * 64},
+        # The same names and shapes, but paddings as TensorFlow has them.
+        {"backbone": {**NETWORK["backbone"], "architecture": "timm/tf_efficientnet_b0"}},
+        {"backbone": {**NETWORK["backbone"], "stem": "small"}},
+        {"backbone": {**NETWORK["backbone"], "width": 2.0}},
+        {"activation": "gelu"},
+    ],
+)
+def test_networks_differ_by_weights_and_by_what_these_belong_to(change):
+    assert network_digest({**NETWORK, **change}) != network_digest(NETWORK)
+
+
+def test_what_changes_no_output_is_no_part_of_a_networks_digest():
+    reordered = dict(reversed({**NETWORK, "backbone": dict(reversed(NETWORK["backbone"].items()))}.items()))
+    assert network_digest(reordered) == network_digest(NETWORK)
+    assert network_digest({**NETWORK, "method": "moco", "provenance": {}, "more": 1}) == network_digest(NETWORK)
+
+
+def test_a_network_of_less_metadata_has_a_digest_too():
+    without = {key: NETWORK[key] for key in ("digest", "backbone")}
+    assert network_digest(without) != network_digest(NETWORK)
+    assert network_digest({"digest": NETWORK["digest"]}) != network_digest(without)
+
+
+def test_a_networks_digest_is_of_the_metadata_of_its_file(tmp_path):
+    path = tmp_path / "x.safetensors"
+    metadata = {key: value for key, value in NETWORK.items() if key != "digest"}
+    write_tensors(path, TENSORS, metadata)
+    expected = network_digest({**metadata, "digest": digest_tensors(TENSORS)})
+    assert network_digest(read_metadata(path)) == network_digest(read_tensors(path)[1]) == expected
 
 
 def test_tensors_come_back_as_they_were_written(tmp_path):

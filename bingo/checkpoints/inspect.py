@@ -41,6 +41,7 @@ def describe(path: Path) -> str:
             said = f"cannot be used: {error}"
         lines.append(f"  {part.name}{' (default)' if part.name == default else ''}: {said}")
     lines += _left_out(usable, format)
+    lines += _trained_on(contents)
     if not usable:
         return "\n".join([*lines, "cannot be used as it stands"])
     first, *more = usable
@@ -56,13 +57,23 @@ def _network(found: Imported, contents: Contents) -> str:
     size = sum(weight.numel() for network in (backbone, head) for weight in network.parameters())
     width = f", width {spec.width:g}" if spec.width != 1 else ""
     said = f"{spec.architecture}{width}, {backbone.dim} features; {_layers(head)}; {size / 1e6:.2f} M parameters"
-    if spec.stem == "small":
+    if spec.stem == "small" and not contents.metadata:
         said += "; 3x3 first convolution, taken for stride 1, padding 1 and no pooling after it"
     if spec.architecture == "timm/efficientnet_b0":
         said += "; if it is TensorFlow's, which has the same shapes, give architecture: timm/tf_efficientnet_b0"
     if any(name.endswith(COUNTER) for name in found.backbone) and not any(COUNTER in name for name in contents.state):
         said += f"; without {COUNTER}, which are set to zero"
     return said
+
+
+def _trained_on(contents: Contents) -> list[str]:
+    """Say for a file of this project what its images were like, which a study that uses it must repeat."""
+    settings = contents.metadata.get("provenance", {}).get("settings", {}).get("preprocessing")
+    if settings is None:
+        return []
+    return [
+        f"trained on {settings['size']} px, mean {settings['mean']}, std {settings['std']}: set data.preprocessing so"
+    ]
 
 
 def _layers(head: nn.Sequential) -> str:
@@ -83,5 +94,6 @@ def _left_out(usable: dict[str, Imported], format: Format) -> list[str]:
 
 
 def _entry_name(path: Path) -> str:
-    stem = path.parent.name if path.stem == "backbone" else path.name.partition(".")[0]
+    student = path.absolute().parent.parent.name  # students/<student>/seed-<n>/backbone.safetensors
+    stem = student if path.stem == "backbone" else path.name.partition(".")[0]
     return re.sub(r"[^a-z0-9_-]+", "-", stem.lower()).lstrip("_-")[:64] or "teacher"

@@ -14,8 +14,8 @@ from bingo.checkpoints.networks import (
     STEMS,
     MisfitError,
     blueprint,
-    fitted,
     head_of,
+    matched,
     named,
     shortened,
     spec_from,
@@ -127,13 +127,13 @@ def imported(contents: Contents, format: Format, part: Part, architecture: str |
     classifier = getattr(network, "default_cfg", {}).get("classifier") or ()  # timm's: a name, or several
     prefixes = tuple(f"{name}." for name in ([classifier] if isinstance(classifier, str) else classifier))
     left_out += [backbone.pop(name) for name in list(backbone) if name.startswith(prefixes)]
-    weights = fitted(network, backbone, state, spec.architecture)
+    weights = matched(network, backbone, state, spec.architecture)
     if len(heads) > 1:
         raise MisfitError(f"has several projection heads ({', '.join(heads)}); save the one that is meant")
     prefix, head = next(iter(heads.items()), ("", {}))
     activation = contents.metadata.get("activation", part.heads.get(prefix, "relu"))
     layers = head_of(head, state, activation, int(network.dim))  # type: ignore[arg-type]
-    projection = fitted(layers, head, state, "projection head")
+    projection = matched(layers, head, state, "projection head")
     return Imported(format.name, part.name, spec, weights, projection, activation, left_out)
 
 

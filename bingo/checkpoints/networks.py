@@ -128,7 +128,7 @@ def head_of(places: Mapping[str, str], state: Mapping[str, Tensor], activation: 
     return head
 
 
-def fitted(network: nn.Module, places: Mapping[str, str], state: Mapping[str, Tensor], what: str) -> dict[str, Tensor]:
+def matched(network: nn.Module, places: Mapping[str, str], state: Mapping[str, Tensor], what: str) -> dict[str, Tensor]:
     """Return the weights of a network under its own names: all of them, and no other.
 
     Batch-norm's count of batches, which old files lack and no evaluation reads, is zero where it is missing.

@@ -118,6 +118,7 @@ class TrainingBatches(Dataset[Batch | BingoError]):
             batch_size=None,
             collate_fn=unchanged,
             num_workers=workers,
+            generator=torch.Generator(),  # else it draws from the one that networks draw from
         )
         for batch in loader:
             if isinstance(batch, BingoError):

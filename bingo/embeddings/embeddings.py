@@ -16,7 +16,7 @@ from bingo.data.listing import Listing
 from bingo.data.loader import unchanged
 from bingo.errors import BingoError
 from bingo.sections import Preprocessing
-from bingo.tensors import read_metadata
+from bingo.tensors import network_digest, read_metadata
 from bingo.views.apply import centre, normalise
 
 _BATCH = 256
@@ -78,10 +78,10 @@ def read_embeddings(path: Path, listing_path: Path, listing: Listing, teacher_pa
     Raises:
         BingoError: they are damaged, or belong to another dataset or teacher.
     """
-    teacher = read_metadata(teacher_path)
+    teacher = network_digest(read_metadata(teacher_path))
     with read_hdf5(path, "embeddings") as file:
         require_same(path, "dataset", file.attrs["dataset_digest"], listing.digest, listing_path)
-        require_same(path, "teacher", file.attrs["teacher_digest"], teacher["digest"], teacher_path)
+        require_same(path, "teacher", file.attrs["teacher_digest"], teacher, teacher_path)
         if len(file["embedding"]) != len(listing) or (file["index"][:] != np.arange(len(listing))).any():
             raise BingoError(f"{path}: rows are not those of {listing_path}; delete it and run again")
         features = np.empty(file["embedding"].shape, dtype=np.float32)

@@ -11,6 +11,7 @@ from bingo.data.listing import read_listing
 from bingo.embeddings.embeddings import embed
 from bingo.errors import BingoError
 from bingo.jobs import EmbeddingsJob
+from bingo.models.backbone import require_size
 from bingo.models.checkpoint import load_teacher
 from bingo.progress import Progress
 
@@ -33,6 +34,7 @@ def make_embeddings(
     listing = read_listing(listing_path, "train")
     teacher = load_teacher(teacher_path, device)
     count, dim = len(listing), teacher.features
+    require_size(teacher.backbone, job.preprocessing.size, device)
     inputs = {"dataset": listing.digest, "teacher": teacher.digest}
     attributes = {
         "kind": "embeddings",

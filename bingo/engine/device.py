@@ -24,7 +24,7 @@ def resolve_precision(precision: Precision, device: torch.device) -> torch.dtype
     return torch.bfloat16 if precision == "bfloat16" else torch.float32
 
 
-def describe(training: Training, device: torch.device) -> dict[str, str]:
+def describe_machine(training: Training, device: torch.device) -> dict[str, str]:
     """Return what of the machine bears on a training's result, for provenance and for the identity of its state."""
     return {
         "device": device.type,

@@ -13,11 +13,12 @@ from bingo.bags.bags import Bags
 from bingo.data.images import open_images
 from bingo.data.listing import Listing
 from bingo.data.loader import TrainingBatches
-from bingo.engine.device import describe
+from bingo.engine.device import describe_machine
 from bingo.engine.learner import Learner, TeacherOutputs
 from bingo.engine.state import Row, TrainingState
 from bingo.engine.train import train
 from bingo.methods.method import Method
+from bingo.models.backbone import require_size
 from bingo.sections import NetworkInput
 from bingo.views.recipes import RECIPES
 
@@ -45,13 +46,22 @@ class Run:
     provenance: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class Origin:
+    """Who trains, for the provenance."""
+
+    stage: str
+    version: int
+    settings: dict[str, Any]
+
+
 @contextmanager
-def fitted(
+def trained(
     method: Method,
     preprocessing: NetworkInput,
     seed: int,
     sources: Sources,
-    origin: tuple[str, int, dict[str, Any]],
+    origin: Origin,
     state_path: Path,
     title: str,
     device: torch.device,
@@ -66,7 +76,7 @@ def fitted(
         preprocessing: size and normalisation of views.
         seed: seed of initial weights, order, positives and the student's views.
         sources: what it is trained from.
-        origin: stage, its version, and the settings that it was given, for the provenance.
+        origin: stage, its version, and the settings that it was given.
         state_path: where the state is kept between epochs.
         title: name for progress lines.
         device: where to train.
@@ -75,11 +85,11 @@ def fitted(
     Raises:
         BingoError: an input is damaged, or the loss is not finite.
     """
-    stage, version, settings = origin
-    machine = describe(method.training, device)
-    state = TrainingState(state_path, digest_json([settings, dict(sources.inputs), machine]))
-    torch.manual_seed(seed)  # initial weights; nothing later draws from it
-    learner = Learner(method, sources.teacher)
+    machine = describe_machine(method.training, device)
+    state = TrainingState(state_path, digest_json([origin.settings, dict(sources.inputs), machine]))
+    torch.manual_seed(seed)  # initial weights
+    learner = Learner(method, sources.teacher).to(device)
+    require_size(learner.backbone, preprocessing.size, device)
     data = TrainingBatches(
         open_images(sources.listing),
         method.views(),
@@ -92,5 +102,6 @@ def fitted(
     )
     with state.exclusively():
         rows = train(learner, data, method.training, state, device, workers, title)
-        yield Run(learner, rows, provenance(stage, version, settings, sources.inputs, seed=seed, **machine))
+        facts = {"seed": seed, **machine}
+        yield Run(learner, rows, provenance(origin.stage, origin.version, origin.settings, sources.inputs, **facts))
         state.discard()

@@ -56,9 +56,8 @@ class Learner(nn.Module):
             teacher: outputs of the frozen teacher of a method that distils.
         """
         super().__init__()
-        layer: Layer = getattr(method, "layer", "projection")
-        teacher_width = teacher.width(layer) if teacher is not None else 0
-        self.method, self.layer, self.teacher = method, layer, teacher
+        teacher_width = teacher.width(method.layer) if teacher is not None else 0
+        self.method, self.teacher = method, teacher
         self.backbone = build_backbone(method.backbone)
         features = feature_width(self.backbone)
         self.head = mlp_head(features, method.head_widths(features, teacher_width))
@@ -137,7 +136,7 @@ class Step:
         assert source is not None
         images = self.images.get(view)
         with autocast(self._dtype, _device_of(self._learner)):
-            outputs = source.outputs(self._learner.layer, self._views[view], self._batch, images)
+            outputs = source.outputs(self._learner.method.layer, self._views[view], self._batch, images)
         return F.normalize(outputs.float(), dim=1)
 
     def queue(self, name: str) -> Tensor:

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,6 +13,7 @@ from bingo.engine.learner import Learner, StepInput
 from bingo.engine.schedule import learning_rate
 from bingo.engine.state import Row, TrainingState
 from bingo.errors import BingoError
+from bingo.philox import Stream, philox
 from bingo.progress import Progress
 from bingo.sections import Training
 
@@ -28,7 +30,7 @@ def train(
     workers: int,
     title: str,
 ) -> list[Row]:
-    """Train ``learner`` in place, going on from ``state`` if that holds anything.
+    """Train ``learner``, which is on ``device``, in place, going on from ``state`` if that holds anything.
 
     Returns:
         One row per epoch: epoch (from 1), lr, and the mean of each value that the method logs.
@@ -36,7 +38,7 @@ def train(
     Raises:
         BingoError: the loss is not finite; the state of the last whole epoch stays on disk.
     """
-    learner.to(device).train()
+    learner.train()
     optimizer = torch.optim.SGD(
         [p for p in learner.parameters() if p.requires_grad],
         lr=training.lr,
@@ -54,6 +56,8 @@ def train(
             lr = learning_rate(training.schedule, training.lr, epoch, training.epochs)
             for group in optimizer.param_groups:
                 group["lr"] = lr
+            # Some networks of timm draw which paths to drop; from here, so that a resumed training draws the same.
+            torch.manual_seed(int(philox(np.array([epoch, 0, 0, 0], np.uint64), (data.seed, Stream.EPOCH))[0]))
             means = RunningMeans()
             for step in range(data.steps):
                 batch = next(batches)

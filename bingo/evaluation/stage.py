@@ -26,10 +26,10 @@ from bingo.evaluation.linear import (
 from bingo.evaluation.protocols import PROTOCOLS, Knn, Linear
 from bingo.jobs import EvaluationJob
 from bingo.methods.method import View
-from bingo.models.backbone import feature_width
+from bingo.models.backbone import feature_width, require_size
 from bingo.models.checkpoint import load_backbone
 from bingo.progress import Progress
-from bingo.tensors import digest_tensors
+from bingo.tensors import digest_tensors, network_digest
 from bingo.views.recipes import RECIPES
 
 log = logging.getLogger(__name__)
@@ -131,6 +131,7 @@ def evaluate(
     if val.classes != train.classes:
         raise BingoError(f"{val_path}: its classes are not those of {train_path}; delete both and run again")
     backbone, model = load_backbone(model_path, device)
+    require_size(backbone, job.preprocessing.size, device)
     train_images, val_images = (
         open_images(listing.select(np.flatnonzero(listing.label >= 0))) for listing in (train, val)
     )
@@ -138,7 +139,7 @@ def evaluate(
     metrics = dict(probe.measure(PROTOCOLS[job.protocol]))
     if digest_tensors(backbone.state_dict()) != digest_tensors(load_backbone(model_path, device)[0].state_dict()):
         raise AssertionError(f"protocol {job.protocol} changed the backbone that it measured")
-    inputs = {"train": train.digest, "val": val.digest, "model": model["digest"]}
+    inputs = {"train": train.digest, "val": val.digest, "model": network_digest(model)}
     result = {
         "protocol": job.protocol,
         "model": job.model,

@@ -23,9 +23,9 @@ def draw_accuracy(table: Path, outputs: Sequence[Path]) -> None:
     """Draw a table as bars: a group per protocol, a bar per network, top-1 with its standard deviation."""
     frame = read_table(table)
     frame = frame[frame["metric"] == "top1"].dropna(subset=["mean"])
-    figure, axes = _figure()
     protocols = list(frame["protocol"].unique())
     networks = list(dict.fromkeys(zip(frame["method"], frame["student"], frame["teacher"], strict=True)))
+    figure, axes = _figure(bars=len(protocols) * len(networks))
     width = 0.8 / max(len(networks), 1)
     for i, (method, student, teacher) in enumerate(networks):
         own = frame[(frame["student"] == student) & (frame["teacher"] == teacher) & (frame["method"] == method)]
@@ -39,9 +39,11 @@ def draw_accuracy(table: Path, outputs: Sequence[Path]) -> None:
             yerr=own["std"],
             label=label,
             color=_COLOURS[i % 8],
+            hatch=("", "///", "...")[i // 8 % 3],
+            edgecolor="white",
             capsize=3,
         )
-        axes.bar_label(bars, fmt="%.1f", fontsize=8, padding=2)
+        axes.bar_label(bars, fmt="%.1f", fontsize=7, padding=2)
     if networks:
         axes.legend(fontsize=8, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.1), frameon=False)
     axes.set(xticks=range(len(protocols)), xticklabels=protocols, ylim=(0, 105), ylabel="top-1 accuracy in %")
@@ -79,10 +81,11 @@ def _read_log(path: Path) -> pd.DataFrame:
         raise BingoError(f"{path}: missing or no training log ({error}); delete it and run again") from error
 
 
-def _figure() -> tuple[Figure, plt.Axes]:
+def _figure(bars: int = 0) -> tuple[Figure, plt.Axes]:
+    """Return a figure wide enough for the number above each of so many bars."""
     # The salt and the missing date make equal inputs give equal files.
     plt.rcParams.update({"svg.hashsalt": "bingo", "svg.fonttype": "none"})
-    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    figure, axes = plt.subplots(figsize=(max(7, 0.45 * bars), 4), layout="constrained")
     axes.spines[["top", "right"]].set_visible(False)
     return figure, axes
 

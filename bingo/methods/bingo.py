@@ -1,12 +1,11 @@
 """BINGO (Xu et al., ICLR 2022): anchor and bag member are pulled to the teacher's embedding of the anchor."""
 
-from typing import TYPE_CHECKING, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from bingo.methods.method import Distillation, View
-from bingo.sections import Strict
+from bingo.methods.method import Distillation, DistillationHead, View
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -14,13 +13,6 @@ if TYPE_CHECKING:
     from bingo.engine.learner import Step
 
 Term = Literal["intra", "inter", "cutmix"]
-
-
-class DistillationHead(Strict):
-    """Projection head of a student: Linear, ReLU, Linear, as wide at its end as the teacher's output."""
-
-    hidden: int | None = Field(default=2048, ge=1)
-    """Width of the hidden layer; null for the backbone's own width."""
 
 
 class Bingo(Distillation):
@@ -42,12 +34,10 @@ class Bingo(Distillation):
     temperature: float = Field(default=0.2, gt=0)
     """Softmax temperature; the paper's EfficientNet-B0 has 0.12."""
 
-    needs_bags: ClassVar[bool] = True
-
     @model_validator(mode="after")
     def _terms_fit(self) -> Self:
         def refuse(message: str) -> PydanticCustomError:
-            return PydanticCustomError("terms", message)
+            return PydanticCustomError("said", message)
 
         terms = self.active_terms()
         if len(set(terms)) < len(terms):
@@ -59,6 +49,8 @@ class Bingo(Distillation):
                 raise refuse("inter_free_epochs: belongs to the objective official")
         elif terms == ["inter"] and self.inter_start() > 0:
             raise refuse("terms: with inter alone, inter_free_epochs must be 0, else there is no loss at the start")
+        elif "inter" in terms and self.inter_start() >= self.training.epochs:
+            raise refuse("inter_free_epochs: as many as there are epochs leave no inter pairs; lower it, or set terms")
         return self
 
     def active_terms(self) -> list[Term]:
@@ -77,9 +69,12 @@ class Bingo(Distillation):
             "anchor": View("anchor", 0),
             "positive": View("positive", 1),
             "anchor_target": View("anchor", 0, teacher=True, student=False),
+            "positive_target": View("positive", 0, teacher=True, student=False),
         }
-        if self.objective == "official":
-            views["positive_target"] = View("positive", 0, teacher=True, student=False)
+        if self.objective == "paper":
+            students = {"intra": "anchor", "inter": "positive"}
+            wanted = {students[term] for term in self.active_terms() if term != "cutmix"} | {"anchor_target"}
+            return {name: view for name, view in views.items() if name in wanted}
         return views
 
     def head_widths(self, features: int, teacher: int) -> list[int]:

@@ -4,8 +4,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from bingo.methods.bingo import DistillationHead
-from bingo.methods.method import Distillation, View
+from bingo.methods.method import Distillation, DistillationHead, View
 
 if TYPE_CHECKING:
     from torch import Tensor

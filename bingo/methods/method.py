@@ -48,8 +48,8 @@ class Method(Strict):
     queue_size: int = Field(default=65536, ge=1)
     """Number of past embeddings that serve as negatives."""
 
-    needs_bags: ClassVar[bool] = False
-    """Whether it draws positives from the bags that its key `bags` names."""
+    layer: ClassVar[Layer] = "projection"
+    """Which output of a teacher it distils."""
 
     @abstractmethod
     def views(self) -> dict[str, View]:
@@ -68,6 +68,10 @@ class Method(Strict):
             teacher: width of what the teacher puts out, 0 without a teacher.
         """
 
+    def draws_positives(self) -> bool:
+        """Return whether it needs members of bags, which its key `bags` names."""
+        return any(view.image == "positive" for view in self.views().values())
+
     def queues(self) -> dict[str, Literal["student", "teacher"]]:
         """Return the name of each queue, and whose outputs fill it."""
         return {"negatives": "student"}
@@ -75,6 +79,13 @@ class Method(Strict):
     def ema_momentum(self) -> float | None:
         """Return the momentum of the student's moving average, None where there is none."""
         return None
+
+
+class DistillationHead(Strict):
+    """Projection head of a student: Linear, ReLU, Linear, as wide at its end as the teacher's output."""
+
+    hidden: int | None = Field(default=2048, ge=1)
+    """Width of the hidden layer; null for the backbone's own width."""
 
 
 class Distillation(Method):
@@ -89,9 +100,6 @@ class Distillation(Method):
     """`eval`: the teacher's batch-norm uses its running statistics; `batch`: those of the batch, as BINGO's released
     code does."""
 
-    layer: ClassVar[Layer] = "projection"
-    """Which output of the teacher is distilled."""
-
     def queues(self) -> dict[str, Literal["student", "teacher"]]:
         """Return one queue, of the teacher's outputs."""
         return {"negatives": "teacher"}
@@ -105,16 +113,20 @@ class Distillation(Method):
     def _online_or_number(cls, value: Any) -> Any:
         if value != "online" and (type(value) is not int or value < 1):
             raise PydanticCustomError(
-                "stored", "must be online or a whole number from 1, found {value}", {"value": repr(value)}
+                "said", "must be online or a whole number from 1, found {value}", {"value": repr(value)}
             )
         return value
 
     @model_validator(mode="after")
     def _can_be_stored(self) -> Self:
-        if self.teacher_views != "online" and self.teacher_batch_norm == "batch":
-            raise PydanticCustomError(
-                "stored",
-                "teacher_views: outputs that depend on the batch cannot be stored; set online, or "
-                "teacher_batch_norm: eval",
-            )
+        if self.teacher_views != "online":
+            if self.teacher_batch_norm == "batch":
+                message = "teacher_views: outputs that depend on the batch cannot be stored; set online, or "
+                raise PydanticCustomError("said", message + "teacher_batch_norm: eval")
+            if self.teacher_views > self.training.epochs:
+                raise PydanticCustomError(
+                    "said",
+                    "teacher_views: {views} are more than the {epochs} epochs, which use one each; lower it",
+                    {"views": self.teacher_views, "epochs": self.training.epochs},
+                )
         return self

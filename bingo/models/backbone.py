@@ -63,7 +63,7 @@ def build_backbone(spec: Backbone) -> nn.Module:
     elif spec.architecture in LAYERS:
         network = ResNet(spec)
     else:
-        # Stochastic depth would draw from torch's generator, which a resumed training does not find where it was.
+        # timm's EfficientNet, which the methods' authors train, has no stochastic depth by default.
         options = {"stochastic_depth_prob": 0.0} if spec.architecture == "efficientnet_b0" else {}
         network = torchvision.models.get_model(spec.architecture, weights=None, **options)
         first = network.classifier[0] if isinstance(network.classifier[0], nn.Linear) else network.classifier[-1]
@@ -75,6 +75,33 @@ def build_backbone(spec: Backbone) -> nn.Module:
 def feature_width(backbone: nn.Module) -> int:
     """Return the width of a backbone's pooled features."""
     return int(backbone.dim)  # type: ignore[arg-type]
+
+
+def require_size(backbone: nn.Module, size: int, device: torch.device) -> None:
+    """Refuse images that a network cannot take; some of timm's take one size alone.
+
+    Args:
+        backbone: a network on ``device``.
+        size: side of the images, in pixels.
+        device: where the network is.
+
+    Raises:
+        BingoError: the network fails on such an image.
+    """
+    training = backbone.training
+    backbone.eval()
+    try:
+        with torch.no_grad():
+            backbone(torch.zeros(1, 3, size, size, device=device))
+    except torch.OutOfMemoryError:
+        raise
+    except (AssertionError, RuntimeError) as error:
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise BingoError(
+            f"backbone: cannot take images of {size} px ({reason}); set data.preprocessing.size"
+        ) from error
+    finally:
+        backbone.train(training)
 
 
 def _timm(name: str) -> nn.Module:

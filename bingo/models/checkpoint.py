@@ -14,7 +14,7 @@ from bingo.errors import BingoError
 from bingo.models.backbone import build_backbone, feature_width
 from bingo.models.head import head_from, output_width
 from bingo.sections import Backbone
-from bingo.tensors import read_tensors, write_tensors
+from bingo.tensors import network_digest, read_tensors, write_tensors
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def load_teacher(path: Path, device: torch.device) -> Teacher:
     except (ValueError, KeyError) as error:
         raise BingoError(f"{path}: holds a projection head of an unknown form ({error})") from error
     fill(head, parts["head"], path)
-    return Teacher(backbone.to(device), head.to(device), metadata["digest"], metadata)
+    return Teacher(backbone.to(device), head.to(device), network_digest(metadata), metadata)
 
 
 def load_backbone(path: Path, device: torch.device) -> tuple[nn.Module, dict[str, Any]]:

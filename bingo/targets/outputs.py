@@ -1,6 +1,6 @@
 """A frozen teacher's outputs in training: from the network, or from a file of the targets stage."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Literal
@@ -44,58 +44,53 @@ def network_of(teacher: Teacher, layer: Layer) -> nn.Module:
     return teacher.backbone if layer == "features" else nn.Sequential(teacher.backbone, teacher.head)
 
 
-def dataset_name(layer: Layer, number: int) -> str:
-    """Return the name of the HDF5 dataset (N, V, D) with the outputs of ``layer`` for teacher views ``number``."""
-    return f"{layer}-{number}"
-
-
 class StoredTeacher:
     """Outputs for V views of every image; epoch e takes those of view e modulo V.
 
-    One view of all images is held in memory at a time: N x D float16 for each dataset in use.
+    One view of all images is held in memory at a time: N x D float16 for each file.
     """
 
-    def __init__(self, path: Path, views: int, device: torch.device) -> None:
-        """Read from the file at ``path`` (which `require_targets` has checked), of whose views the first are used."""
-        self.path, self.views, self.device = path, views, device
-        with read_hdf5(path, "targets") as file:
-            self._widths = {name: int(file[name].shape[2]) for name in file}
-        self._held: dict[str, tuple[int, NDArray[np.float16]]] = {}
+    def __init__(self, files: Mapping[int, Path], views: int, device: torch.device) -> None:
+        """Read from files of the targets stage (which `require_targets` has checked).
+
+        Args:
+            files: by number among the teacher views of an epoch.
+            views: V.
+            device: where outputs are wanted.
+        """
+        self.files, self.views, self.device = files, views, device
+        self._held: dict[int, tuple[int, NDArray[np.float16]]] = {}
 
     def width(self, layer: Layer) -> int:
         """Return the width of the outputs."""
-        return self._widths[dataset_name(layer, 0)]
+        with read_hdf5(next(iter(self.files.values())), "targets") as file:
+            return int(file["target"].shape[2])
 
     def outputs(self, layer: Layer, view: View, batch: StepInput, images: Tensor | None) -> Tensor:
         """Return (B, D) for the view of the batch's images at its epoch."""
-        name, stored = dataset_name(layer, view.number), batch.epoch % self.views
-        if name not in self._held or self._held[name][0] != stored:
-            with read_hdf5(self.path, "targets") as file:
-                self._held[name] = stored, file[name][:, stored]
-        return torch.from_numpy(self._held[name][1][batch.rows[view.image]]).to(self.device).float()
+        stored = batch.epoch % self.views
+        if view.number not in self._held or self._held[view.number][0] != stored:
+            self._held.pop(view.number, None)  # not both in memory
+            with read_hdf5(self.files[view.number], "targets") as file:
+                self._held[view.number] = stored, file["target"][:, stored]
+        rows = batch.rows[view.image]
+        return torch.from_numpy(self._held[view.number][1][rows]).to(self.device).float()
 
 
-def require_targets(
-    path: Path, listing_path: Path, listing: Listing, views: int, names: Sequence[str], drawn: str
-) -> tuple[str, str]:
+def require_targets(path: Path, listing_path: Path, listing: Listing, drawn: str) -> tuple[str, str]:
     """Check that stored outputs belong to a training, and return their digest and their teacher's.
 
     Args:
         path: file of the targets stage.
         listing_path: where ``listing`` was read.
         listing: the training images.
-        views: how many views are asked for.
-        names: datasets that are asked for.
-        drawn: how views are drawn and computed, as `describe_views` says it.
+        drawn: how views are drawn and computed, as `describe_targets` says it.
 
     Raises:
-        BingoError: they are damaged, too few, or belong to other images or views.
+        BingoError: they are damaged, or belong to other images or views.
     """
     with read_hdf5(path, "targets") as file:
         require_same(path, "dataset", file.attrs["dataset_digest"], listing.digest, listing_path)
         if file.attrs["drawn"] != drawn:
-            raise BingoError(f"{path}: was made from other views ({file.attrs['drawn']}) than {drawn}; make it anew")
-        for name in names:
-            if name not in file or len(file[name]) != len(listing) or file[name].shape[1] < views:
-                raise BingoError(f"{path}: does not hold {views} views of {name}; delete it and run again")
+            raise BingoError(f"{path}: holds other outputs ({file.attrs['drawn']}) than {drawn}; make it anew")
         return file.attrs["digest"], file.attrs["teacher_digest"]

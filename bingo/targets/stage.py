@@ -19,23 +19,22 @@ from bingo.data.loader import ViewPixels, render, show, unchanged
 from bingo.engine.device import autocast, resolve_precision
 from bingo.errors import BingoError
 from bingo.jobs import TargetsJob
+from bingo.models.backbone import require_size
 from bingo.models.checkpoint import Teacher, load_teacher
 from bingo.progress import Progress
-from bingo.sections import NetworkInput, Precision, RecipeName
-from bingo.targets.outputs import dataset_name, network_of
+from bingo.targets.outputs import network_of
 from bingo.views.parameters import draw_for_teacher
 from bingo.views.recipes import RECIPES
 
-_BATCH = 256
+_BATCH = 128
 _VIEWS_AT_ONCE = 8
 """Views made of an image each time it is read: reading is dear, and so is the memory of many views."""
 
 
-def describe_views(recipe: RecipeName, preprocessing: NetworkInput, precision: Precision, device: torch.device) -> str:
+def describe_targets(job: TargetsJob, device: torch.device) -> str:
     """Return as canonical JSON on what stored outputs depend, beside teacher and images."""
-    dtype = str(resolve_precision(precision, device)).removeprefix("torch.")
-    values = {"recipe": recipe, "precision": dtype, **preprocessing.model_dump(include={"size", "mean", "std"})}
-    return json.dumps(values, sort_keys=True)
+    dtype = str(resolve_precision(job.precision, device)).removeprefix("torch.")
+    return json.dumps({**job.model_dump(mode="json", exclude={"version"}), "precision": dtype}, sort_keys=True)
 
 
 @dataclass(frozen=True)
@@ -43,8 +42,7 @@ class _Shown:
     """Some views of a batch of images."""
 
     rows: slice
-    views: dict[tuple[int, int], ViewPixels]
-    """By view, and number among the teacher views of an epoch."""
+    views: dict[int, ViewPixels]
 
 
 class _ViewsInOrder(Dataset[_Shown | BingoError]):
@@ -52,7 +50,6 @@ class _ViewsInOrder(Dataset[_Shown | BingoError]):
 
     def __init__(self, images: Images, job: TargetsJob) -> None:
         self.images, self.job = images, job
-        self.numbers = sorted({output.number for output in job.outputs})
         self.groups = -(-job.views // _VIEWS_AT_ONCE)
 
     def __len__(self) -> int:
@@ -63,11 +60,7 @@ class _ViewsInOrder(Dataset[_Shown | BingoError]):
         rows = np.arange(batch * _BATCH, min((batch + 1) * _BATCH, len(self.images.listing)))
         views = range(group * _VIEWS_AT_ONCE, min((group + 1) * _VIEWS_AT_ONCE, self.job.views))
         recipe, size = RECIPES[self.job.recipe], self.images.listing.size[rows]
-        parameters = {
-            (view, number): draw_for_teacher(recipe, rows, view, number, size)
-            for view in views
-            for number in self.numbers
-        }
+        parameters = {view: draw_for_teacher(recipe, rows, view, self.job.number, size) for view in views}
         try:
             shown = show(self.images, rows, parameters, self.job.preprocessing.size)
         except BingoError as error:
@@ -76,66 +69,56 @@ class _ViewsInOrder(Dataset[_Shown | BingoError]):
 
 
 def make_targets(
-    job: TargetsJob, listing_path: Path, teacher_path: Path, output_path: Path, device: torch.device, workers: int
+    job: TargetsJob, listing_path: Path, teacher_path: Path, output: Path, device: torch.device, workers: int
 ) -> None:
     """Write a teacher's outputs for V views of all training images, as unit vectors, streamed batch by batch.
 
-    The file holds a dataset (N, V, D) in float16 for each layer and view number asked for.
+    The file holds `target` (N, V, D) in float16.
 
     Raises:
         BingoError: an input is damaged, or an output is not finite.
     """
     listing = read_listing(listing_path, "train")
     teacher = load_teacher(teacher_path, device)
-    count = len(listing)
-    drawn = describe_views(job.recipe, job.preprocessing, job.precision, device)
+    images, count = open_images(listing), len(listing)
+    width = teacher.features if job.layer == "features" else teacher.dim
     inputs = {"dataset": listing.digest, "teacher": teacher.digest}
     attributes = {
         "kind": "targets",
         "dataset_digest": listing.digest,
         "teacher_digest": teacher.digest,
-        "drawn": drawn,
+        "drawn": describe_targets(job, device),
         "provenance": provenance("targets", job.version, job.model_dump(mode="json"), inputs, device=device.type),
     }
     digest = hashlib.sha256()
-    images = open_images(listing)
-    title, total = f"views for {teacher_path.stem}", count * job.views * len({output.number for output in job.outputs})
-    with write_hdf5(output_path, attributes) as file, Progress(title, total, "views") as progress:
-        for output in job.outputs:
-            width = teacher.features if output.layer == "features" else teacher.dim
-            file.create_dataset(
-                dataset_name(output.layer, output.number),
-                (count, job.views, width),
-                "float16",
-                chunks=(min(count, _BATCH), 1, width),
-                fletcher32=True,
-            )
-        for rows, view, outputs in _outputs(job, teacher, images, device, workers):
-            for name, units in outputs.items():
-                if not units.isfinite().all():
-                    raise BingoError(f"{teacher_path}: its outputs are not finite; train it with a lower learning rate")
-                half = units.half().cpu().numpy()
-                file[name][rows, view] = half
-                digest.update(half.tobytes())
-            progress.advance(rows.stop - rows.start)
+    title = f"views for {teacher_path.stem}"
+    with write_hdf5(output, attributes) as file, Progress(title, count * job.views, "views") as progress:
+        chunks = (min(count, _BATCH), 1, width)
+        target = file.create_dataset("target", (count, job.views, width), "float16", chunks=chunks, fletcher32=True)
+        for rows, view, units in _outputs(job, teacher, images, device, workers):
+            if not units.isfinite().all():
+                raise BingoError(f"{teacher_path}: its outputs are not finite; train it with a lower learning rate")
+            half = units.half().cpu().numpy()
+            target[rows, view] = half
+            digest.update(half.tobytes())
+            progress.advance(len(half))
         file.attrs["digest"] = digest.hexdigest()
 
 
 @torch.inference_mode()
 def _outputs(
     job: TargetsJob, teacher: Teacher, images: Images, device: torch.device, workers: int
-) -> Iterator[tuple[slice, int, dict[str, Tensor]]]:
-    """Yield rows, view and, by dataset, the outputs for them: float32 unit vectors (B, D)."""
+) -> Iterator[tuple[slice, int, Tensor]]:
+    """Yield rows, view, and the outputs for them: float32 unit vectors (B, D)."""
     dtype = resolve_precision(job.precision, device)
+    network = network_of(teacher, job.layer)
+    require_size(teacher.backbone, job.preprocessing.size, device)
     loader = DataLoader(_ViewsInOrder(images, job), batch_size=None, num_workers=workers, collate_fn=unchanged)
     for shown in loader:
         if isinstance(shown, BingoError):
             raise shown
-        for (view, number), pixels in shown.views.items():
+        for view, pixels in shown.views.items():
             rendered = render(pixels, RECIPES[job.recipe], job.preprocessing, device)
-            units = {}
-            for output in (output for output in job.outputs if output.number == number):
-                with autocast(dtype, device):
-                    values = network_of(teacher, output.layer)(rendered)
-                units[dataset_name(output.layer, number)] = F.normalize(values.float(), dim=1)
-            yield shown.rows, view, units
+            with autocast(dtype, device):
+                outputs = network(rendered)
+            yield shown.rows, view, F.normalize(outputs.float(), dim=1)

@@ -8,7 +8,7 @@ import torch
 from bingo.artifacts import provenance
 from bingo.checkpoints.load import load_checkpoint
 from bingo.data.listing import read_listing
-from bingo.engine.fit import Sources, fitted
+from bingo.engine.fit import Origin, Sources, trained
 from bingo.engine.log_csv import write_log
 from bingo.jobs import ImportJob, TeacherJob
 from bingo.models.checkpoint import write_teacher
@@ -34,9 +34,9 @@ def train_teacher(
     listing = read_listing(listing_path, "train")
     teacher = job.teacher
     sources = Sources(listing, {"dataset": listing.digest})
-    origin = ("teacher", job.version, job.model_dump(mode="json"))
+    origin = Origin("teacher", job.version, job.model_dump(mode="json"))
     state_path, title = output.with_suffix(".state.pt"), f"teacher {name}"
-    with fitted(teacher, job.preprocessing, teacher.seed, sources, origin, state_path, title, device, workers) as run:
+    with trained(teacher, job.preprocessing, teacher.seed, sources, origin, state_path, title, device, workers) as run:
         write_log(log_csv, run.rows)
         backbone, head = run.learner.backbone.state_dict(), run.learner.head.state_dict()
         write_teacher(

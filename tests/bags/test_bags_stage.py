@@ -18,7 +18,7 @@ from bingo.jobs import BagsJob, DataJob, StudentJob
 from bingo.methods.bingo import Bingo
 from bingo.sections import Preprocessing
 from bingo.student.stage import train_student
-from bingo.tensors import read_tensors
+from bingo.tensors import network_digest, read_tensors
 
 CRITERIA = {
     "knn": {"teacher": "teacher", "size": 4},
@@ -85,7 +85,7 @@ def test_bags_say_what_they_were_made_of_and_how_good_they_are(criterion, inputs
     if criterion in NEED_FEATURES:
         with h5py.File(inputs["embeddings_path"]) as file:
             expected["embeddings"] = file.attrs["digest"]
-        expected["teacher"] = read_tensors(inputs["teacher_path"])[1]["digest"]
+        expected["teacher"] = network_digest(read_tensors(inputs["teacher_path"])[1])
         assert attributes["teacher_digest"] == expected["teacher"]
         assert 0 < attributes["mean_similarity"] <= 1
     else:
@@ -220,7 +220,7 @@ def train(inputs, bags_path, tmp_path):
 
     def train(**changes):
         given = {name: inputs[name] for name in ("listing_path", "teacher_path")}
-        given |= {"targets_path": None, "bags_path": bags_path} | changes
+        given |= {"targets_paths": [], "bags_path": bags_path} | changes
         train_student(student_job, "s", output=tmp_path, device=torch.device("cpu"), workers=0, **given)
 
     return train

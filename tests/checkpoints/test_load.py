@@ -11,7 +11,7 @@ from torch import nn
 
 from bingo.checkpoints.formats import FORMATS
 from bingo.checkpoints.load import load_checkpoint
-from bingo.config import FORMATS as CONFIGURED
+from bingo.config import CheckpointFormat
 from bingo.models.backbone import build_backbone
 from bingo.models.checkpoint import write_teacher
 from bingo.models.head import head_from, mlp_head
@@ -55,7 +55,7 @@ def same(path, format, part, backbone, head=None, default=False, named=None, arc
 
 
 def test_the_table_has_the_formats_that_a_study_may_name():
-    assert sorted(format.name for format in FORMATS) == sorted(CONFIGURED.__args__)
+    assert sorted(format.name for format in FORMATS) == sorted(CheckpointFormat.__args__)
 
 
 class TestMoco:

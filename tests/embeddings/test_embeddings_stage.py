@@ -13,8 +13,11 @@ from bingo.embeddings.embeddings import embed, read_embeddings
 from bingo.embeddings.stage import make_embeddings
 from bingo.errors import BingoError
 from bingo.jobs import DataJob, EmbeddingsJob
+from bingo.models.backbone import build_backbone
 from bingo.models.checkpoint import load_teacher
-from bingo.tensors import read_metadata
+from bingo.models.checkpoint import write_teacher as write_teacher_file
+from bingo.sections import Backbone
+from bingo.tensors import read_tensors, write_tensors
 
 CPU = torch.device("cpu")
 
@@ -77,7 +80,7 @@ def test_the_file_holds_features_positions_and_labels_of_every_image(made, teach
 def test_the_file_says_what_it_was_made_of(made, teacher_path, demo, preprocessing):
     with h5py.File(made) as file:
         attributes = dict(file.attrs)
-    digest = read_metadata(teacher_path)["digest"]
+    digest = load_teacher(teacher_path, CPU).digest
     assert attributes["dataset_digest"] == demo.listing.digest
     assert attributes["teacher_digest"] == digest
     assert attributes["layer"] == "pooled backbone output"
@@ -105,7 +108,7 @@ def test_embeddings_are_read_as_float32(made, read, teacher_path):
         np.testing.assert_array_equal(found.features, file["embedding"][:].astype(np.float32))
         assert found.digest == file.attrs["digest"]
     assert found.features.dtype == np.float32
-    assert found.teacher_digest == read_metadata(teacher_path)["digest"]
+    assert found.teacher_digest == load_teacher(teacher_path, CPU).digest
 
 
 def test_equal_inputs_give_equal_bytes_and_another_teacher_another_digest(make, made, write_teacher, tmp_path):
@@ -125,6 +128,17 @@ def test_features_beyond_float16_name_the_teacher_and_leave_no_file(make, write_
     assert not list(tmp_path.iterdir())
 
 
+def test_a_teacher_that_cannot_take_images_of_the_size_is_refused_and_leaves_no_file(make, tmp_path):
+    pytest.importorskip("timm")
+    spec = Backbone(architecture="timm/vit_tiny_patch16_224")
+    path = tmp_path / "teacher.safetensors"
+    write_teacher_file(path, spec, build_backbone(spec).state_dict(), {}, {"method": "imported"})
+    message = refusal(make, path, tmp_path / "embeddings.h5")
+    assert message.startswith("backbone: cannot take images of 16 px (")
+    assert message.endswith("); set data.preprocessing.size")
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_embeddings_of_another_dataset_are_refused(made, teacher_path, tmp_path):
     other = tmp_path / "other.h5"
     write_listing(DataJob(version=1, split="train", data=DemoData(source="demo", max_train=20)), None, other, 1)
@@ -135,6 +149,16 @@ def test_embeddings_of_another_dataset_are_refused(made, teacher_path, tmp_path)
 def test_embeddings_of_another_teacher_are_refused(made, demo, write_teacher):
     message = refusal(read_embeddings, made, demo.path, demo.listing, write_teacher(seed=1))
     assert message.startswith(f"{made}: belongs to another teacher")
+
+
+def test_embeddings_of_a_network_of_the_same_weights_but_another_kind_are_refused(made, demo, teacher_path, tmp_path):
+    tensors, metadata = read_tensors(teacher_path)
+    other = tmp_path / "other.safetensors"
+    write_tensors(other, tensors, {**metadata, "backbone": {**metadata["backbone"], "stem": "imagenet"}})
+    message = refusal(read_embeddings, made, demo.path, demo.listing, other)
+    assert message.startswith(f"{made}: belongs to another teacher")
+    write_tensors(other, tensors, {**metadata, "method": "imported"})  # what changes no feature
+    assert len(read_embeddings(made, demo.path, demo.listing, other).features) == 21
 
 
 def test_rows_in_another_order_are_refused(path, read):

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bingo.engine.device import autocast, describe, pick_device, resolve_precision
+from bingo.engine.device import autocast, describe_machine, pick_device, resolve_precision
 from bingo.sections import Training
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -57,8 +57,8 @@ def test_matrix_products_run_in_the_precision_asked_for(dtype):
 
 def test_a_machine_is_described_by_what_bears_on_results(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_options: True)
-    assert describe(Training(precision="float32"), CPU) == {"device": "cpu", "precision": "float32"}
-    assert describe(Training(precision="auto"), CUDA) == {"device": "cuda", "precision": "bfloat16"}
+    assert describe_machine(Training(precision="float32"), CPU) == {"device": "cpu", "precision": "float32"}
+    assert describe_machine(Training(precision="auto"), CUDA) == {"device": "cuda", "precision": "bfloat16"}
 
 
 def test_float32_is_not_rounded_to_tf32(monkeypatch):

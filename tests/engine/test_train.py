@@ -4,6 +4,7 @@ from functools import cache
 
 import pytest
 import torch
+from torch import nn
 
 from bingo.engine import train as engine
 from bingo.engine.learner import StepInput
@@ -135,6 +136,70 @@ def test_a_run_interrupted_twice_ends_the_same(run, whole):
     resumed, rows, _ = run("moco")
     assert rows == expected_rows
     assert same_bytes(resumed, expected)
+
+
+def with_dropout(learner):
+    learner.head = nn.Sequential(nn.Dropout(0.5), learner.head)
+
+
+# In the first step of the second epoch, in the middle of it, in the first of the third.
+@pytest.mark.parametrize("step", [STEPS + 1, STEPS + 2, 2 * STEPS + 1])
+@pytest.mark.parametrize("name", ["moco", "bingo"])
+def test_an_interrupted_run_of_a_network_that_draws_ends_with_the_same_bytes(name, step, run, whole):
+    def stopping(learner):
+        with_dropout(learner)
+        stop_in(step)(learner)
+
+    expected, expected_rows, _ = run(name, "whole", prepare=with_dropout)
+    assert [row["loss"] for row in expected_rows] != [row["loss"] for row in whole(name)[1]]
+    with pytest.raises(KeyboardInterrupt):
+        run(name, prepare=stopping)
+    torch.rand(5)  # the generator of a new process is somewhere else
+    resumed, rows, _ = run(name, seed=99, prepare=with_dropout)
+    assert rows == expected_rows
+    assert same_bytes(resumed, expected)
+
+
+def seeds_of(learner, data, training, folder):
+    """Return the seed of torch's generator at every step of a run."""
+    seeds, forward = [], learner.forward
+    learner.forward = lambda batch, dtype: seeds.append(torch.initial_seed()) or forward(batch, dtype)
+    train(learner, data, training, TrainingState(folder / "state.pt", "same"), CPU, 0, "test")
+    return seeds
+
+
+def test_each_epoch_of_each_seed_draws_from_a_generator_of_its_own(build, batches, training, tmp_path):
+    found = {}
+    for seed in (0, 1, 11):
+        learner = build("moco", 0)
+        data = batches(learner)
+        data.seed = seed
+        found[seed] = seeds_of(learner, data, training, tmp_path / str(seed))
+    for seeds in found.values():
+        assert seeds == [seeds[epoch * STEPS] for epoch in range(3) for _ in range(STEPS)]
+    assert len({seed for seeds in found.values() for seed in seeds}) == 3 * 3
+
+
+def test_draws_of_different_epochs_differ(run):
+    draws = []
+
+    def prepare(learner):
+        forward = learner.forward
+        learner.forward = lambda batch, dtype: draws.append(torch.rand(2).tolist()) or forward(batch, dtype)
+
+    run("moco", prepare=prepare)
+    assert len({tuple(draw) for draw in draws}) == 3 * STEPS
+    first = list(draws)
+    draws.clear()
+    run("moco", "again", seed=5, prepare=prepare)
+    assert draws == first
+
+
+def test_a_learner_stays_where_it_is(run, monkeypatch):
+    def prepare(learner):
+        monkeypatch.setattr(type(learner), "to", lambda *_: pytest.fail("the learner was moved"))
+
+    run("moco", prepare=prepare, epochs=1)
 
 
 def test_a_finished_state_is_read_without_training_again(run):

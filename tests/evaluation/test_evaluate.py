@@ -19,7 +19,9 @@ from bingo.evaluation.linear import linear_accuracy, train_linear
 from bingo.evaluation.protocols import PROTOCOLS, Linear
 from bingo.evaluation.stage import evaluate
 from bingo.jobs import EvaluationJob
-from bingo.tensors import digest_tensors, write_tensors
+from bingo.models.backbone import build_backbone
+from bingo.sections import Backbone
+from bingo.tensors import digest_tensors, network_digest, read_metadata, write_tensors
 from bingo.views.recipes import RECIPES, Recipe
 
 CPU = torch.device("cpu")
@@ -83,7 +85,8 @@ def test_the_result_says_what_was_measured_and_on_what(job, listings, model, bac
             digests[split] = file[split].attrs["digest"]
     assert result.pop("metrics").keys() == {"top1"}
     assert result == {"protocol": "knn-10", "model": "bingo", "seed": 4}
-    assert provenance["inputs"] == {**digests, "model": digest_tensors(backbone.state_dict())}
+    assert read_metadata(model)["digest"] == digest_tensors(backbone.state_dict())
+    assert provenance["inputs"] == {**digests, "model": network_digest(read_metadata(model))}
     assert provenance["settings"] == job("knn-10", seed=4).model_dump(mode="json")
     assert (provenance["stage"], provenance["version"]) == ("evaluation", 1)
     assert provenance["packages"]["torch"] == version("torch")
@@ -235,6 +238,18 @@ def test_validation_images_of_other_classes_are_refused(job, model, write_listin
 def test_an_unknown_protocol_is_refused_with_the_nearest_name(job, listings, model, tmp_path):
     with pytest.raises(BingoError, match="no protocol 'linear-moko'; did you mean 'linear-moco'"):
         evaluate(job("linear-moko"), *listings, model, tmp_path / "result.json", CPU, 0)
+
+
+def test_a_network_that_cannot_take_images_of_the_size_is_refused(job, listings, tmp_path):
+    pytest.importorskip("timm")
+    spec = Backbone(architecture="timm/vit_tiny_patch16_224")
+    path = tmp_path / "backbone.safetensors"
+    write_tensors(path, build_backbone(spec).state_dict(), {"method": "moco", "backbone": spec.model_dump()})
+    with pytest.raises(
+        BingoError, match=r"^backbone: cannot take images of 28 px \(.*\); set data\.preprocessing\.size$"
+    ):
+        evaluate(job("knn-1"), *listings, path, tmp_path / "result.json", CPU, 0)
+    assert not (tmp_path / "result.json").exists()
 
 
 def test_more_neighbours_than_images_are_refused(job, model, write_listings, tmp_path):

@@ -10,7 +10,7 @@ from bingo.jobs import DataJob
 from bingo.models.backbone import build_backbone
 from bingo.models.head import mlp_head
 from bingo.sections import Backbone, Preprocessing
-from bingo.tensors import read_tensors, write_tensors
+from bingo.tensors import network_digest, read_metadata, write_tensors
 
 torch.set_num_threads(1)
 
@@ -62,7 +62,7 @@ def teacher_path(folder, backbone):
 @pytest.fixture(scope="session")
 def origin(listing_path, teacher_path):
     """Digests of dataset and teacher, as files made from them carry them."""
-    dataset, teacher = read_listing(listing_path, "train").digest, read_tensors(teacher_path)[1]["digest"]
+    dataset, teacher = read_listing(listing_path, "train").digest, network_digest(read_metadata(teacher_path))
     return {"dataset_digest": dataset, "teacher_digest": teacher, "provenance": {}}
 
 

@@ -75,6 +75,30 @@ def test_three_different_views_are_asked_for_one_of_them_of_a_bag_member(teacher
     assert seen == {"anchor": (True, False), "positive": (True, False), "anchor_target": (False, True)}
 
 
+@pytest.mark.parametrize(
+    ("keys", "expected", "draws"),
+    [
+        ({"terms": ["intra"]}, ["anchor", "anchor_target"], False),
+        ({"terms": ["inter"]}, ["positive", "anchor_target"], True),
+        ({"terms": ["inter", "intra"]}, ["anchor", "positive", "anchor_target"], True),
+    ],
+)
+def test_the_paper_has_the_views_that_its_terms_need(keys, expected, draws, teacher):
+    method = build("bingo", teacher, **keys).method
+    assert list(method.views()) == expected
+    assert method.draws_positives() is draws
+    whole = build("bingo", teacher).method
+    assert all(whole.views()[name] == view for name, view in method.views().items())
+    assert method.teacher_view_numbers() == whole.teacher_view_numbers() == [0]
+
+
+@pytest.mark.parametrize("terms", [None, ["intra"], ["cutmix"], ["intra", "inter"]])
+def test_the_released_codes_objective_has_both_images_whatever_its_terms(terms, teacher):
+    method = build("official", teacher, terms=terms).method
+    assert set(method.views()) == {"anchor", "positive", "anchor_target", "positive_target"}
+    assert method.draws_positives()
+
+
 @pytest.mark.parametrize("name", ["bingo", "official"])
 def test_the_students_head_ends_at_the_teachers_width(name, teacher):
     learner = build(name, teacher)

@@ -35,10 +35,14 @@ def test_views_of_an_image_are_told_apart_and_each_is_seen(name):
     views = settings_of(name).views().values()
     assert all(view.student or view.teacher for view in views)
     assert len({(view.image, view.number, view.teacher) for view in views}) == len(views)
-    assert any(view.image == "positive" for view in views) == settings_of(name).needs_bags
+    assert any(view.image == "positive" for view in views) == settings_of(name).draws_positives()
     assert any(view.teacher for view in views) == (name != "moco")
     numbers = sorted({view.number for view in views if view.teacher})
     assert numbers == list(range(len(numbers)))
+
+
+def test_what_is_distilled_is_the_projection_but_for_compress(name):
+    assert settings_of(name).layer == ("features" if name.startswith("compress") else "projection")
 
 
 def test_only_views_that_a_network_sees_are_looked_at(name, teacher):

@@ -8,7 +8,7 @@ from torch import nn
 from torchvision.models.resnet import BasicBlock
 
 from bingo.errors import BingoError
-from bingo.models.backbone import build_backbone, feature_width
+from bingo.models.backbone import build_backbone, feature_width, require_size
 from bingo.sections import ARCHITECTURES, RESNETS, Backbone
 
 REFERENCES = {
@@ -170,7 +170,7 @@ def test_every_architecture_trains_into_features_of_its_width(architecture):
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_training_draws_nothing_from_torchs_generator(architecture):
-    # It is no part of the state of a training: an interrupted one would not go on as it would have.
+    # Only timm's may draw which paths to drop; the generator is no part of the state of a training.
     network = build_backbone(spec(architecture, width=1 / 16 if architecture in RESNETS else 1.0)).train()
     images = torch.randn(2, 3, 32, 32)
     before = torch.get_rng_state()
@@ -213,3 +213,72 @@ def test_without_timm_its_networks_are_refused_with_what_to_install(monkeypatch)
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(BingoError, match=r"^backbone: timm/resnet10t needs timm; pip install timm$"):
         build_backbone(spec("timm/resnet10t"))
+
+
+CPU = torch.device("cpu")
+
+
+def tracked_and_modes(network):
+    buffers = {name: buffer.clone() for name, buffer in network.state_dict().items()}
+    return buffers, [module.training for module in network.modules()]
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_size_that_a_network_takes_leaves_it_as_it_was(training):
+    network = build_backbone(spec("resnet18", width=1 / 16)).train(training)
+    before, modes = tracked_and_modes(network)
+    state = torch.get_rng_state()
+    for size in (1, 20, 33):
+        require_size(network, size, CPU)
+    after, modes_after = tracked_and_modes(network)
+    assert modes == modes_after == [training] * len(modes)
+    assert all(torch.equal(value, before[name]) for name, value in after.items())
+    assert all(parameter.grad is None and parameter.requires_grad for parameter in network.parameters())
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+class Picky(nn.Module):
+    """A network of one size, with a statistic that moves before it fails."""
+
+    def __init__(self, error):
+        super().__init__()
+        self.norm, self.error = nn.BatchNorm2d(3), error
+
+    def forward(self, images):
+        found = self.norm(images)
+        if images.shape[-1] != 24:
+            raise self.error
+        return found
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("kind", [AssertionError, RuntimeError])
+def test_a_size_that_a_network_fails_on_is_refused_in_a_line_and_leaves_it_as_it_was(kind, training):
+    network = Picky(kind("only 24 px,\n   or nothing.")).train(training)
+    require_size(network, 24, CPU)
+    with pytest.raises(BingoError) as caught:
+        require_size(network, 32, CPU)
+    message = "backbone: cannot take images of 32 px (only 24 px, or nothing); set data.preprocessing.size"
+    assert str(caught.value) == message
+    assert [module.training for module in network.modules()] == [training] * 2
+    assert int(network.norm.num_batches_tracked) == 0
+    assert not network.norm.running_mean.any()
+
+
+def test_a_fault_of_another_kind_is_not_hidden():
+    network = Picky(TypeError("a bug")).train()
+    with pytest.raises(TypeError, match="a bug"):
+        require_size(network, 32, CPU)
+    assert network.training
+
+
+def test_a_transformer_of_timm_takes_images_of_its_own_size_alone():
+    pytest.importorskip("timm")
+    network = build_backbone(spec("timm/vit_tiny_patch16_224"))
+    require_size(network, 224, CPU)
+    with pytest.raises(
+        BingoError, match=r"^backbone: cannot take images of 32 px \(.*224.*\); set data.prep"
+    ) as caught:
+        require_size(network, 32, CPU)
+    assert "\n" not in str(caught.value)
+    assert network.training

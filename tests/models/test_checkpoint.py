@@ -13,7 +13,7 @@ from bingo.models.backbone import build_backbone
 from bingo.models.checkpoint import load_backbone, load_teacher, write_teacher
 from bingo.models.head import mlp_head
 from bingo.sections import Backbone
-from bingo.tensors import read_tensors, write_tensors
+from bingo.tensors import network_digest, read_tensors, write_tensors
 
 SPEC = Backbone(architecture="resnet10", stem="small", width=1 / 64)
 METADATA = {"backbone": SPEC.model_dump(), "method": "moco", "provenance": {"stage": "teacher"}}
@@ -65,7 +65,7 @@ def test_a_teacher_loads_with_equal_features_and_projections(networks, teacher_p
     assert torch.equal(features, expected)
     assert torch.equal(projection, networks[1](expected))
     assert teacher.dim == 4
-    assert teacher.digest == read_tensors(teacher_path)[1]["digest"]
+    assert teacher.digest == network_digest(read_tensors(teacher_path)[1])
     assert teacher.metadata["method"] == "moco"
 
 
@@ -215,6 +215,15 @@ def test_a_teacher_of_any_head_is_written_and_read(kind, networks, tmp_path):
     assert {key: teacher.metadata[key] for key in metadata} == metadata
     assert not any(module.training for module in teacher.head.modules())
     assert not any(parameter.requires_grad for parameter in teacher.head.parameters())
+
+
+def test_a_teachers_digest_tells_the_activation_of_its_head(networks, tmp_path):
+    path, digests = tmp_path / "teacher.safetensors", []
+    for activation in ("relu", "gelu", "relu"):
+        write_teacher(path, SPEC, *(network.state_dict() for network in networks), {"method": "imported"}, activation)
+        digests.append(load_teacher(path, CPU).digest)
+    assert digests[0] == digests[2] != digests[1]
+    assert read_tensors(path)[1]["digest"] not in digests
 
 
 @pytest.mark.parametrize(

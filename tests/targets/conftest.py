@@ -11,13 +11,13 @@ from bingo.config import DemoData
 from bingo.data import images
 from bingo.data.images import open_images
 from bingo.data.listing import read_listing, write_listing
-from bingo.jobs import DataJob, Output, TargetsJob
+from bingo.jobs import DataJob, TargetsJob
 from bingo.models.backbone import build_backbone
 from bingo.models.checkpoint import write_teacher
 from bingo.models.head import mlp_head
 from bingo.sections import Backbone, NetworkInput
 from bingo.targets.stage import make_targets
-from bingo.tensors import read_metadata
+from bingo.tensors import network_digest, read_metadata
 
 CPU = torch.device("cpu")
 COUNT = 42
@@ -82,14 +82,22 @@ def teacher(make_teacher):
 
 
 @pytest.fixture(scope="session")
+def transformer(tmp_path_factory):
+    """The file of a teacher that takes images of 224 px alone."""
+    pytest.importorskip("timm")
+    spec = Backbone(architecture="timm/vit_tiny_patch16_224")
+    path = tmp_path_factory.mktemp("teacher") / "transformer.safetensors"
+    write_teacher(path, spec, build_backbone(spec).state_dict(), {}, {"method": "imported"})
+    return path
+
+
+@pytest.fixture(scope="session")
 def job_of(preprocessing):
-    """Settings of the targets stage; outputs are pairs of layer and number."""
-    defaults = {"recipe": "small", "precision": "float32", "views": 2, "outputs": [("projection", 0)]}
+    """Settings of the targets stage."""
+    defaults = {"recipe": "small", "precision": "float32", "layer": "projection", "number": 0, "views": 2}
 
     def job_of(**changes):
-        settings = {"version": 1, "preprocessing": preprocessing, **defaults, **changes}
-        outputs = [Output(layer=layer, number=number) for layer, number in settings.pop("outputs")]
-        return TargetsJob(outputs=outputs, **settings)
+        return TargetsJob(**{"version": 1, "preprocessing": preprocessing, **defaults, **changes})
 
     return job_of
 
@@ -118,7 +126,7 @@ def bags_of(demo, tmp_path_factory):
     def write(teacher_path):
         attributes = {"dataset_digest": demo.listing.digest, "provenance": {}}
         if teacher_path is not None:
-            attributes["teacher_digest"] = read_metadata(teacher_path)["digest"]
+            attributes["teacher_digest"] = network_digest(read_metadata(teacher_path))
         members = (np.arange(COUNT)[:, None] + [1, 2, 3]) % COUNT
         bags = Bags(np.arange(COUNT), np.arange(0, 3 * COUNT + 1, 3), members.reshape(-1), False, attributes=attributes)
         path = tmp_path_factory.mktemp("bags") / "bags.h5"

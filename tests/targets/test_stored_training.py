@@ -1,6 +1,7 @@
 """Training from stored teacher outputs is training with the teacher."""
 
 import json
+import shutil
 from dataclasses import dataclass
 
 import h5py
@@ -15,6 +16,7 @@ from bingo.engine.learner import Learner
 from bingo.errors import BingoError
 from bingo.jobs import StudentJob
 from bingo.methods import Student
+from bingo.models.checkpoint import load_teacher
 from bingo.student import stage
 from bingo.student.stage import train_student
 from bingo.targets.outputs import OnlineTeacher
@@ -26,7 +28,14 @@ CPU = torch.device("cpu")
 EPOCHS, STEPS, BATCH = 3, 2, 16
 COMMON = {
     "backbone": {"architecture": "resnet10", "stem": "small", "width": 1 / 16},
-    "training": {"epochs": EPOCHS, "batch_size": BATCH, "lr": 0.02, "views": "small", "precision": "float32"},
+    "training": {
+        "epochs": EPOCHS,
+        "batch_size": BATCH,
+        "lr": 0.02,
+        "schedule": "cosine",
+        "views": "small",
+        "precision": "float32",
+    },
     "queue_size": 23,
 }
 METHODS = {
@@ -61,6 +70,17 @@ def settings_of(name, **changes):
 
 def job_for(name, preprocessing, seed=0, **changes):
     return StudentJob(version=1, preprocessing=preprocessing, student=settings_of(name, **changes), seed=seed)
+
+
+@pytest.fixture
+def files_of(targets_of):
+    """The stored outputs that a student needs: settings -> paths, in the order of the views' numbers."""
+
+    def files_of(settings, views, **changes):
+        numbers = settings.teacher_view_numbers()
+        return [targets_of(views=views, layer=settings.layer, number=number, **changes) for number in numbers]
+
+    return files_of
 
 
 @pytest.fixture
@@ -102,15 +122,14 @@ class Watched:
 
 
 @pytest.fixture
-def train(record, demo, teacher, bags_of, preprocessing, targets_of, tmp_path):
+def train(record, demo, teacher, bags_of, preprocessing, files_of, tmp_path):
     """Train a student with the teacher or from stored outputs, and return what was recorded."""
 
-    def train(name, views="online", seed=0, stored=None, folder="student", **changes):
+    def train(name, views="online", seed=0, folder="student", **changes):
         settings = settings_of(name, **changes)
-        outputs = [(settings.layer, number) for number in settings.teacher_view_numbers()]
         online = views == "online"
-        targets = None if online else stored or targets_of(views=views, outputs=outputs)
-        bags = bags_of(teacher) if settings.needs_bags else None
+        targets = [] if online else files_of(settings, views)
+        bags = bags_of(teacher) if settings.draws_positives() else None
         record.batches, record.targets, record.losses = [], [], []
         job = job_for(name, preprocessing, seed, teacher_views=views, **changes)
         output = tmp_path / folder
@@ -185,23 +204,24 @@ def test_a_teacher_whose_outputs_are_rounded_trains_as_the_stored_views_do(name,
 
 @pytest.mark.parametrize("views", [1, 2])
 @pytest.mark.parametrize("name", METHODS)
-def test_fewer_stored_views_than_epochs_return_in_turn(name, views, train, targets_of, demo):
+def test_fewer_stored_views_than_epochs_return_in_turn(name, views, train, files_of):
     settings = settings_of(name)
-    outputs = [(settings.layer, number) for number in settings.teacher_view_numbers()]
-    path = targets_of(views=views, outputs=outputs)
+    stored = {}
+    for number, path in zip(settings.teacher_view_numbers(), files_of(settings, views), strict=True):
+        with h5py.File(path) as file:
+            stored[number] = file["target"][:]
     run = train(name, views)
     shown = {}
-    with h5py.File(path) as file:
-        for batch, targets in zip(run.batches, run.targets, strict=True):
-            wanted = {(settings.layer, v.number, v.image) for v in settings.views().values() if v.teacher}
-            assert set(targets) == wanted
-            for (layer, number, image), found in targets.items():
-                expected = file[f"{layer}-{number}"][:, batch.epoch % views][batch.rows[image]]
-                torch.testing.assert_close(found, F.normalize(torch.from_numpy(expected).float(), dim=1))
-            for view_name, view in settings.views().items():
-                if view.student:
-                    for row, image in zip(batch.rows[view.image].tolist(), batch.images[view_name], strict=True):
-                        shown.setdefault((view_name, row), {})[batch.epoch] = image
+    for batch, targets in zip(run.batches, run.targets, strict=True):
+        wanted = {(settings.layer, v.number, v.image) for v in settings.views().values() if v.teacher}
+        assert set(targets) == wanted
+        for (_, number, image), found in targets.items():
+            expected = stored[number][:, batch.epoch % views][batch.rows[image]]
+            torch.testing.assert_close(found, F.normalize(torch.from_numpy(expected).float(), dim=1))
+        for view_name, view in settings.views().items():
+            if view.student:
+                for row, image in zip(batch.rows[view.image].tolist(), batch.images[view_name], strict=True):
+                    shown.setdefault((view_name, row), {})[batch.epoch] = image
     repeated = 0
     for (view_name, _), by_epoch in shown.items():
         for epoch, image in by_epoch.items():
@@ -234,7 +254,8 @@ def test_stored_views_are_the_same_for_every_seed_and_the_students_own_are_not(n
 
 def test_no_two_views_of_a_step_are_the_same_even_for_seed_0(train):
     for name in METHODS:
-        run = train(name, seed=0, folder=name, training={**COMMON["training"], "epochs": 1})
+        keys = {"inter_free_epochs": 0} if name == "official" else {}
+        run = train(name, seed=0, folder=name, training={**COMMON["training"], "epochs": 1}, **keys)
         for batch in run.batches:
             views = list(batch.images)
             for i, first in enumerate(views):
@@ -242,26 +263,41 @@ def test_no_two_views_of_a_step_are_the_same_even_for_seed_0(train):
                     assert not torch.equal(batch.images[first], batch.images[second]), (name, first, second)
 
 
-def test_more_stored_views_than_asked_for_do_no_harm(train, targets_of):
-    few = train("bingo", 2, folder="few")
-    many = train("bingo", 2, stored=targets_of(views=5, outputs=[("projection", 0), ("features", 0)]), folder="many")
-    for one, other in zip(few.losses, many.losses, strict=True):
-        assert other == pytest.approx(one, rel=1e-3)
-
-
-def test_a_student_says_what_it_was_trained_from(train, targets_of, teacher, demo):
+def test_a_student_says_what_it_was_trained_from(train, targets_of, files_of, teacher, demo):
     run = train("bingo", 2)
     with h5py.File(targets_of(views=2)) as file:
         targets = file.attrs["digest"]
     inputs = read_metadata(run.folder / "backbone.safetensors")["provenance"]["inputs"]
-    assert set(inputs) == {"dataset", "teacher", "targets", "bags"}
+    assert set(inputs) == {"dataset", "teacher", "targets-0", "bags"}
     assert inputs["dataset"] == demo.listing.digest
-    assert inputs["teacher"] == read_metadata(teacher.path)["digest"]
-    assert inputs["targets"] == targets
+    assert inputs["teacher"] == load_teacher(teacher.path, CPU).digest
+    assert inputs["targets-0"] == targets
     assert set(read_metadata(train("seed").folder / "head.safetensors")["provenance"]["inputs"]) == {
         "dataset",
         "teacher",
     }
+    digests = []
+    for path in files_of(settings_of("disco"), 1):
+        with h5py.File(path) as file:
+            digests.append(file.attrs["digest"])
+    inputs = read_metadata(train("disco", 1).folder / "backbone.safetensors")["provenance"]["inputs"]
+    assert [inputs["targets-0"], inputs["targets-1"]] == digests
+    assert set(inputs) == {"dataset", "teacher", "targets-0", "targets-1"}
+
+
+ONE_TERM = {"intra": ({"anchor", "anchor_target"}, False), "inter": ({"positive", "anchor_target"}, True)}
+
+
+@pytest.mark.parametrize("term", ONE_TERM)
+@pytest.mark.parametrize("views", ["online", 1])
+def test_one_term_of_the_paper_is_trained_from_the_views_it_needs(term, views, train):
+    expected, with_bags = ONE_TERM[term]
+    run = train("bingo", views, terms=[term], training={**COMMON["training"], "epochs": 1})
+    for batch in run.batches:
+        assert set(batch.images) == (expected if views == "online" else expected - {"anchor_target"})
+    assert all(set(losses) == {"loss", term} for losses in run.losses)
+    inputs = read_metadata(run.folder / "backbone.safetensors")["provenance"]["inputs"]
+    assert ("bags" in inputs) == with_bags
 
 
 def refusal(call):
@@ -280,7 +316,7 @@ def refused(demo, teacher, bags_of, preprocessing, targets_of, tmp_path):
         inputs = {
             "listing": demo.path,
             "teacher": None,
-            "targets": targets_of(),
+            "targets": [targets_of()],
             "bags": bags_of(teacher),
             "settings": {"teacher_views": 2},
             **changes,
@@ -300,26 +336,62 @@ def test_targets_that_do_not_fit_are_refused(
     path = targets_of()
     training = COMMON["training"]
     assert refused(listing=list_demo(COUNT - 2).path).startswith(f"{path}: belongs to another dataset")
-    assert refused(settings={"teacher_views": 3}).startswith(f"{path}: does not hold 3 views of projection-0")
-    assert "does not hold 2 views of projection-1" in refused("disco", bags=None)
-    assert "does not hold 2 views of features-0" in refused("compress 1q", bags=None)
+    for views in (1, 3):
+        assert refused(settings={"teacher_views": views}).startswith(f"{path}: holds other outputs")
+    assert refused("compress 1q", bags=None).startswith(f"{path}: holds other outputs")
+    second = targets_of(number=1)
+    assert refused("seed", bags=None, targets=[second]).startswith(f"{second}: holds other outputs")
     for change in ({"views": "paper"}, {"precision": "bfloat16"}):
         line = refused(settings={"teacher_views": 2, "training": {**training, **change}})
-        assert line.startswith(f"{path}: was made from other views")
+        assert line.startswith(f"{path}: holds other outputs")
     line = refused(preprocessing=preprocessing.model_copy(update={"size": 20}))
-    assert line.startswith(f"{path}: was made from other views")
+    assert line.startswith(f"{path}: holds other outputs")
     other = make_teacher(1)
     bags = bags_of(other)
     assert refused(bags=bags).startswith(f"{bags}: belongs to another teacher")
-    assert refused(targets=targets_of(teacher=other)).startswith(f"{bags_of(teacher)}: belongs to another teacher")
+    line = refused(targets=[targets_of(teacher=other)])
+    assert line.startswith(f"{bags_of(teacher)}: belongs to another teacher")
+    assert str(targets_of(teacher=other)) in line
+
+
+def test_the_files_of_both_numbers_are_of_one_teacher_and_in_order(refused, targets_of, make_teacher):
+    first, second, foreign = targets_of(), targets_of(number=1), targets_of(number=1, teacher=make_teacher(1))
+    line = refused("disco", bags=None, targets=[first, foreign])
+    assert line.startswith(f"{foreign}: belongs to another teacher")
+    assert str(first) in line
+    assert refused("disco", bags=None, targets=[second, first]).startswith(f"{second}: holds other outputs")
+    assert refused("disco", bags=None, targets=[first, first]).startswith(f"{first}: holds other outputs")
+
+
+def test_a_file_too_few_or_too_many_is_refused(refused, targets_of):
+    first, second = targets_of(), targets_of(number=1)
+    for name, targets in (("disco", [first]), ("disco", [first, second, second]), ("seed", [first, second])):
+        line = refused(name, bags=None, targets=targets)
+        assert line == f"student s: 2 stored teacher views need --targets {2 if name == 'disco' else 1} times"
+
+
+def test_a_damaged_file_of_a_second_number_is_refused(refused, targets_of, tmp_path):
+    path = shutil.copy(targets_of(number=1), tmp_path / "second.h5")
+    path.write_bytes(path.read_bytes()[:-100])
+    assert refused("disco", bags=None, targets=[targets_of(), path]).startswith(f"{path}: truncated or damaged")
 
 
 def test_an_input_that_is_missing_is_asked_for_by_its_flag(refused, teacher, tmp_path):
-    assert "--targets" in refused(targets=None)
-    assert "--targets" in refused(targets=None, teacher=teacher.path)
+    assert "--targets" in refused(targets=[])
+    assert "--targets" in refused(targets=[], teacher=teacher.path)
     assert "--teacher" in refused(settings={})
     assert "--bags" in refused(bags=None)
-    assert refused(targets=tmp_path / "missing.h5") == f"{tmp_path / 'missing.h5'}: no such file"
+    assert refused(targets=[tmp_path / "missing.h5"]) == f"{tmp_path / 'missing.h5'}: no such file"
+
+
+def test_a_network_that_cannot_take_images_of_the_size_is_refused(refused, transformer):
+    backbone = {"architecture": "timm/vit_tiny_patch16_224"}
+    lines = [
+        refused("seed", bags=None, settings={"teacher_views": 2, "backbone": backbone}),
+        refused("seed", bags=None, teacher=transformer, settings={}),
+    ]
+    for line in lines:
+        assert line.startswith("backbone: cannot take images of 16 px (")
 
 
 def test_an_online_teacher_that_did_not_make_the_bags_is_refused(refused, make_teacher, bags_of, teacher):
@@ -331,8 +403,8 @@ def test_an_online_teacher_that_did_not_make_the_bags_is_refused(refused, make_t
 def test_bags_without_a_teacher_go_with_any(demo, make_teacher, bags_of, preprocessing, targets_of, tmp_path):
     other = make_teacher(1)
     for folder, views, teacher, targets in (
-        ("online", "online", other.path, None),
-        ("stored", 2, None, targets_of(teacher=other)),
+        ("online", "online", other.path, []),
+        ("stored", 1, None, [targets_of(views=1, teacher=other)]),
     ):
         job = job_for("bingo", preprocessing, teacher_views=views, training={**COMMON["training"], "epochs": 1})
         train_student(job, "s", demo.path, teacher, targets, bags_of(None), tmp_path / folder, CPU, 0)
@@ -356,6 +428,28 @@ def test_an_interrupted_training_from_stored_views_ends_with_the_bytes_of_an_uni
     monkeypatch.setattr(Learner, "after_step", after_step)
     resumed = train("official", 2, folder="stopped")
     assert len(resumed.losses) == (EPOCHS - 1) * STEPS
+    assert resumed.losses == whole.losses[STEPS:]
+    for name in ("backbone.safetensors", "head.safetensors", "log.csv"):
+        assert (resumed.folder / name).read_bytes() == (whole.folder / name).read_bytes()
+
+
+def test_an_interrupted_training_of_a_network_that_draws_ends_with_the_same_bytes(train, record, monkeypatch):
+    pytest.importorskip("timm")
+    settings = {"backbone": {"architecture": "timm/ghostnet_100"}}  # has dropout
+    whole = train("seed", folder="whole", **settings)
+    after_step = Learner.after_step
+
+    def stop(learner):
+        after_step(learner)
+        if len(record.losses) == STEPS + 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Learner, "after_step", stop)
+    with pytest.raises(KeyboardInterrupt):
+        train("seed", folder="stopped", **settings)
+    monkeypatch.setattr(Learner, "after_step", after_step)
+    torch.rand(7)
+    resumed = train("seed", folder="stopped", **settings)
     assert resumed.losses == whole.losses[STEPS:]
     for name in ("backbone.safetensors", "head.safetensors", "log.csv"):
         assert (resumed.folder / name).read_bytes() == (whole.folder / name).read_bytes()

@@ -13,10 +13,11 @@ from bingo.config import FolderData
 from bingo.data.listing import write_listing
 from bingo.errors import BingoError
 from bingo.jobs import DataJob
+from bingo.methods.method import View
+from bingo.models.checkpoint import load_teacher
 from bingo.targets import stage
-from bingo.targets.outputs import require_targets
-from bingo.targets.stage import describe_views, make_targets
-from bingo.tensors import read_metadata
+from bingo.targets.outputs import StoredTeacher, require_targets
+from bingo.targets.stage import describe_targets, make_targets
 from bingo.views.parameters import draw_for_teacher
 from bingo.views.recipes import RECIPES
 
@@ -25,6 +26,7 @@ from .conftest import COUNT
 CPU = torch.device("cpu")
 ADJUST = (V.adjust_brightness, V.adjust_contrast, V.adjust_saturation, V.adjust_hue)
 ALL = [("features", 0), ("features", 1), ("projection", 0), ("projection", 1)]
+CHANGES = {"recipe": "paper", "precision": "bfloat16", "layer": "features", "number": 1, "views": 3}
 
 
 def one_by_one(demo, recipe, view, number, preprocessing):
@@ -53,58 +55,59 @@ def refusal(call, *arguments):
     return message
 
 
+def stored(path):
+    with h5py.File(path) as file:
+        return file["target"][:].astype(float)
+
+
 @pytest.mark.parametrize("recipe", ["small", "crop-flip"])
 @torch.no_grad()
-def test_the_file_holds_the_teachers_outputs_of_every_view_of_every_image(
+def test_a_file_holds_the_teachers_outputs_of_every_view_of_every_image(
     recipe, targets_of, demo, teacher, preprocessing
 ):
-    path = targets_of(recipe=recipe, views=3, outputs=ALL)
-    with h5py.File(path) as file:
-        assert set(file) == {"features-0", "features-1", "projection-0", "projection-1"}
-        for view in range(3):
-            for number in range(2):
+    for layer, number in ALL:
+        with h5py.File(targets_of(recipe=recipe, views=3, layer=layer, number=number)) as file:
+            assert list(file) == ["target"]
+            for view in range(3):
                 features = teacher.backbone(one_by_one(demo, recipe, view, number, preprocessing))
-                expected = {"features": features, "projection": teacher.head(features)}
-                for layer, values in expected.items():
-                    stored = file[f"{layer}-{number}"]
-                    assert stored.shape == (COUNT, 3, values.shape[1])
-                    assert stored.dtype == np.float16
-                    np.testing.assert_allclose(stored[:, view], unit(values), rtol=2e-3, atol=5e-4)
+                values = features if layer == "features" else teacher.head(features)
+                assert file["target"].shape == (COUNT, 3, values.shape[1])
+                assert file["target"].dtype == np.float16
+                np.testing.assert_allclose(file["target"][:, view], unit(values), rtol=2e-3, atol=5e-4)
 
 
 def test_views_and_numbers_differ_and_the_first_views_do_not_depend_on_how_many_there_are(targets_of):
-    with h5py.File(targets_of(views=3, outputs=ALL)) as many, h5py.File(targets_of(views=1, outputs=ALL)) as one:
-        for name in one:
-            np.testing.assert_allclose(many[name][:, :1].astype(float), one[name][:].astype(float), atol=1e-3)
-        outputs = [many[f"projection-{number}"][:, view].astype(float) for number in (0, 1) for view in range(3)]
+    for layer, number in ALL:
+        many, one = (stored(targets_of(views=views, layer=layer, number=number)) for views in (3, 1))
+        np.testing.assert_allclose(many[:, :1], one, atol=1e-3)
+    outputs = [values for number in (0, 1) for values in stored(targets_of(views=3, number=number)).swapaxes(0, 1)]
     for i, first in enumerate(outputs):
         for second in outputs[:i]:
             assert (np.abs(first - second).max(1) > 1e-3).mean() > 0.9
 
 
-def test_only_what_was_asked_for_is_computed(targets_of, teacher, monkeypatch):
-    with h5py.File(targets_of(views=1, outputs=[("projection", 1)])) as file:
-        assert list(file) == ["projection-1"]
-        with h5py.File(targets_of(views=1, outputs=ALL)) as other:
-            np.testing.assert_allclose(
-                file["projection-1"][:].astype(float), other["projection-1"][:].astype(float), atol=1e-3
-            )
+def test_for_features_the_head_is_not_computed(targets_of, monkeypatch):
     monkeypatch.setattr(torch.nn.Linear, "forward", lambda *_: pytest.fail("the head was used"))
-    targets_of(views=1, outputs=[("features", 0)])
+    assert stored(targets_of(views=1, layer="features", recipe="crop-flip")).shape == (COUNT, 1, 32)
 
 
-def test_the_file_says_what_it_was_made_of(targets_of, demo, teacher, preprocessing, job_of):
+def test_the_file_says_what_it_was_made_of(targets_of, demo, teacher, job_of):
     with h5py.File(targets_of()) as file:
         attributes = dict(file.attrs)
-        stored = file["projection-0"]
-        assert stored.fletcher32
-        assert stored.chunks == (COUNT, 1, 8)  # one view of many images is read at a time
-    digest = read_metadata(teacher.path)["digest"]
+        assert file["target"].fletcher32
+        assert file["target"].chunks == (COUNT, 1, 8)  # one view of many images is read at a time
+    digest = load_teacher(teacher.path, CPU).digest
     assert (attributes["kind"], attributes["dataset_digest"]) == ("targets", demo.listing.digest)
     assert attributes["teacher_digest"] == digest
-    views = {"recipe": "small", "precision": "float32", "size": 16, "mean": [0.3, 0.4, 0.5], "std": [0.3, 0.35, 0.4]}
-    assert json.loads(attributes["drawn"]) == views
-    assert attributes["drawn"] == describe_views("small", preprocessing, "float32", CPU)
+    assert json.loads(attributes["drawn"]) == {
+        "recipe": "small",
+        "precision": "float32",
+        "layer": "projection",
+        "number": 0,
+        "views": 2,
+        "preprocessing": {"size": 16, "mean": [0.3, 0.4, 0.5], "std": [0.3, 0.35, 0.4]},
+    }
+    assert attributes["drawn"] == describe_targets(job_of(), CPU)
     provenance = json.loads(attributes["provenance"])
     assert (provenance["stage"], provenance["version"], provenance["device"]) == ("targets", 1, "cpu")
     assert provenance["inputs"] == {"dataset": demo.listing.digest, "teacher": digest}
@@ -126,10 +129,10 @@ def test_the_batch_changes_no_more_than_rounding(
 ):
     monkeypatch.setattr(stage, "_BATCH", batch)
     monkeypatch.setattr(stage, "_VIEWS_AT_ONCE", views)
-    make_targets(job_of(views=3, outputs=ALL), demo.path, teacher.path, tmp_path / "targets.h5", CPU, 0)
-    with h5py.File(tmp_path / "targets.h5") as found, h5py.File(targets_of(views=3, outputs=ALL)) as expected:
-        for name in expected:
-            np.testing.assert_allclose(found[name][:].astype(float), expected[name][:].astype(float), atol=1e-3)
+    for layer, number in ALL:
+        changes = {"views": 3, "layer": layer, "number": number}
+        make_targets(job_of(**changes), demo.path, teacher.path, tmp_path / "targets.h5", CPU, 0)
+        np.testing.assert_allclose(stored(tmp_path / "targets.h5"), stored(targets_of(**changes)), atol=1e-3)
 
 
 def test_another_teacher_other_images_and_other_views_have_other_digests(targets_of, make_teacher, list_demo):
@@ -138,7 +141,7 @@ def test_another_teacher_other_images_and_other_views_have_other_digests(targets
         targets_of(teacher=make_teacher(1)),
         targets_of(listing=list_demo(COUNT - 1)),
         targets_of(recipe="crop-flip"),
-        targets_of(views=3),
+        *(targets_of(**{key: value}) for key, value in CHANGES.items()),
     ]
     digests = set()
     for path in paths:
@@ -150,7 +153,7 @@ def test_another_teacher_other_images_and_other_views_have_other_digests(targets
 def test_precision_is_that_of_the_settings(targets_of, job_of, demo, teacher, tmp_path):
     make_targets(job_of(precision="bfloat16"), demo.path, teacher.path, tmp_path / "targets.h5", CPU, 0)
     with h5py.File(tmp_path / "targets.h5") as half, h5py.File(targets_of()) as single:
-        difference = np.abs(half["projection-0"][:].astype(float) - single["projection-0"][:].astype(float))
+        difference = np.abs(half["target"][:].astype(float) - single["target"][:].astype(float))
         assert json.loads(half.attrs["drawn"])["precision"] == "bfloat16"
     assert 1e-3 < difference.max() < 0.1
 
@@ -160,6 +163,14 @@ def test_outputs_that_are_not_finite_name_the_teacher_and_leave_no_file(job_of, 
     message = refusal(make_targets, job_of(), demo.path, teacher.path, tmp_path / "targets.h5", CPU, 0)
     assert message.startswith(f"{teacher.path}: ")
     assert "not finite" in message
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_teacher_that_cannot_take_images_of_the_size_is_refused_and_leaves_no_file(
+    job_of, demo, transformer, tmp_path
+):
+    message = refusal(make_targets, job_of(), demo.path, transformer, tmp_path / "targets.h5", CPU, 0)
+    assert message.startswith("backbone: cannot take images of 16 px (")
     assert not list(tmp_path.iterdir())
 
 
@@ -183,74 +194,84 @@ def test_an_image_that_went_away_stops_with_its_name_and_leaves_no_file(
     monkeypatch.setattr(stage, "_BATCH", 4)
     make_targets(job_of(views=3), folder, teacher.path, tmp_path / "whole.h5", CPU, workers)
     with h5py.File(tmp_path / "whole.h5") as file:
-        assert file["projection-0"].shape == (9, 3, 8)
-        assert (np.abs(np.linalg.norm(file["projection-0"][:].astype(float), axis=2) - 1) < 2e-3).all()
+        assert file["target"].shape == (9, 3, 8)
+        assert (np.abs(np.linalg.norm(file["target"][:].astype(float), axis=2) - 1) < 2e-3).all()
     (tmp_path / "photos" / "7.png").unlink()
     message = refusal(make_targets, job_of(), folder, teacher.path, tmp_path / "targets.h5", CPU, workers)
     assert str(tmp_path / "photos" / "7.png") in message
     assert not list(tmp_path.glob("*targets*"))
 
 
-def test_targets_that_fit_are_accepted_with_their_digest_and_their_teachers(targets_of, demo, teacher, preprocessing):
-    path = targets_of(views=3, outputs=ALL)
-    drawn = describe_views("small", preprocessing, "float32", CPU)
-    for views in (1, 2, 3):
-        for names in (["projection-0"], ["features-0", "features-1"]):
-            digests = require_targets(path, demo.path, demo.listing, views, names, drawn)
-            with h5py.File(path) as file:
-                assert digests == (file.attrs["digest"], read_metadata(teacher.path)["digest"])
+def test_targets_that_fit_are_accepted_with_their_digest_and_their_teachers(targets_of, demo, teacher, job_of):
+    for changes in ({}, {"views": 3}, {"layer": "features"}, {"number": 1}):
+        path = targets_of(**changes)
+        digests = require_targets(path, demo.path, demo.listing, describe_targets(job_of(**changes), CPU))
+        with h5py.File(path) as file:
+            assert digests == (file.attrs["digest"], load_teacher(teacher.path, CPU).digest)
 
 
-def test_targets_that_do_not_fit_are_refused(targets_of, demo, list_demo, preprocessing):
+def test_targets_that_do_not_fit_are_refused(targets_of, demo, list_demo, preprocessing, job_of):
     path, other = targets_of(), list_demo(COUNT - 2)
-    drawn = describe_views("small", preprocessing, "float32", CPU)
-    inputs = (path, demo.path, demo.listing)
-    message = refusal(require_targets, path, other.path, other.listing, 2, ["projection-0"], drawn)
+    message = refusal(require_targets, path, other.path, other.listing, describe_targets(job_of(), CPU))
     assert message.startswith(f"{path}: belongs to another dataset")
-    for views, names in ((3, ["projection-0"]), (2, ["projection-0", "projection-1"]), (1, ["features-0"])):
-        message = refusal(require_targets, *inputs, views, names, drawn)
-        assert message.startswith(f"{path}: does not hold {views} views of {names[-1]}")
-    for change in (
-        {"recipe": "paper"},
-        {"precision": "bfloat16"},
-        {"preprocessing": preprocessing.model_copy(update={"size": 18})},
-        {"preprocessing": preprocessing.model_copy(update={"mean": [0.5, 0.5, 0.5]})},
-        {"preprocessing": preprocessing.model_copy(update={"std": [0.5, 0.5, 0.5]})},
-    ):
-        views = {"recipe": "small", "preprocessing": preprocessing, "precision": "float32", **change}
-        message = refusal(require_targets, *inputs, 2, ["projection-0"], describe_views(**views, device=CPU))
-        assert message.startswith(f"{path}: was made from other views")
+    changes = [{key: value} for key, value in CHANGES.items()]
+    for change in ({"size": 18}, {"mean": [0.5, 0.5, 0.5]}, {"std": [0.5, 0.5, 0.5]}):
+        changes.append({"preprocessing": preprocessing.model_copy(update=change)})
+    for change in (*changes, {"views": 1}):  # fewer views too: a file is of one student's settings
+        drawn = describe_targets(job_of(**change), CPU)
+        message = refusal(require_targets, path, demo.path, demo.listing, drawn)
+        assert message.startswith(f"{path}: holds other outputs")
+        assert drawn in message
 
 
-def test_a_file_of_another_kind_or_none_is_refused(demo, preprocessing, tmp_path):
-    drawn = describe_views("small", preprocessing, "float32", CPU)
+def test_a_file_of_another_kind_or_none_is_refused(demo, job_of, tmp_path):
     for path in (demo.path, tmp_path / "missing.h5"):
-        message = refusal(require_targets, path, demo.path, demo.listing, 1, ["projection-0"], drawn)
+        message = refusal(require_targets, path, demo.path, demo.listing, describe_targets(job_of(), CPU))
         assert message.startswith(f"{path}: ")
 
 
-def test_auto_precision_is_described_by_what_it_comes_to(preprocessing, monkeypatch):
+def test_outputs_are_told_apart_by_all_that_bears_on_them_and_not_by_the_version(job_of):
+    assert set(CHANGES) | {"version", "preprocessing"} == set(type(job_of()).model_fields)
+    described = [describe_targets(job_of(**{key: value}), CPU) for key, value in CHANGES.items()]
+    assert len({describe_targets(job_of(), CPU), *described}) == len(CHANGES) + 1
+    assert describe_targets(job_of(version=7), CPU) == describe_targets(job_of(), CPU)
+
+
+def test_auto_precision_is_described_by_what_it_comes_to(job_of, monkeypatch):
     for native, dtype in ((True, "bfloat16"), (False, "float32")):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda native=native: {"avx512_bf16": native})
-        described = describe_views("small", preprocessing, "auto", CPU)
-        assert described == describe_views("small", preprocessing, dtype, CPU)
+        described = describe_targets(job_of(precision="auto"), CPU)
+        assert described == describe_targets(job_of(precision=dtype), CPU)
+
+
+def batch_of(epoch, rows=3):
+    return type("Batch", (), {"epoch": epoch, "rows": {"anchor": np.arange(rows)}})
+
+
+def test_stored_outputs_are_read_from_the_file_of_the_views_number_at_the_epochs_view(targets_of):
+    files = {number: targets_of(views=3, number=number) for number in (1, 0)}
+    source = StoredTeacher(files, 3, CPU)
+    assert source.width("projection") == 8
+    for epoch in (0, 1, 1, 4, 2, 3):
+        for number in (0, 1, 0):
+            found = source.outputs("projection", View("anchor", number, teacher=True), batch_of(epoch, 5), None)
+            assert found.dtype == torch.float32
+            np.testing.assert_array_equal(found, stored(files[number])[:5, epoch % 3])
+    features = StoredTeacher({0: targets_of(layer="features")}, 2, CPU)
+    assert features.width("features") == 32
 
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped"])
 def test_a_damaged_file_is_refused_when_it_is_read(damage, targets_of, demo, tmp_path):
-    from bingo.methods.method import View
-    from bingo.targets.outputs import StoredTeacher
-
     path = shutil.copy(targets_of(), tmp_path / "targets.h5")
     with h5py.File(path) as file:
-        start = file["projection-0"].id.get_chunk_info(1).byte_offset
+        start = file["target"].id.get_chunk_info(1).byte_offset
     content = bytearray(path.read_bytes())
     content[start + 50] ^= 4
     path.write_bytes(content[: len(content) // 2] if damage == "truncated" else content)
 
     def read():
-        source = StoredTeacher(path, 2, CPU)
-        batch = type("Batch", (), {"epoch": 1, "rows": {"anchor": np.arange(3)}})
-        return source.outputs("projection", View("anchor", 0, teacher=True), batch, None)
+        source = StoredTeacher({0: path}, 2, CPU)
+        return source.outputs("projection", View("anchor", 0, teacher=True), batch_of(1), None)
 
     assert refusal(read).startswith(f"{path}: truncated or damaged")

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
+import torchvision
 import yaml
+from torch import nn
 from torchvision.io import write_jpeg
 
 ROOT = Path(__file__).parents[2]
@@ -53,6 +55,18 @@ def write_photos(folder, count, seed=0):
     for i in range(count):
         pixels = torch.randint(0, 256, (3, 30 + i % 3, 40), dtype=torch.uint8, generator=generator)
         write_jpeg(pixels, str(folder / f"{i:03}.jpg"))
+
+
+def write_moco_checkpoint(path):
+    """Write a MoCo-v2 training file: both encoders, queue, optimizer."""
+    path.parent.mkdir()
+    encoders = {}
+    for name in ("encoder_q", "encoder_k"):
+        network = torchvision.models.resnet18()
+        network.fc = nn.Sequential(nn.Linear(512, 512), nn.ReLU(), nn.Linear(512, 128))
+        encoders |= {f"module.{name}.{key}": value for key, value in network.state_dict().items()}
+    state = {**encoders, "module.queue": torch.randn(128, 64), "module.queue_ptr": torch.zeros(1, dtype=torch.long)}
+    torch.save({"epoch": 1, "arch": "resnet18", "state_dict": state, "optimizer": {"state": {}}}, path)
 
 
 class Workspace:

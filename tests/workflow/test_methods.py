@@ -7,26 +7,12 @@ import subprocess
 import sys
 
 import pandas as pd
-import torch
-import torchvision
-from safetensors import safe_open
-from torch import nn
 
-from .conftest import ROOT, TINY, TRAINING, Workspace, tiny_study
+from bingo.tensors import network_digest, read_metadata
+
+from .conftest import ROOT, TINY, TRAINING, Workspace, tiny_study, write_moco_checkpoint
 
 COMMON = {"backbone": TINY, "training": TRAINING, "queue_size": 64}
-
-
-def write_moco_checkpoint(path):
-    """Write a MoCo-v2 training file: both encoders, queue, optimizer."""
-    path.parent.mkdir()
-    encoders = {}
-    for name in ("encoder_q", "encoder_k"):
-        network = torchvision.models.resnet18()
-        network.fc = nn.Sequential(nn.Linear(512, 512), nn.ReLU(), nn.Linear(512, 128))
-        encoders |= {f"module.{name}.{key}": value for key, value in network.state_dict().items()}
-    state = {**encoders, "module.queue": torch.randn(128, 64), "module.queue_ptr": torch.zeros(1, dtype=torch.long)}
-    torch.save({"epoch": 1, "arch": "resnet18", "state_dict": state, "optimizer": {"state": {}}}, path)
 
 
 def test_all_methods_bags_and_teachers_in_one_study(workspace):
@@ -40,15 +26,28 @@ def test_all_methods_bags_and_teachers_in_one_study(workspace):
         "random": {"criterion": "random", "size": 3},
     }
     study["students"] |= {
-        "official": {"method": "bingo", "objective": "official", "inter_free_epochs": 1, "bags": "knn", **COMMON},
+        "official": {
+            "method": "bingo",
+            "objective": "official",
+            "inter_free_epochs": 1,
+            "bags": "label",
+            "teacher": "student",
+            **COMMON,
+        },
         "stored": {"method": "bingo", "bags": "kmeans", "teacher_views": 2, **COMMON},
-        "label": {"method": "bingo", "bags": "label", "teacher": "student", **COMMON},
         "random": {"method": "bingo", "bags": "random", "teacher": "big", "teacher_batch_norm": "batch", **COMMON},
         "seed": {"method": "seed", "teacher": "foreign", **COMMON},
         "disco": {"method": "disco", "teacher": "big", "teacher_views": 1, **COMMON},
-        "compress-1q": {"method": "compress", "variant": "1q", "teacher": "foreign", "teacher_views": 1, **COMMON},
-        "compress-2q": {"method": "compress", "teacher": "student", **COMMON},
+        "compress": {
+            "method": "compress",
+            "variant": "1q",
+            "teacher": "foreign",
+            "teacher_views": 1,
+            **COMMON,
+            "training": {**TRAINING, "schedule": "cosine"},
+        },
     }
+    del study["students"]["alone"]  # other tests train it
     study["evaluations"], study["tables"] = [], {}  # they know nothing of methods
     workspace.write(study)
     result = workspace.run()
@@ -60,19 +59,30 @@ def test_all_methods_bags_and_teachers_in_one_study(workspace):
         assert len(log) == 2
         assert log["loss"].gt(0).all()
     # Those who learn from stored outputs were given no teacher, but know whose outputs they are.
-    inputs = provenance(results / "students/stored/seed-0/backbone.safetensors")["inputs"]
-    assert set(inputs) == {"dataset", "targets", "teacher", "bags"}
-    foreign = metadata(results / "teachers/foreign.safetensors")
-    assert inputs["teacher"] == foreign["digest"]
+    inputs = read_metadata(results / "students/stored/seed-0/backbone.safetensors")["provenance"]["inputs"]
+    assert set(inputs) == {"dataset", "targets-0", "teacher", "bags"}
+    foreign = read_metadata(results / "teachers/foreign.safetensors")
+    assert inputs["teacher"] == network_digest(foreign)
     assert foreign["provenance"]["inputs"]["weights"]
-    assert {path.name for path in (results / "targets").iterdir()} == {
-        "big-small-auto.h5",
-        "foreign-small-auto.h5",
+    assert {str(path.relative_to(results / "targets")) for path in (results / "targets").rglob("*.*")} == {
+        "big/small-auto-projection-0-1.h5",
+        "big/small-auto-projection-1-1.h5",
+        "foreign/small-auto-projection-0-2.h5",
+        "foreign/small-auto-features-0-1.h5",
     }
     assert workspace.planned() == set()
 
+    # Other students that learn from stored outputs come and go without a rerun of these.
+    students = study["students"]
+    study["students"] = {name: entry for name, entry in students.items() if name not in ("disco", "compress")}
+    stored = {"method": "seed", "teacher": "foreign", **COMMON}
+    study["students"] |= {"same": {**stored, "teacher_views": 2}, "fewer": {**stored, "teacher_views": 1}}
+    workspace.write(study)
+    new = {"targets:foreign:small:auto:projection:0:1", "student:same:0", "student:fewer:0"}
+    assert workspace.planned() == new | {"training_figure", "report"}
+
     # The stored outputs are shared: another seed of every student needs no new ones.
-    study["seeds"] = [0, 1]
+    study["students"], study["seeds"] = students, [0, 1]
     workspace.write(study)
     planned = workspace.planned()
     assert {f"student:{name}:1" for name in study["students"]} == {job for job in planned if "student:" in job}
@@ -115,12 +125,3 @@ def test_a_method_is_added_as_the_readme_says(tmp_path):
     assert log["loss"].iloc[-1] < log["loss"].iloc[0] < 4  # squared distances of unit vectors
     result = json.loads((tmp_path / "results/tiny/evaluation/new/seed-0/knn-1.json").read_text())
     assert 0 <= result["metrics"]["top1"] <= 100
-
-
-def metadata(path):
-    with safe_open(path, framework="np") as file:
-        return json.loads(file.metadata()["bingo"])
-
-
-def provenance(path):
-    return metadata(path)["provenance"]

@@ -5,7 +5,7 @@ import json
 import pandas as pd
 import pytest
 
-from .conftest import folder_study, tiny_study, write_photos
+from .conftest import folder_study, tiny_study, write_moco_checkpoint, write_photos
 
 
 def test_without_labels_and_validation_the_study_ends_in_students_and_a_report(workspace):
@@ -51,3 +51,22 @@ def test_a_teacher_without_students_has_a_row(workspace):
     (row,) = pd.read_csv(workspace.folder / "results/tiny/tables/main.csv").itertuples()
     found = json.loads((workspace.folder / "results/tiny/evaluation/big/seed-0/knn-1.json").read_text())
     assert (row.teacher, row.mean) == ("big", pytest.approx(found["metrics"]["top1"], abs=1e-3))
+
+
+def test_imported_teachers_alone_are_evaluated_and_reported_without_a_training_figure(workspace):
+    write_moco_checkpoint(workspace.folder / "checkpoints/moco.pth.tar")
+    study = tiny_study()
+    study["teachers"] = {"foreign": {"checkpoint": "checkpoints/moco.pth.tar"}}
+    study["students"], study["bags"], study["evaluations"] = {}, {}, ["knn-1"]
+    workspace.write(study)
+    assert workspace.planned() == {
+        *("data:train", "data:val", "imported_teacher:foreign", "evaluation:foreign:0:knn-1"),
+        *("table:main", "table_text:main", "accuracy_figure:main", "report"),
+    }
+    result = workspace.run()
+    assert result.returncode == 0, result.stdout
+    results = workspace.folder / "results/tiny"
+    assert not (results / "figures/training.svg").exists()
+    (row,) = pd.read_csv(results / "tables/main.csv").itertuples()
+    assert (row.teacher, row.protocol) == ("foreign", "knn-1")
+    assert "foreign" in (results / "report.html").read_text()

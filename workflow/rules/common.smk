@@ -54,3 +54,6 @@ wildcard_constraints:
     protocol="[a-z0-9-]+",
     recipe="|".join(RECIPES),
     precision="auto|float32|bfloat16",
+    layer="projection|features",
+    number=r"\d+",
+    views=r"\d+",

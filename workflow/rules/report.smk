@@ -2,7 +2,7 @@ rule report:
     input:
         tables=PLAN.paths("tables/{}.csv", PLAN.tables),
         figures=PLAN.paths("figures/accuracy-{}.svg", PLAN.tables)
-        + PLAN.paths("figures/{}.svg", ["training"]),
+        + PLAN.paths("figures/{}.svg", ["training"] if PLAN.training_logs() else []),
         sheets=PLAN.paths("bags/{}.png", STUDY.bags),
         bags=PLAN.paths("bags/{}.h5", STUDY.bags),
         models=PLAN.all_weights(),

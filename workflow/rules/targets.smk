@@ -3,11 +3,11 @@ rule targets:
         listing="results/{study}/data/train-listing.h5",
         teacher="results/{study}/teachers/{teacher}.safetensors",
     output:
-        targets="results/{study}/targets/{teacher}-{recipe}-{precision}.h5",
+        targets="results/{study}/targets/{teacher}/{recipe}-{precision}-{layer}-{number}-{views}.h5",
     log:
-        "logs/{study}/targets/{teacher}-{recipe}-{precision}.log",
+        "logs/{study}/targets/{teacher}/{recipe}-{precision}-{layer}-{number}-{views}.log",
     benchmark:
-        "results/{study}/benchmarks/targets/{teacher}-{recipe}-{precision}.tsv"
+        "results/{study}/benchmarks/targets/{teacher}/{recipe}-{precision}-{layer}-{number}-{views}.tsv"
     priority: 1  # all students that use it wait for it
     conda:
         "../../envs/bingo.yaml"
@@ -17,7 +17,12 @@ rule targets:
         workers=STUDY.data.workers,
     params:
         settings=lambda wildcards: jobs.targets_settings(
-            STUDY, wildcards.teacher, wildcards.recipe, wildcards.precision
+            STUDY,
+            wildcards.recipe,
+            wildcards.precision,
+            wildcards.layer,
+            int(wildcards.number),
+            int(wildcards.views),
         ),
     shell:
         "python -m bingo targets --settings {params.settings:q} --listing {input.listing}"

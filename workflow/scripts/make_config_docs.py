@@ -13,7 +13,7 @@ from pydantic_core import PydanticUndefined
 
 from bingo import config, sections
 from bingo.evaluation.protocols import PROTOCOLS
-from bingo.methods import Student, bingo, moco, seed
+from bingo.methods import Student, compress, method, moco, seed
 from bingo.views.recipes import RECIPES
 
 FOLDER = Path(__file__).parents[2] / "config"
@@ -55,9 +55,10 @@ SECTIONS: list[tuple[str, type[BaseModel]]] = [
     *((f"`students.<name>` with `method: {_method(model)}`", model) for model in STUDENTS),
     ("`backbone` of a teacher or student", sections.Backbone),
     ("`head` with `method: moco`", moco.Head),
-    ("`head` with `method: bingo` or `disco`", bingo.DistillationHead),
+    ("`head` with `method: bingo` or `disco`", method.DistillationHead),
     ("`head` with `method: seed`", seed.SeedHead),
     ("`training` of a teacher or student", sections.Training),
+    ("`training` with `method: compress`", compress.CompressTraining),
     ("`training.schedule`, where it is not `cosine`", sections.Steps),
     ("`tables.<name>`", config.Table),
 ]

@@ -145,9 +145,10 @@ class Training(Strict):
     def _milestones_are_reached(self) -> Self:
         late = [] if self.schedule == "cosine" else [m for m in self.schedule.milestones if m >= self.epochs]
         if late:
+            message = "schedule: milestone {late} is never reached in {epochs} epochs; set cosine, or milestones below "
             raise PydanticCustomError(
                 "said",
-                "schedule: milestone {late} is never reached in {epochs} epochs; set schedule",
+                message + "{epochs}",
                 {"late": late[0], "epochs": self.epochs},
             )
         return self

@@ -62,7 +62,7 @@ def _unpickled(path: Path) -> Any:
             f"{path}: refused, because its pickle wants {wanted[1]}, and could so run any program; "
             "load it where you trust it and save only its state dict"
             if wanted
-            else f"{path}: damaged, or not written by torch.save; fetch it again, or save a network's state dict"
+            else f"{path}: no file that torch.save wrote, or damaged; fetch it again, or save a network's state dict"
         ) from error
 
 

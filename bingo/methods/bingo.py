@@ -50,7 +50,12 @@ class Bingo(Distillation):
         elif terms == ["inter"] and self.inter_start() > 0:
             raise refuse("terms: with inter alone, inter_free_epochs must be 0, else there is no loss at the start")
         elif "inter" in terms and self.inter_start() >= self.training.epochs:
-            raise refuse("inter_free_epochs: as many as there are epochs leave no inter pairs; lower it, or set terms")
+            message = "inter_free_epochs: {free} leave no inter pairs in {epochs} epochs; set it below {epochs}, "
+            raise PydanticCustomError(
+                "said",
+                message + "or set terms",
+                {"free": self.inter_start(), "epochs": self.training.epochs},
+            )
         return self
 
     def active_terms(self) -> list[Term]:

@@ -92,10 +92,11 @@ class Distillation(Method):
     """Base of methods that learn from a frozen teacher."""
 
     teacher: str | None = None
-    """Entry of `teachers` to distil; null for the teacher of the bags."""
+    """Entry of `teachers` to distil; null for the teacher of the bags, where the method has bags that have one."""
     teacher_views: Literal["online"] | int = Field(default="online", union_mode="left_to_right")
     """`online`: the teacher runs in training; or a number of views of each image, whose teacher outputs are computed
-    once, stored, and shared by all students. As many as `epochs` give what `online` gives."""
+    once, stored, and shared by all students. As many as `epochs` give what `online` gives, up to
+    float16 rounding."""
     teacher_batch_norm: Literal["eval", "batch"] = "eval"
     """`eval`: the teacher's batch-norm uses its running statistics; `batch`: those of the batch, as BINGO's released
     code does."""

@@ -77,11 +77,13 @@ def _run(path: Path) -> dict[str, Any]:
     """Say what made a network."""
     metadata = read_metadata(path)
     provenance = metadata["provenance"]
+    # What an imported teacher turned out to be, instead of what its settings leave open.
+    facts = {name: provenance[name] for name in ("file", "format", "part") if name in provenance}
     return {
         "path": str(path),
         "stage": provenance["stage"],
         "method": metadata["method"],
         "digest": metadata["digest"],
         "packages": provenance["packages"],
-        "settings": json.dumps(provenance["settings"], indent=2),
+        "settings": json.dumps({**provenance["settings"], **facts}, indent=2),
     }

@@ -53,7 +53,7 @@ def import_teacher(job: ImportJob, checkpoint: Path, output: Path) -> None:
     imported = load_checkpoint(checkpoint, job.format, job.part, job.architecture)
     weights = {f"backbone.{name}": value for name, value in imported.backbone.items()}
     weights |= {f"head.{name}": value for name, value in imported.head.items()}
-    facts = {"format": imported.format, "part": imported.part, "left_out": imported.left_out}
+    facts = {"file": checkpoint.name, "format": imported.format, "part": imported.part, "left_out": imported.left_out}
     inputs = {"weights": digest_tensors(weights)}
     metadata = {
         "method": f"imported ({imported.format})",

@@ -26,8 +26,9 @@ One YAML file is one study. `config.yaml` is the demo and what `snakemake` runs 
     snakemake --cores all --configfile config/my-study.yaml
 
 Teachers, bags and students are named entries that refer to one another by name: a student names its bags, a bag its
-teacher. A wrong key, type, range or name stops before any job starts. A stage reruns when something it depends on
-changes, and only then: a student's learning rate retrains that student and what follows it.
+teacher. A wrong key, type, range or name of an entry stops before any job starts; what only a checkpoint or timm knows,
+in its own job. A stage reruns when something it depends on changes, and only then: a student's learning rate retrains
+that student and what follows it.
 
 This page is made from the typed model in `bingo/config.py` by `make docs`; `schema.json` beside it lets editors
 complete and check study files (first line: `# yaml-language-server: $schema=schema.json`).

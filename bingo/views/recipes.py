@@ -1,6 +1,6 @@
 """Recipes of random views, each a frozen name."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bingo.sections import RecipeName
 
@@ -35,28 +35,22 @@ class Recipe:
     """Standard deviation of the blur, in pixels."""
 
 
+# MoCo-v2 (facebookresearch/moco, main_moco.py --aug-plus), which BINGO uses unchanged.
+_PAPER = Recipe(
+    crop_scale=(0.2, 1.0),
+    jitter=0.8,
+    brightness=0.4,
+    contrast=0.4,
+    saturation=0.4,
+    hue=0.1,
+    grayscale=0.2,
+    blur=0.5,
+)
+
 RECIPES: dict[RecipeName, Recipe] = {
-    # MoCo-v2 (facebookresearch/moco, main_moco.py --aug-plus), which BINGO uses unchanged.
-    "paper": Recipe(
-        crop_scale=(0.2, 1.0),
-        jitter=0.8,
-        brightness=0.4,
-        contrast=0.4,
-        saturation=0.4,
-        hue=0.1,
-        grayscale=0.2,
-        blur=0.5,
-    ),
-    # The same without blur, as usual for colour images of 32 px (MoCo's demo on CIFAR-10).
-    "cifar": Recipe(
-        crop_scale=(0.2, 1.0),
-        jitter=0.8,
-        brightness=0.4,
-        contrast=0.4,
-        saturation=0.4,
-        hue=0.1,
-        grayscale=0.2,
-    ),
+    "paper": _PAPER,
+    # For colour images of some 32 px, as in MoCo's demo on CIFAR-10.
+    "cifar": replace(_PAPER, blur=0.0),
     # For grey images of some 32 px, where small crops and blur leave little to recognise.
     "small": Recipe(crop_scale=(0.3, 1.0), jitter=0.8, brightness=0.4, contrast=0.4),
     # CompRess (UMBCvision/CompRess), and training of linear probes (facebookresearch/moco, main_lincls.py).

@@ -388,7 +388,7 @@ def test_a_network_that_cannot_take_images_of_the_size_is_refused(refused, trans
     backbone = {"architecture": "timm/vit_tiny_patch16_224"}
     lines = [
         refused("seed", bags=None, settings={"teacher_views": 2, "backbone": backbone}),
-        refused("seed", bags=None, teacher=transformer, settings={}),
+        refused("seed", bags=None, teacher=transformer, targets=[], settings={}),
     ]
     for line in lines:
         assert line.startswith("backbone: cannot take images of 16 px (")
@@ -396,8 +396,13 @@ def test_a_network_that_cannot_take_images_of_the_size_is_refused(refused, trans
 
 def test_an_online_teacher_that_did_not_make_the_bags_is_refused(refused, make_teacher, bags_of, teacher):
     other = make_teacher(1)
-    line = refused(settings={}, teacher=other.path)
+    line = refused(settings={}, teacher=other.path, targets=[])
     assert line.startswith(f"{bags_of(teacher)}: belongs to another teacher")
+
+
+def test_stored_outputs_beside_an_online_teacher_are_refused(refused, teacher):
+    line = refused(settings={}, teacher=teacher.path)
+    assert line == "student s: --targets serve stored teacher views, but its teacher is online"
 
 
 def test_bags_without_a_teacher_go_with_any(demo, make_teacher, bags_of, preprocessing, targets_of, tmp_path):

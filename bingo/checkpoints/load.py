@@ -23,6 +23,7 @@ from bingo.checkpoints.networks import (
 )
 from bingo.checkpoints.read import Contents, read_contents
 from bingo.errors import BingoError, nearest
+from bingo.models.backbone import feature_width
 from bingo.sections import TIMM, Backbone
 
 
@@ -132,7 +133,7 @@ def imported(contents: Contents, format: Format, part: Part, architecture: str |
         raise MisfitError(f"has several projection heads ({', '.join(heads)}); save the one that is meant")
     prefix, head = next(iter(heads.items()), ("", {}))
     activation = contents.metadata.get("activation", part.heads.get(prefix, "relu"))
-    layers = head_of(head, state, activation, int(network.dim))  # type: ignore[arg-type]
+    layers = head_of(head, state, activation, feature_width(network))
     projection = matched(layers, head, state, "projection head")
     return Imported(format.name, part.name, spec, weights, projection, activation, left_out)
 

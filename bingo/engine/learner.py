@@ -25,7 +25,14 @@ class TeacherOutputs(Protocol):
         """Return the width of the outputs."""
 
     def outputs(self, layer: Layer, view: View, batch: "StepInput", images: Tensor | None) -> Tensor:
-        """Return float32 (B, D), not normalised, for the images that the view shows."""
+        """Return (B, D), of any length and floating-point type, for the images that the view shows.
+
+        Args:
+            layer: which output of the teacher.
+            view: which of the method's views.
+            batch: the step; its `rows` say which images.
+            images: (B, 3, S, S), None where the teacher does not run in training.
+        """
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ def compress_loss(
 ) -> Tensor:
     r"""Return the mean of :math:`KL(softmax(t Q_t / \tau) || softmax(s Q_s / \tau))` over the batch.
 
-    Source: CompRess (Koohpayegani et al. 2020), section 3; UMBCvision/CompRess.
+    Source: CompRess (Koohpayegani et al. 2020); UMBCvision/CompRess.
 
     Args:
         student: (B, D_s) unit vectors; gradients flow.

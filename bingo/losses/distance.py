@@ -4,7 +4,9 @@ from torch import Tensor
 
 
 def squared_distance(student: Tensor, teacher: Tensor) -> Tensor:
-    r"""Return the mean of :math:`|T(x) - s(x)|^2` over the batch, summed over dimensions (DisCo, eq. 2).
+    r"""Return the mean of :math:`|T(x) - s(x)|^2` over the batch, summed over dimensions.
+
+    Source: DisCo (Gao et al. 2022).
 
     Args:
         student: (B, D); gradients flow.

@@ -11,7 +11,7 @@ def seed_loss(
 
     With :math:`p = softmax([t \cdot t, t \cdot Q] / \tau_t)` and
     :math:`q = softmax([s \cdot t, s \cdot Q] / \tau)`: the image's own teacher embedding stands before the queue.
-    Source: SEED (Fang et al. 2021), section 3.2; jacobswan1/SEED.
+    Source: SEED (Fang et al. 2021); jacobswan1/SEED.
 
     As :math:`\sum_j p_j (s \cdot Q_j) = s \cdot \sum_j p_j Q_j`, the student's logits are needed for their logsumexp
     alone, and no (B, 1 + Q) matrix is put together.

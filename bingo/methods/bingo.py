@@ -91,7 +91,7 @@ class Bingo(Distillation):
         return self._paper(step) if self.objective == "paper" else self._official(step)
 
     def _paper(self, step: "Step") -> "dict[str, Tensor]":
-        r""":math:`L_{intra} + L_{inter} = CE(s(t_1 x_a), T(t_2 x_a)) + CE(s(t_3 x_p), T(t_2 x_a))` (eq. 4 to 6)."""
+        r""":math:`L_{intra} + L_{inter} = CE(s(t_1 x_a), T(t_2 x_a)) + CE(s(t_3 x_p), T(t_2 x_a))`."""
         from bingo.losses.info_nce import info_nce, queue_logsumexp
 
         target = step.teacher("anchor_target")  # (B, D)

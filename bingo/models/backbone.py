@@ -63,7 +63,7 @@ def build_backbone(spec: Backbone) -> nn.Module:
     elif spec.architecture in LAYERS:
         network = ResNet(spec)
     else:
-        # timm's EfficientNet, which the methods' authors train, has no stochastic depth by default.
+        # No stochastic depth, as timm has it by default: no other network here has any.
         options = {"stochastic_depth_prob": 0.0} if spec.architecture == "efficientnet_b0" else {}
         network = torchvision.models.get_model(spec.architecture, weights=None, **options)
         first = network.classifier[0] if isinstance(network.classifier[0], nn.Linear) else network.classifier[-1]

@@ -5,25 +5,22 @@ Imports of stages stand inside the commands: `bingo --help` needs no torch.
 """
 
 import logging
-import os
-import signal
 import sys
-import threading
-import time
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Literal
 
 import typer
-from pydantic import ValidationError
 
-from bingo.errors import BingoError
+from bingo.command import Listing, Log, Output, Settings, Threads, Workers, named_files, read_job, start, use_threads
+from bingo.errors import BingoError, nearest
+from bingo.figures.commands import app as figure_app
 from bingo.jobs import (
     BagsJob,
     DataJob,
+    DetectionJob,
     EmbeddingsJob,
     EvaluationJob,
     ImportJob,
-    Job,
     ReportJob,
     StudentJob,
     TableJob,
@@ -38,29 +35,26 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
 )
+app.add_typer(figure_app, name="figure", help="Draw one figure of a study.")
 
-AnyJob = TypeVar("AnyJob", bound=Job)
-Settings = Annotated[str, typer.Option(help="The stage's settings as JSON, or @FILE that holds it.")]
-Listing = Annotated[Path, typer.Option(help="Listing of the training images (data stage).")]
-Output = Annotated[Path, typer.Option(help="What to write.")]
-Log = Annotated[Path | None, typer.Option(help="File for plain progress lines; else they go to stderr.")]
-Threads = Annotated[int, typer.Option(min=1, help="CPU threads to compute with.")]
-Workers = Annotated[int, typer.Option(min=0, help="Loader processes; 0 loads in the same process.")]
+
+Model = Annotated[Path, typer.Option(help="A student's backbone, or a teacher.")]
 
 
 @app.command()
 def data(
     settings: Settings,
+    key: Annotated[str, typer.Option(help="Key of the study that describes the images, for messages.")],
     output: Output,
     train_listing: Annotated[Path | None, typer.Option(help="Listing of training images, for validation.")] = None,
     log: Log = None,
     threads: Threads = 1,
 ) -> None:
     """List the images of one split, each file decoded once to prove it sound."""
-    _start(log)
+    start(log)
     from bingo.data.listing import write_listing
 
-    write_listing(_job(DataJob, settings), train_listing, output, threads)
+    write_listing(read_job(DataJob, settings), key, train_listing, output, threads)
 
 
 @app.command()
@@ -75,12 +69,12 @@ def teacher(
     workers: Workers = 0,
 ) -> None:
     """Pretrain a teacher with MoCo-v2."""
-    _start(log)
-    _use_threads(threads)
+    start(log)
+    use_threads(threads)
     from bingo.engine.device import pick_device
     from bingo.teacher.stage import train_teacher
 
-    train_teacher(_job(TeacherJob, settings), name, listing, output, training_log, pick_device(), workers)
+    train_teacher(read_job(TeacherJob, settings), name, listing, output, training_log, pick_device(), workers)
 
 
 @app.command()
@@ -92,17 +86,17 @@ def imported_teacher(
     threads: Threads = 1,
 ) -> None:
     """Take over a teacher that somebody has trained."""
-    _start(log)
-    _use_threads(threads)
+    start(log)
+    use_threads(threads)
     from bingo.teacher.stage import import_teacher
 
-    import_teacher(_job(ImportJob, settings), checkpoint, output)
+    import_teacher(read_job(ImportJob, settings), checkpoint, output)
 
 
 @app.command()
 def inspect(checkpoint: Annotated[Path, typer.Argument(help="File of weights.")]) -> None:
     """Say what a file of weights is, and whether it can be a teacher."""
-    _start(None)
+    start(None)
     from bingo.checkpoints.inspect import describe
 
     print(describe(checkpoint))
@@ -119,12 +113,12 @@ def embeddings(
     workers: Workers = 0,
 ) -> None:
     """Embed every training image with a teacher."""
-    _start(log)
-    _use_threads(threads)
+    start(log)
+    use_threads(threads)
     from bingo.embeddings.stage import make_embeddings
     from bingo.engine.device import pick_device
 
-    make_embeddings(_job(EmbeddingsJob, settings), listing, teacher, output, pick_device(), workers)
+    make_embeddings(read_job(EmbeddingsJob, settings), listing, teacher, output, pick_device(), workers)
 
 
 @app.command()
@@ -138,25 +132,29 @@ def bags(
     threads: Threads = 1,
 ) -> None:
     """Group images into bags."""
-    _start(log)
-    _use_threads(threads)
+    start(log)
+    use_threads(threads)
     from bingo.bags.stage import make_bags
 
-    make_bags(_job(BagsJob, settings), listing, teacher, embeddings, output)
+    make_bags(read_job(BagsJob, settings), listing, teacher, embeddings, output)
 
 
 @app.command()
-def sheet(
+def sheets(
     listing: Listing,
     bags: Annotated[Path, typer.Option(help="Bags to show.")],
-    output: Output,
+    page: Annotated[list[str], typer.Option(help="PAGE=PNG to write; PAGE is random, more, best or worst.")],
     log: Log = None,
 ) -> None:
-    """Draw a contact sheet of bags."""
-    _start(log)
-    from bingo.bags.stage import make_sheet
+    """Draw contact sheets of bags."""
+    start(log)
+    from bingo.bags.sheet import PAGES
+    from bingo.bags.stage import make_sheets
 
-    make_sheet(listing, bags, output)
+    pages = dict(named_files("--page", page))
+    if unknown := [name for name in pages if name not in PAGES]:
+        raise BingoError(f"--page: there is no page {unknown[0]}{nearest(unknown[0], PAGES)}")
+    make_sheets(listing, bags, {name: pages[name] for name in PAGES if name in pages})
 
 
 @app.command()
@@ -170,12 +168,12 @@ def targets(
     workers: Workers = 0,
 ) -> None:
     """Store a teacher's outputs for random views of every training image."""
-    _start(log)
-    _use_threads(threads)
+    start(log)
+    use_threads(threads)
     from bingo.engine.device import pick_device
     from bingo.targets.stage import make_targets
 
-    make_targets(_job(TargetsJob, settings), listing, teacher, output, pick_device(), workers)
+    make_targets(read_job(TargetsJob, settings), listing, teacher, output, pick_device(), workers)
 
 
 @app.command()
@@ -192,12 +190,12 @@ def student(
     workers: Workers = 0,
 ) -> None:
     """Train a student, alone or from a teacher and its bags."""
-    _start(log)
-    _use_threads(threads)
+    start(log)
+    use_threads(threads)
     from bingo.engine.device import pick_device
     from bingo.student.stage import train_student
 
-    job = _job(StudentJob, settings)
+    job = read_job(StudentJob, settings)
     train_student(job, name, listing, teacher, targets or [], bags, output, pick_device(), workers)
 
 
@@ -206,19 +204,58 @@ def evaluation(
     settings: Settings,
     listing: Listing,
     val_listing: Annotated[Path, typer.Option(help="Listing of the validation images.")],
-    model: Annotated[Path, typer.Option(help="A student's backbone, or a teacher.")],
+    model: Model,
+    output: Output,
+    label_list: Annotated[Path | None, typer.Option(help="File that names the images whose labels are used.")] = None,
+    log: Log = None,
+    threads: Threads = 1,
+    workers: Workers = 0,
+) -> None:
+    """Measure a backbone by a named protocol."""
+    start(log)
+    use_threads(threads)
+    from bingo.engine.device import pick_device
+    from bingo.evaluation.stage import evaluate
+
+    job = read_job(EvaluationJob, settings)
+    evaluate(job, listing, val_listing, model, label_list, output, pick_device(), workers)
+
+
+@app.command()
+def detection(
+    settings: Settings,
+    images: Annotated[Path, typer.Option(help="Folder of training images.")],
+    annotations: Annotated[Path, typer.Option(help="Their annotations, COCO's JSON.")],
+    val_images: Annotated[Path, typer.Option(help="Folder of validation images.")],
+    val_annotations: Annotated[Path, typer.Option(help="Their annotations, COCO's JSON.")],
+    model: Model,
     output: Output,
     log: Log = None,
     threads: Threads = 1,
     workers: Workers = 0,
 ) -> None:
-    """Measure a frozen backbone by a named protocol."""
-    _start(log)
-    _use_threads(threads)
+    """Train a detector on a backbone, and measure it."""
+    start(log)
+    use_threads(threads)
+    from bingo.detection.stage import detect
     from bingo.engine.device import pick_device
-    from bingo.evaluation.stage import evaluate
 
-    evaluate(_job(EvaluationJob, settings), listing, val_listing, model, output, pick_device(), workers)
+    job = read_job(DetectionJob, settings)
+    detect(job, images, annotations, val_images, val_annotations, model, output, pick_device(), workers)
+
+
+@app.command()
+def export(
+    model: Annotated[Path, typer.Argument(help="A student's backbone, or a teacher.")],
+    output: Output,
+    to: Annotated[Literal["detectron2"], typer.Option(help="Whose format to write.")],
+) -> None:
+    """Write a backbone in another project's format."""
+    start(None)
+    from bingo.export.detectron2 import export_detectron2
+
+    exporters = {"detectron2": export_detectron2}
+    exporters[to](model, output)
 
 
 @app.command()
@@ -226,13 +263,14 @@ def table(
     settings: Settings,
     output: Output,
     results: Annotated[list[Path] | None, typer.Argument(help="Result files of the evaluation stage.")] = None,
+    published: Annotated[Path | None, typer.Option(help="CSV of published numbers.")] = None,
     log: Log = None,
 ) -> None:
     """Gather result files into a tidy CSV."""
-    _start(log)
+    start(log)
     from bingo.tables.stage import make_table
 
-    make_table(_job(TableJob, settings), results or [], output)
+    make_table(read_job(TableJob, settings), results or [], published, output)
 
 
 @app.command()
@@ -244,39 +282,10 @@ def text(
     log: Log = None,
 ) -> None:
     """Render a table as Markdown and LaTeX."""
-    _start(log)
+    start(log)
     from bingo.tables.stage import make_text
 
-    make_text(_job(TextJob, settings), table, markdown, latex)
-
-
-@app.command()
-def accuracy_figure(
-    table: Annotated[Path, typer.Option(help="CSV of a table.")],
-    output: Annotated[list[Path], typer.Option(help="SVG or PNG to write; may be repeated.")],
-    log: Log = None,
-) -> None:
-    """Draw a table as bars."""
-    _start(log)
-    from bingo.figures.stage import draw_accuracy
-
-    draw_accuracy(table, output)
-
-
-@app.command()
-def training_figure(
-    output: Annotated[list[Path], typer.Option(help="SVG or PNG to write; may be repeated.")],
-    logs: Annotated[list[str], typer.Argument(help="NAME=CSV of each run; NAME/seed-N shares NAME's colour.")],
-    log: Log = None,
-) -> None:
-    """Draw training curves."""
-    _start(log)
-    from bingo.figures.stage import draw_training
-
-    named = {name: Path(path) for name, separator, path in (pair.partition("=") for pair in logs) if separator}
-    if len(named) < len(logs):
-        raise BingoError(f"training-figure: each log is NAME=CSV with a name of its own, found: {' '.join(logs)}")
-    draw_training(named, output)
+    make_text(read_job(TextJob, settings), table, markdown, latex)
 
 
 @app.command()
@@ -284,24 +293,29 @@ def report(
     settings: Settings,
     output: Output,
     table: Annotated[list[Path] | None, typer.Option(help="CSV of a table; may be repeated.")] = None,
-    figure: Annotated[list[Path] | None, typer.Option(help="SVG or PNG; may be repeated.")] = None,
-    sheet: Annotated[list[Path] | None, typer.Option(help="Contact sheet; may be repeated.")] = None,
-    bags: Annotated[list[Path] | None, typer.Option(help="Bags of each sheet, in order.")] = None,
+    figure: Annotated[list[Path] | None, typer.Option(help="SVG of a figure; may be repeated.")] = None,
+    sheet: Annotated[list[str] | None, typer.Option(help="BAGS/PAGE=PNG of a contact sheet; may be repeated.")] = None,
+    bags: Annotated[list[Path] | None, typer.Option(help="Bags; may be repeated.")] = None,
     model: Annotated[list[Path] | None, typer.Option(help="Teacher or student; may be repeated.")] = None,
+    benchmark: Annotated[list[str] | None, typer.Option(help="STAGE=TSV of a job's cost; may be repeated.")] = None,
     log: Log = None,
 ) -> None:
     """Write a study's report as one HTML page."""
-    _start(log)
+    start(log)
     from bingo.report.stage import write_report
 
-    job = _job(ReportJob, settings)
-    write_report(job, table or [], figure or [], sheet or [], bags or [], model or [], output)
+    sheets = dict(named_files("--sheet", sheet or []))
+    benchmarks: dict[str, list[Path]] = {}
+    for stage, path in named_files("--benchmark", benchmark or []):
+        benchmarks.setdefault(stage, []).append(path)
+    job = read_job(ReportJob, settings)
+    write_report(job, table or [], figure or [], sheets, bags or [], model or [], benchmarks, output)
 
 
 @app.command()
 def summary(results: Annotated[Path, typer.Argument(help="A study's folder, results/demo say.")]) -> None:
     """Print a study's tables and where everything is."""
-    _start(None)
+    start(None)
     if not results.is_dir():
         raise BingoError(f"{results}: no such folder; a study's results are in results/<study>")
     for path in sorted((results / "tables").glob("*.md")):
@@ -319,59 +333,3 @@ def main() -> None:
     except BingoError as error:
         logging.getLogger("bingo").error("error: %s", error)
         sys.exit(1)
-
-
-def _start(log: Path | None) -> None:
-    """Send progress lines to ``log``, and warnings and errors to stderr too."""
-    stderr = logging.StreamHandler()
-    stderr.setFormatter(logging.Formatter("bingo: %(message)s"))
-    handlers: list[logging.Handler] = [stderr]
-    if log is not None:
-        stderr.setLevel(logging.WARNING)
-        try:
-            log.parent.mkdir(parents=True, exist_ok=True)
-            file = logging.FileHandler(log, mode="w", encoding="utf-8", errors="backslashreplace")
-        except OSError as error:
-            raise BingoError(f"--log: {log} cannot be written ({error.strerror})") from error
-        file.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
-        handlers.append(file)
-    logging.basicConfig(level=logging.INFO, handlers=handlers)
-    if parent := os.environ.get("BINGO_PARENT"):
-        threading.Thread(target=_end_with, args=(int(parent),), daemon=True).start()
-
-
-def _use_threads(threads: int) -> None:
-    os.environ["OMP_NUM_THREADS"] = str(threads)  # faiss brings an OpenMP of its own, which reads this
-    import torch
-
-    torch.set_num_threads(threads)
-
-
-def _end_with(parent: int) -> None:
-    """End this process when process ``parent`` is gone.
-
-    A Snakemake that was killed can no longer stop its jobs; the next one would start them beside the old ones.
-    """
-    while True:
-        time.sleep(0.5)
-        try:
-            os.kill(parent, 0)
-        except ProcessLookupError:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-
-def _job(kind: type[AnyJob], settings: str) -> AnyJob:
-    """Read a stage's settings.
-
-    Raises:
-        BingoError: they are no JSON, or not those of this stage.
-    """
-    try:
-        content = Path(settings[1:]).read_text(encoding="utf-8") if settings.startswith("@") else settings
-        return kind.model_validate_json(content)
-    except (OSError, UnicodeDecodeError) as error:
-        raise BingoError(f"--settings: {settings[1:]} cannot be read ({error})") from error
-    except ValidationError as error:
-        fault = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in fault["loc"])
-        raise BingoError(f"--settings: {where}{': ' if where else ''}{fault['msg']}") from error

@@ -7,13 +7,13 @@ are in `bingo.sections`, the settings of each method in `bingo.methods`, and wha
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from bingo.errors import BingoError, nearest
-from bingo.evaluation.protocols import PROTOCOLS
+from bingo.evaluation.protocols import DETECTION_PROTOCOLS, PROTOCOLS, TRANSFER_PROTOCOLS, split_name
 from bingo.methods import Student
 from bingo.methods.method import Distillation
 from bingo.methods.moco import Moco
@@ -37,25 +37,21 @@ CheckpointFormat = Literal[
 ]
 
 
-class _Data(Strict):
-    preprocessing: Preprocessing = Preprocessing()
-    """How pixels become network input."""
+class _Set(Strict):
     max_train: int | None = Field(default=None, ge=1)
     """Use only this many training images, drawn at random once; null for all."""
     max_val: int | None = Field(default=None, ge=1)
     """Use only this many validation images, drawn at random once; null for all."""
-    workers: int = Field(default=0, ge=0)
-    """Loader processes per job; 0 loads in the training process. Never changes a result."""
 
 
-class DemoData(_Data):
+class DemoSet(_Set):
     """The 10,000 + 5,000 Fashion-MNIST images that ship with the package."""
 
     source: Literal["demo"]
     """Where images come from."""
 
 
-class TorchvisionData(_Data):
+class TorchvisionSet(_Set):
     """A set that torchvision knows, used where it lies, else downloaded."""
 
     source: SOURCES
@@ -64,7 +60,7 @@ class TorchvisionData(_Data):
     """Folder that holds the set, or receives the download."""
 
 
-class FolderData(_Data):
+class FolderSet(_Set):
     """A folder of images: class folders, or a flat one without labels."""
 
     source: Literal["folder"]
@@ -79,7 +75,48 @@ class FolderData(_Data):
     """An unreadable image stops the data stage (`fail`), or is left out and counted (`skip`)."""
 
 
+class CocoSet(Strict):
+    """Images with boxes and masks in COCO's format, for detectors."""
+
+    source: Literal["coco"]
+    """Where images come from."""
+    train: str
+    """Folder of training images."""
+    train_annotations: str
+    """JSON file of their annotations."""
+    val: str
+    """Folder of validation images."""
+    val_annotations: str
+    """JSON file of their annotations."""
+
+
+class _Data(Strict):
+    preprocessing: Preprocessing = Preprocessing()
+    """How pixels become network input."""
+    workers: int = Field(default=0, ge=0)
+    """Loader processes per job; 0 loads in the training process. Never changes a result."""
+
+
+class DemoData(DemoSet, _Data):
+    """The 10,000 + 5,000 Fashion-MNIST images that ship with the package."""
+
+
+class TorchvisionData(TorchvisionSet, _Data):
+    """A set that torchvision knows, used where it lies, else downloaded."""
+
+
+class FolderData(FolderSet, _Data):
+    """A folder of images: class folders, or a flat one without labels."""
+
+    label_lists: dict[Literal["semi-1", "semi-10"], str] = Field(default={})
+    """Of semi-supervised protocols, the text files that name the images whose labels are used, one a line; drawn at
+    random, the same share of each class, where there is none. ImageNet has lists of its own (google-research/simclr,
+    imagenet_subsets/)."""
+
+
+ImageSet = DemoSet | TorchvisionSet | FolderSet
 Data = Annotated[DemoData | TorchvisionData | FolderData, Field(discriminator="source")]
+Target = Annotated[ImageSet | CocoSet, Field(discriminator="source")]
 
 
 class TrainedTeacher(Moco):
@@ -167,8 +204,13 @@ class Table(Strict):
     """Heading in Markdown, caption in LaTeX."""
     students: list[str] | None = None
     """Students to show, in this order, below their teachers; null for all students and teachers."""
+    teachers: bool = True
+    """Show the teachers of the students too."""
     evaluations: list[str] | None = None
-    """Protocols to show, in this order; null for all."""
+    """Protocols to show, in this order, for these networks alone if `evaluations` above has them not; null for all."""
+    published: str | None = None
+    """CSV of published numbers to stand beside: method, student (its architecture), teacher (its name here), protocol
+    (`linear`, `knn-10`, ...), metric, published, source. Numbers without a network of this study are shown too."""
 
 
 class Study(Strict):
@@ -186,6 +228,8 @@ class Study(Strict):
     """Named bags."""
     students: dict[Name, Student] = Field(default={})
     """Named students."""
+    transfer: dict[Name, Target] = Field(default={})
+    """Named sets of other images to evaluate on, by `<name>-<protocol>`; torchvision's need no entry."""
     evaluations: list[str] = Field(default=[])
     """Protocols by which every teacher and student is evaluated."""
     tables: dict[Name, Table] = Field(default={})
@@ -211,13 +255,11 @@ class Study(Strict):
                 if (bags := getattr(entry, "bags", None)) is not None:
                     require(f"students.{name}.bags", bags, "bags", self.bags)
                 self._require_teacher(name, entry)
-        for protocol in self.evaluations:
-            require("evaluations", protocol, "protocols", PROTOCOLS)
+        self._require_protocols("evaluations", self.evaluations)
         for name, table in self.tables.items():
             for student_name in table.students or ():
                 require(f"tables.{name}.students", student_name, "students", self.students)
-            for protocol in table.evaluations or ():
-                require(f"tables.{name}.evaluations", protocol, "evaluations", dict.fromkeys(self.evaluations))
+            self._require_protocols(f"tables.{name}.evaluations", table.evaluations or [])
         if not self.teachers and not self.students:
             raise PydanticCustomError("said", "a study needs an entry in teachers or in students")
         if twice := sorted(set(self.teachers) & set(self.students)):
@@ -233,6 +275,25 @@ class Study(Strict):
                 raise PydanticCustomError("said", "{key}: a value is repeated", {"key": key})
         return self
 
+    def _require_protocols(self, path: str, evaluations: list[str]) -> None:
+        for name in evaluations:
+            target, protocol = self.split_evaluation(name)
+            known: Mapping[str, Any] = PROTOCOLS
+            if target:
+                detection = isinstance(self.target(target), CocoSet)
+                known = DETECTION_PROTOCOLS if detection else {**TRANSFER_PROTOCOLS, **PROTOCOLS}
+            if protocol not in known:
+                raise PydanticCustomError(
+                    "said",
+                    "{path}: there is no '{protocol}' among the protocols{of}{hint}",
+                    {
+                        "path": path,
+                        "protocol": protocol,
+                        "of": f" for {target}" if target else "",
+                        "hint": nearest(protocol, known),
+                    },
+                )
+
     def _require_teacher(self, name: str, entry: Distillation) -> None:
         bags = getattr(entry, "bags", None)
         owner = self._owner(bags)
@@ -246,6 +307,14 @@ class Study(Strict):
                 "students.{name}.teacher: '{teacher}' is not the teacher of its bags '{bags}'",
                 {"name": name, "teacher": entry.teacher, "bags": bags},
             )
+
+    def split_evaluation(self, name: str) -> tuple[str, str]:
+        """Return which set an evaluation is measured on, empty for the study's own images, and its protocol."""
+        return split_name(name, [*self.transfer, *get_args(SOURCES)])
+
+    def target(self, name: str) -> ImageSet | CocoSet:
+        """Return a set of other images: an entry of `transfer`, or one of torchvision's."""
+        return self.transfer[name] if name in self.transfer else TorchvisionSet.model_validate({"source": name})
 
     def bags_of(self, student: str) -> str | None:
         """Return the bags from which a student draws positives, None where it draws none."""

@@ -28,6 +28,7 @@ class Stream(IntEnum):
     CUTMIX = 6
     GROUP = 7
     EPOCH = 8
+    LABELS = 9
 
 
 def philox(counter: NDArray[np.uint64], key: tuple[int, int]) -> NDArray[np.uint64]:

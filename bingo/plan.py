@@ -5,11 +5,22 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from bingo.config import ImportedTeacher, KmeansBag, KnnBag, LabelBag, RandomBag, Study, parse_study
-from bingo.data.sources import facts_of
+from bingo.config import (
+    CocoSet,
+    FolderData,
+    ImportedTeacher,
+    KmeansBag,
+    KnnBag,
+    LabelBag,
+    RandomBag,
+    Study,
+    parse_study,
+)
+from bingo.data.sources import SourceFacts, facts_of
 from bingo.errors import BingoError
-from bingo.jobs import model_seeds, table_evaluations, table_rows
+from bingo.evaluation.protocols import PROTOCOLS, Finetune
 from bingo.methods.method import Distillation
+from bingo.settings import bag_size_series, model_seeds, table_rows
 
 
 class Plan:
@@ -19,22 +30,31 @@ class Plan:
         """Look at the study's data.
 
         Raises:
-            BingoError: a data folder is missing or empty, or a bag or batch needs more images than there are.
+            BingoError: a data folder is missing or empty, a bag or batch needs more images than there are, or a set
+                to evaluate on has no labels or no validation images.
         """
         self.study = study
-        self.facts = facts_of(study.data)
+        self.facts = facts_of(study.data, "data")
         if self.facts.most_images is not None:
             _require_enough(study, self.facts.most_images)
         for name, bag in study.bags.items():
             if isinstance(bag, LabelBag) and not self.facts.labels:
                 raise BingoError(f"bags.{name}: criterion label needs labels, which the data have not; take another")
         self._require_checkpoints()
-        self.tables = list(study.tables)
+        asked = list(study.evaluations)
+        for name, table in study.tables.items():
+            asked += table.evaluations or []
+            if table.published is not None and not Path(table.published).is_file():
+                raise BingoError(f"tables.{name}.published: there is no file {table.published}; correct the path")
+        self.asked = list(dict.fromkeys(asked))
+        self.targets = self._targets()
+        self._require_label_lists()
+        self.tables = [name for name in study.tables if self.table_evaluations(name)]
         self.left_out = ""
-        if study.evaluations and not (self.facts.labels and self.facts.validation):
+        if left := [name for name in self.asked if not self.is_possible(name)]:
             missing = "labels" if not self.facts.labels else "validation images"
-            self.tables = []
-            self.left_out = f"evaluations and tables, because the data have no {missing}."
+            what = "evaluations and tables" if left == self.asked else f"{', '.join(left)}"
+            self.left_out = f"{what}, because the data have no {missing}."
 
     def path(self, name: str) -> str:
         """Return the path of a file of the study."""
@@ -86,6 +106,39 @@ class Plan:
         teachers = self.study.teachers.items()
         return {name: entry.checkpoint for name, entry in teachers if isinstance(entry, ImportedTeacher)}
 
+    def is_possible(self, evaluation: str) -> bool:
+        """Tell whether the data allow an evaluation; other sets always do."""
+        target, _ = self.study.split_evaluation(evaluation)
+        return bool(target) or (self.facts.labels and self.facts.validation)
+
+    def table_evaluations(self, table: str) -> list[str]:
+        """Return the evaluations that a table shows, of those that the data allow."""
+        shown = self.study.tables[table].evaluations
+        return [name for name in (self.study.evaluations if shown is None else shown) if self.is_possible(name)]
+
+    def detections(self) -> list[str]:
+        """Return the evaluations that train detectors."""
+        return [name for name in self.asked if self._coco(name) is not None]
+
+    def classifications(self) -> list[str]:
+        """Return the evaluations that classify images."""
+        return [name for name in self.asked if self._coco(name) is None]
+
+    def evaluation_inputs(self, evaluation: str) -> dict[str, str]:
+        """Return the files, beside the network, with which an evaluation is made."""
+        target, protocol = self.study.split_evaluation(evaluation)
+        images = self.path(f"data/{target}/" if target else "data/")
+        inputs = {"listing": f"{images}train-listing.h5", "val_listing": f"{images}val-listing.h5"}
+        if not target and (label_list := self._label_lists().get(protocol)) is not None:
+            inputs["label_list"] = label_list
+        return inputs
+
+    def detection_images(self, evaluation: str) -> CocoSet:
+        """Return the images that a detector is trained and measured on."""
+        images = self._coco(evaluation)
+        assert images is not None
+        return images
+
     def results(self, models: Iterable[str], protocols: Iterable[str]) -> list[str]:
         """Return the result files of some teachers and students by some protocols, for all their seeds."""
         return [
@@ -97,14 +150,21 @@ class Plan:
 
     def all_results(self) -> list[str]:
         """Return every result file that the data allow."""
-        if self.left_out:
-            return []
-        return self.results([*self.study.teachers, *self.study.students], self.study.evaluations)
+        possible = [name for name in self.study.evaluations if self.is_possible(name)]
+        results = self.results([*self.study.teachers, *self.study.students], possible)
+        for table in self.tables:
+            results += self.table_results(table)
+        return list(dict.fromkeys(results))
 
     def table_results(self, table: str) -> list[str]:
         """Return the result files of a table."""
         models = [row.model for row in table_rows(self.study, table)]
-        return self.results(models, table_evaluations(self.study, table))
+        return self.results(models, self.table_evaluations(table))
+
+    def published(self, table: str) -> dict[str, str]:
+        """Return the file of published numbers that stand in a table."""
+        path = self.study.tables[table].published
+        return {} if path is None else {"published": path}
 
     def training_logs(self) -> dict[str, str]:
         """Return the training log of every teacher and of every seed of every student, by name."""
@@ -114,6 +174,78 @@ class Plan:
                 logs[f"{student}/seed-{seed}"] = self.path(f"students/{student}/seed-{seed}/log.csv")
         return logs
 
+    def figures(self) -> list[str]:
+        """Return the names of all figures, in the order of the report."""
+        figures = [f"accuracy-{table}" for table in self.tables]
+        if self.bag_size_evaluations():
+            figures.append("bag-size")
+        if self.training_logs():
+            figures.append("training")
+        if self.facts.labels:
+            figures += [f"purity-{teacher}" for teacher in self._bag_teachers()]
+        figures += [f"similarity-{name}" for name, bag in self.study.bags.items() if isinstance(bag, KnnBag)]
+        return figures + [f"map-{model}" for model in (*self.study.teachers, *self.study.students)]
+
+    def bag_size_evaluations(self) -> list[str]:
+        """Return the evaluations to draw against bag size; none where the study has no students for it."""
+        possible = [name for name in self.study.evaluations if self.is_possible(name)]
+        return possible if bag_size_series(self.study) else []
+
+    def bag_size_results(self) -> list[str]:
+        """Return the results to draw against bag size."""
+        students = [name for series in bag_size_series(self.study) for name in series.sizes]
+        return self.results(students, self.bag_size_evaluations())
+
+    def map_split(self) -> str:
+        """Return the images whose features are drawn: validation images, where there are any."""
+        return "val" if self.facts.validation else "train"
+
+    def map_listing(self) -> str:
+        """Return the listing of those images."""
+        return self.path(f"data/{self.map_split()}-listing.h5")
+
+    def first_weights(self, model: str) -> str:
+        """Return the weights of a teacher, or of a student with its first seed."""
+        return self.weights(model, model_seeds(self.study, model)[0])
+
+    def sheets(self) -> dict[str, str]:
+        """Return all contact sheets by `<bags>/<page>`; bags without labels or similarities have no best and worst."""
+        sheets = {}
+        for name, bag in self.study.bags.items():
+            sheets[f"{name}/random"] = self.path(f"bags/{name}.png")
+            ranked = ["best", "worst"] if self.facts.labels or isinstance(bag, KnnBag) else []
+            for page in ("more", *ranked):
+                sheets[f"{name}/{page}"] = self.path(f"figures/{page}-{name}.png")
+        return sheets
+
+    def benchmarks(self) -> dict[str, list[str]]:
+        """Return by stage where Snakemake notes what each job has cost."""
+        jobs: dict[str, list[str]] = {
+            "teacher": self.trained_teachers(),
+            "embeddings": [name for name in self.study.teachers if name in self._bag_teachers()],
+            "bags": list(self.study.bags),
+            "targets": [],
+            "student": [],
+        }
+        for student in self.study.students:
+            jobs["student"] += [f"{student}/seed-{seed}" for seed in self.study.seeds]
+            targets = self.student_inputs(student).get("targets", [])
+            jobs["targets"] += [path.removeprefix(self.path("targets/")).removesuffix(".h5") for path in targets]
+        for result in self.all_results():
+            name = result.removeprefix(self.path("evaluation/")).removesuffix(".json")
+            stage = "detection" if name.rpartition("/")[2] in self.detections() else "evaluation"
+            jobs.setdefault(stage, []).append(name)
+        return {
+            stage: [self.path(f"benchmarks/{stage}/{name}.tsv") for name in dict.fromkeys(names)]
+            for stage, names in jobs.items()
+            if names
+        }
+
+    def _bag_teachers(self) -> list[str]:
+        """Return the teachers whose features bags are made from."""
+        teachers = (getattr(bag, "teacher", None) for bag in self.study.bags.values())
+        return list(dict.fromkeys(teacher for teacher in teachers if teacher is not None))
+
     def faults(self, since: float) -> list[str]:
         """Return what jobs have logged as errors after ``since`` (seconds of the clock): `<log>: <error>`."""
         faults = []
@@ -122,6 +254,46 @@ class Plan:
                 lines = (line.partition(" error: ") for line in path.read_text(encoding="utf-8").splitlines())
                 faults += [f"{path}: {fault}" for _, found, fault in lines if found]
         return faults
+
+    def _coco(self, evaluation: str) -> CocoSet | None:
+        target, _ = self.study.split_evaluation(evaluation)
+        images = self.study.target(target) if target else None
+        return images if isinstance(images, CocoSet) else None
+
+    def _targets(self) -> dict[str, SourceFacts]:
+        """Look at the other sets of images that evaluations use."""
+        found = {}
+        for evaluation in self.asked:
+            target, _ = self.study.split_evaluation(evaluation)
+            if not target or target in found:
+                continue
+            images, key = self.study.target(target), f"transfer.{target}"
+            if isinstance(images, CocoSet):
+                for name in ("train", "train_annotations", "val", "val_annotations"):
+                    if not Path(getattr(images, name)).exists():
+                        raise BingoError(f"{key}.{name}: there is no {getattr(images, name)}; correct the path")
+                continue
+            facts = facts_of(images, key)
+            if not facts.labels or not facts.validation:
+                missing = "labels" if not facts.labels else "validation images"
+                raise BingoError(f"{key}: has no {missing} to evaluate with; add them, or leave {evaluation} out")
+            found[target] = facts
+        return found
+
+    def _label_lists(self) -> Mapping[str, str]:
+        data = self.study.data
+        return {str(name): path for name, path in data.label_lists.items()} if isinstance(data, FolderData) else {}
+
+    def _require_label_lists(self) -> None:
+        for name, path in self._label_lists().items():
+            if not Path(path).is_file():
+                raise BingoError(f"data.label_lists.{name}: there is no file {path}; correct the path")
+        for name in self.asked:
+            if isinstance(PROTOCOLS.get(name), Finetune) and self.facts.is_imagenet and name not in self._label_lists():
+                raise BingoError(
+                    f"data.label_lists: on ImageNet {name} uses SimCLR's list of images; name that file "
+                    "(github.com/google-research/simclr, imagenet_subsets)"
+                )
 
     def _require_checkpoints(self) -> None:
         for name, path in self.checkpoints().items():

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bingo.artifacts import checked_dataset, digest_arrays, provenance, read_hdf5, write_hdf5
-from bingo.config import Data, FolderData
+from bingo.config import FolderSet
 from bingo.data.arrays import class_names, load_arrays
 from bingo.data.decode import SUFFIXES, BadImageError, decode
 from bingo.data.sources import class_folders, has_labels
@@ -76,11 +76,12 @@ class Listing:
         )
 
 
-def write_listing(job: DataJob, train_listing: Path | None, output: Path, threads: int) -> None:
+def write_listing(job: DataJob, key: str, train_listing: Path | None, output: Path, threads: int) -> None:
     """List the images of one split of a study; decode each file of a folder once to prove it sound.
 
     Args:
         job: the stage's settings.
+        key: key of the study that describes the images, for messages.
         train_listing: listing of the training images, whose classes validation images have.
         output: HDF5 file to write.
         threads: decoders at work.
@@ -95,7 +96,7 @@ def write_listing(job: DataJob, train_listing: Path | None, output: Path, thread
             raise BingoError("data: validation images need --train-listing, whose classes they have")
         train = read_listing(train_listing, "train")
         inputs, classes = {"train": train.digest}, train.classes
-    listing, bad = _list_split(job.data, job.split, classes, threads)
+    listing, bad = _list_split(job, key, classes, threads)
     settings = job.model_dump(mode="json", exclude=NOT_LISTED[job.split])
     attributes = {
         "kind": "listing",
@@ -132,10 +133,11 @@ def read_listing(path: Path, split: str) -> Listing:
         )
 
 
-def _list_split(data: Data, split: str, classes: list[str] | None, threads: int) -> tuple[Listing, int]:
+def _list_split(job: DataJob, key: str, classes: list[str] | None, threads: int) -> tuple[Listing, int]:
     """Return a split's listing and the number of unreadable images left out; `classes` None means: find them."""
-    if isinstance(data, FolderData):
-        listing, bad = _list_folder(data, split, classes, threads)
+    data, split = job.data, job.split
+    if isinstance(data, FolderSet):
+        listing, bad = _list_folder(data, key, split, classes, threads)
     else:
         listing, bad = _list_arrays(data.source, Path(getattr(data, "root", ".")), split), 0
     limit = data.max_train if split == "train" else data.max_val
@@ -162,8 +164,10 @@ def _list_arrays(source: str, root: Path, split: str) -> Listing:
     )
 
 
-def _list_folder(data: FolderData, split: str, classes: list[str] | None, threads: int) -> tuple[Listing, int]:
-    key = f"data.{split}"
+def _list_folder(
+    data: FolderSet, section: str, split: str, classes: list[str] | None, threads: int
+) -> tuple[Listing, int]:
+    key = f"{section}.{split}"
     folder = data.train if split == "train" else data.val
     if folder is None:
         raise BingoError(f"{key}: this study has no validation images; name their folder")
@@ -175,9 +179,9 @@ def _list_folder(data: FolderData, split: str, classes: list[str] | None, thread
         raise BingoError(f"{key}: {root} holds no image ({', '.join(sorted(SUFFIXES))})")
     if len(images) < len(files):
         log.info("%s: %d files in %s are no images by their names", split, len(files) - len(images), root)
-    labelled = has_labels(data)
+    labelled = has_labels(data, section)
     if labelled and (stray := next((path for path in images if len(path.parts) == 1), None)):
-        raise BingoError(f"{key}: {root / stray} lies in no class folder; move it, or set data.labels: none")
+        raise BingoError(f"{key}: {root / stray} lies in no class folder; move it, or set {section}.labels: none")
     if classes is None:
         classes = sorted({path.parts[0] for path in images}) if labelled else []
     class_index = {name: i for i, name in enumerate(classes)}
@@ -190,7 +194,7 @@ def _list_folder(data: FolderData, split: str, classes: list[str] | None, thread
             if data.on_bad_image == "fail":
                 raise BingoError(
                     f"{key}: {root / path} cannot be read ({found}); repair or remove it, "
-                    "or set data.on_bad_image: skip"
+                    f"or set {section}.on_bad_image: skip"
                 )
             log.warning("%s: %s cannot be read (%s); left out", split, root / path, found)
             bad += 1

@@ -153,12 +153,12 @@ class TrainingBatches(Dataset[Batch | BingoError]):
         for image, index in rows.items():
             wanted = {name: parameters[name] for name, view in self.views.items() if view.image == image}
             if wanted:
-                views |= show(self.images, index, wanted, self.preprocessing.size)
+                views |= show(self.images, index, wanted, self.preprocessing.size, self.recipe)
         return Batch(epoch, step, rows, views)
 
 
 def show(
-    images: Images, index: NDArray[np.int64], parameters: Mapping[Key, ViewParameters], size: int
+    images: Images, index: NDArray[np.int64], parameters: Mapping[Key, ViewParameters], size: int, recipe: Recipe
 ) -> dict[Key, ViewPixels]:
     """Return views of the images at ``index`` (B,), one for each of ``parameters``; each image is read once.
 
@@ -168,7 +168,7 @@ def show(
     source = images.fetch(index)
     if isinstance(source, Tensor):
         return {name: ViewPixels(source, False, drawn) for name, drawn in parameters.items()}
-    crops = crop_each(source, list(parameters.values()), size)
+    crops = crop_each(source, list(parameters.values()), size, recipe.interpolation)
     return {name: ViewPixels(crop, True, drawn) for (name, drawn), crop in zip(parameters.items(), crops, strict=True)}
 
 
@@ -176,7 +176,7 @@ def render(view: ViewPixels, recipe: Recipe, preprocessing: NetworkInput, device
     """Finish a view on ``device``: float32 (B, 3, S, S), normalised, in channels-last memory."""
     pixels = view.pixels.to(device, non_blocking=True)
     if not view.cropped:
-        pixels = crop_batch(pixels, view.parameters, preprocessing.size)
+        pixels = crop_batch(pixels, view.parameters, preprocessing.size, recipe.interpolation)
     return normalise(colour(pixels / 255, view.parameters, recipe), preprocessing)
 
 

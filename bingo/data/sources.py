@@ -4,6 +4,7 @@ Imports no torch: this is asked whenever Snakemake starts.
 """
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 from bingo.errors import BingoError
 
 if TYPE_CHECKING:
-    from bingo.config import Data, FolderData
+    from bingo.config import FolderSet, ImageSet
 
 
 _TRAIN_IMAGES = {"demo": 10_000, "fashion-mnist": 60_000, "cifar10": 50_000, "cifar100": 50_000, "stl10": 105_000}
@@ -28,9 +29,15 @@ class SourceFacts:
     folders: dict[str, list[str]]
     """Of each split, the folders whose modification time tells that files came or went."""
 
+    @property
+    def is_imagenet(self) -> bool:
+        """Whether the classes are a thousand WordNet numbers, as only ImageNet's are."""
+        names = [Path(folder).name for folder in self.folders["train"][1:]]
+        return len(names) == 1000 and all(re.fullmatch(r"n\d{8}", name) for name in names)
 
-def facts_of(data: "Data") -> SourceFacts:
-    """Look at a dataset as cheaply as possible.
+
+def facts_of(data: "ImageSet", key: str) -> SourceFacts:
+    """Look at a dataset as cheaply as possible; ``key`` is the study's key that describes it.
 
     Raises:
         BingoError: a folder is missing or holds nothing.
@@ -38,23 +45,23 @@ def facts_of(data: "Data") -> SourceFacts:
     if data.source != "folder":
         images = min(_TRAIN_IMAGES[data.source], data.max_train or _TRAIN_IMAGES[data.source])
         return SourceFacts(labels=True, validation=True, most_images=images, folders={"train": [], "val": []})
-    folders = {"train": [data.train, *class_folders(Path(data.train), "data.train")], "val": []}
+    folders = {"train": [data.train, *class_folders(Path(data.train), f"{key}.train")], "val": []}
     if data.val is not None:
-        folders["val"] = [data.val, *class_folders(Path(data.val), "data.val")]
-    return SourceFacts(has_labels(data), data.val is not None, data.max_train, folders)
+        folders["val"] = [data.val, *class_folders(Path(data.val), f"{key}.val")]
+    return SourceFacts(has_labels(data, key), data.val is not None, data.max_train, folders)
 
 
-def has_labels(data: "FolderData") -> bool:
-    """Tell whether the first folder level names classes.
+def has_labels(data: "FolderSet", key: str) -> bool:
+    """Tell whether the first folder level names classes; ``key`` is the study's key that describes the set.
 
     Raises:
         BingoError: `labels: folders` was asked of a folder without folders in it.
     """
     if data.labels == "none":
         return False
-    found = bool(class_folders(Path(data.train), "data.train"))
+    found = bool(class_folders(Path(data.train), f"{key}.train"))
     if data.labels == "folders" and not found:
-        raise BingoError(f"data.train: {data.train} has no class folders; set data.labels: none")
+        raise BingoError(f"{key}.train: {data.train} has no class folders; set {key}.labels: none")
     return found
 
 

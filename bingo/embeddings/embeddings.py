@@ -18,6 +18,7 @@ from bingo.errors import BingoError
 from bingo.sections import Preprocessing
 from bingo.tensors import network_digest, read_metadata
 from bingo.views.apply import centre, normalise
+from bingo.views.recipes import Interpolation
 
 _BATCH = 256
 
@@ -35,9 +36,9 @@ class Embeddings:
 class CentreViews(Dataset[Tensor | BingoError]):
     """Batches of centre views, in order."""
 
-    def __init__(self, images: Images, preprocessing: Preprocessing) -> None:
+    def __init__(self, images: Images, preprocessing: Preprocessing, interpolation: Interpolation) -> None:
         """Describe the batches; nothing is read yet."""
-        self.images, self.preprocessing = images, preprocessing
+        self.images, self.preprocessing, self.interpolation = images, preprocessing, interpolation
 
     def __len__(self) -> int:
         """Return the number of batches."""
@@ -47,14 +48,19 @@ class CentreViews(Dataset[Tensor | BingoError]):
         """Return uint8 (B, 3, S, S), or the user's fault that prevents it."""
         rows = np.arange(batch * _BATCH, min((batch + 1) * _BATCH, len(self.images.listing)))
         try:
-            return centre(self.images.fetch(rows), self.preprocessing)
+            return centre(self.images.fetch(rows), self.preprocessing, self.interpolation)
         except BingoError as error:
             return error
 
 
 @torch.inference_mode()
 def embed(
-    network: nn.Module, images: Images, preprocessing: Preprocessing, device: torch.device, workers: int
+    network: nn.Module,
+    images: Images,
+    preprocessing: Preprocessing,
+    device: torch.device,
+    workers: int,
+    interpolation: Interpolation,
 ) -> Iterator[Tensor]:
     """Yield ``network``'s float32 output for the centre view of every image, batch after batch, in order.
 
@@ -64,12 +70,12 @@ def embed(
     Raises:
         BingoError: an image cannot be read.
     """
-    loader = DataLoader(CentreViews(images, preprocessing), batch_size=None, num_workers=workers, collate_fn=unchanged)
+    views = CentreViews(images, preprocessing, interpolation)
+    loader = DataLoader(views, batch_size=None, num_workers=workers, collate_fn=unchanged)
     for pixels in loader:
         if isinstance(pixels, BingoError):
             raise pixels
-        views = normalise(pixels.to(device) / 255, preprocessing)
-        yield network(views)
+        yield network(normalise(pixels.to(device) / 255, preprocessing))
 
 
 def read_embeddings(path: Path, listing_path: Path, listing: Listing, teacher_path: Path) -> Embeddings:

@@ -9,6 +9,7 @@ from bingo.artifacts import checked_dataset, provenance, write_hdf5
 from bingo.data.images import open_images
 from bingo.data.listing import read_listing
 from bingo.embeddings.embeddings import embed
+from bingo.engine.device import describe_device
 from bingo.errors import BingoError
 from bingo.jobs import EmbeddingsJob
 from bingo.models.backbone import require_size
@@ -42,7 +43,9 @@ def make_embeddings(
         "teacher_digest": teacher.digest,
         "layer": "pooled backbone output",
         "preprocessing": job.preprocessing.model_dump(),
-        "provenance": provenance("embeddings", job.version, job.model_dump(mode="json"), inputs, device=device.type),
+        "provenance": provenance(
+            "embeddings", job.version, job.model_dump(mode="json"), inputs, **describe_device(device)
+        ),
     }
     digest = hashlib.sha256()
     with write_hdf5(output, attributes) as file, Progress("embeddings", count, "images") as progress:
@@ -50,7 +53,7 @@ def make_embeddings(
             "embedding", (count, dim), "float16", chunks=(min(count, 1024), dim), fletcher32=True
         )
         done = 0
-        for batch in embed(teacher.backbone, open_images(listing), job.preprocessing, device, workers):
+        for batch in embed(teacher.backbone, open_images(listing), job.preprocessing, device, workers, "bilinear"):
             half = batch.half().cpu()  # (B, D)
             if not half.isfinite().all():
                 raise BingoError(

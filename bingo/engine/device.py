@@ -1,6 +1,8 @@
 """Where to compute, and in which precision."""
 
-from contextlib import AbstractContextManager
+import platform
+from contextlib import AbstractContextManager, suppress
+from pathlib import Path
 
 import torch
 
@@ -32,9 +34,25 @@ def describe_machine(training: Training, device: torch.device) -> dict[str, str]
     }
 
 
+def describe_device(device: torch.device) -> dict[str, str]:
+    """Return what computes, for provenance and reports: its kind and the name that its maker gave it."""
+    if device.type == "cuda":
+        return {"device": "cuda", "hardware": torch.cuda.get_device_name(device)}
+    return {"device": device.type, "hardware": _cpu_name()}
+
+
 def autocast(dtype: torch.dtype, device: torch.device) -> AbstractContextManager[None]:
     """Return the context in which networks run."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16)
+
+
+def _cpu_name() -> str:
+    with suppress(OSError):  # there is no such file but on Linux
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == "model name":
+                return value.strip()
+    return platform.processor() or platform.machine()
 
 
 def _has_bf16_instructions() -> bool:

@@ -13,7 +13,7 @@ from bingo.bags.bags import Bags
 from bingo.data.images import open_images
 from bingo.data.listing import Listing
 from bingo.data.loader import TrainingBatches
-from bingo.engine.device import describe_machine
+from bingo.engine.device import describe_device, describe_machine
 from bingo.engine.learner import Learner, TeacherOutputs
 from bingo.engine.state import Row, TrainingState
 from bingo.engine.train import train
@@ -102,6 +102,6 @@ def trained(
     )
     with state.exclusively():
         rows = train(learner, data, method.training, state, device, workers, title)
-        facts = {"seed": seed, **machine}
+        facts = {"seed": seed, **machine, **describe_device(device)}
         yield Run(learner, rows, provenance(origin.stage, origin.version, origin.settings, sources.inputs, **facts))
         state.discard()

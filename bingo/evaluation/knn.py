@@ -5,20 +5,28 @@ import torch
 from torch import Tensor
 
 from bingo.errors import BingoError
-from bingo.evaluation.metrics import accuracy, one_hot_votes
+from bingo.evaluation.metrics import accuracy, votes
+from bingo.evaluation.probe import Measurement, Probe
 from bingo.evaluation.protocols import Knn
 from bingo.neighbours import nearest_neighbours, normalise_rows
+
+
+def evaluate_knn(protocol: Knn, probe: Probe) -> Measurement:
+    """Classify the validation images by their neighbours among the training images."""
+    train, val = probe.train_features(protocol.interpolation), probe.val_features(protocol.interpolation)
+    return Measurement(knn_accuracy(protocol, train, probe.train_labels, val, probe.val_labels, probe.classes))
 
 
 def knn_accuracy(
     protocol: Knn, train: Tensor, train_labels: Tensor, val: Tensor, val_labels: Tensor, classes: int
 ) -> dict[str, float]:
-    """Return the top-1 accuracy of a majority vote among the ``k`` most similar training images.
+    """Return top-1 and top-5 of a vote among the ``k`` most similar training images.
 
-    No top-5: classes that got no vote have no order.
+    A class that got no vote is not among the first five; a single neighbour ranks no five classes, so there is no
+    top-5 then.
 
     Args:
-        protocol: names k.
+        protocol: names k, and the temperature of the votes.
         train: (N, D) float32 features.
         train_labels: (N,) int64 in [0, classes).
         val: (M, D) float32 features.
@@ -29,14 +37,21 @@ def knn_accuracy(
         BingoError: there are fewer than k training images.
     """
     if len(train) < protocol.k:
-        raise BingoError(f"evaluations: knn-{protocol.k} needs {protocol.k} labelled images, there are {len(train)}")
+        raise BingoError(f"evaluations: kNN with k {protocol.k} needs as many labelled images, there are {len(train)}")
     bank, queries = train.numpy().copy(), val.numpy().copy()
     normalise_rows(bank)
     normalise_rows(queries)
     scores = []
     for _, similarity, index in nearest_neighbours(queries, bank, protocol.k):
         labels = train_labels[torch.from_numpy(index)]  # (b, k)
-        # A vote counts 1; what similarity adds stays within 1/2 in sum, so it only decides between equal counts.
-        weights = 1 + torch.from_numpy(similarity.astype(np.float64)) / (2 * protocol.k + 1)
-        scores.append(one_hot_votes(labels, weights, classes))
-    return {"top1": accuracy(torch.cat(scores), val_labels)["top1"]}
+        scores.append(votes(labels, _weights(protocol, torch.from_numpy(similarity.astype(np.float64))), classes))
+    found = accuracy(torch.cat(scores), val_labels)
+    return found if protocol.k > 1 else {"top1": found["top1"]}
+
+
+def _weights(protocol: Knn, similarity: Tensor) -> Tensor:
+    """Return how much each neighbour's vote counts, from its ``similarity`` (b, k)."""
+    if protocol.temperature is not None:
+        return (similarity / protocol.temperature).exp()
+    # A vote counts 1; what similarity adds stays within 1/2 in sum, so it only decides between equal counts.
+    return 1 + similarity / (2 * protocol.k + 1)

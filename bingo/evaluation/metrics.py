@@ -8,14 +8,20 @@ def accuracy(scores: Tensor, labels: Tensor) -> dict[str, float]:
     """Return top-1 and top-5 accuracy in percent; top-5 only where there are more than five classes.
 
     Args:
-        scores: (N, C), larger is more likely.
+        scores: (N, C), larger is more likely; a class of -inf is never among the best.
         labels: (N,) int64 in [0, C).
     """
     kept = [k for k in (1, 5) if k == 1 or scores.shape[1] > k]
-    ranked = scores.topk(max(kept), dim=1).indices == labels[:, None]  # (N, k)
-    return {f"top{k}": 100 * float(ranked[:, :k].any(1).double().mean()) for k in kept}
+    best = scores.topk(max(kept), dim=1)
+    hits = (best.indices == labels[:, None]) & (best.values > -torch.inf)  # (N, k)
+    return {f"top{k}": 100 * float(hits[:, :k].any(1).double().mean()) for k in kept}
 
 
-def one_hot_votes(labels: Tensor, weights: Tensor, classes: int) -> Tensor:
-    """Return (N, classes): for each row the sum of ``weights`` (N, k) over the neighbours' ``labels`` (N, k)."""
-    return torch.zeros(len(labels), classes, dtype=weights.dtype).scatter_add_(1, labels, weights)
+def votes(labels: Tensor, weights: Tensor, classes: int) -> Tensor:
+    """Return (N, classes): for each row the sum of ``weights`` (N, k) over the neighbours' ``labels`` (N, k).
+
+    A class without a vote has -inf.
+    """
+    sums = torch.zeros(len(labels), classes, dtype=weights.dtype).scatter_add_(1, labels, weights)
+    voted = torch.zeros(len(labels), classes, dtype=torch.bool).scatter_(1, labels, True)
+    return sums.masked_fill(~voted, -torch.inf)

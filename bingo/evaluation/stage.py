@@ -1,111 +1,39 @@
 """Entry point of the evaluation stage."""
 
+import hashlib
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
 from bingo.artifacts import provenance, write_text
-from bingo.data.images import Images, open_images
-from bingo.data.listing import read_listing
-from bingo.data.loader import TrainingBatches
-from bingo.embeddings.embeddings import embed
+from bingo.data.images import open_images
+from bingo.data.listing import Listing, read_listing
+from bingo.engine.device import describe_device
 from bingo.errors import BingoError, nearest
-from bingo.evaluation.knn import knn_accuracy
-from bingo.evaluation.linear import (
-    FeatureBatches,
-    cached_batches,
-    linear_accuracy,
-    standardiser,
-    train_linear,
-)
-from bingo.evaluation.protocols import PROTOCOLS, Knn, Linear
-from bingo.jobs import EvaluationJob
-from bingo.methods.method import View
-from bingo.models.backbone import feature_width, require_size
+from bingo.evaluation.finetune import evaluate_finetune
+from bingo.evaluation.knn import evaluate_knn
+from bingo.evaluation.linear import evaluate_linear
+from bingo.evaluation.probe import Measurement, Probe
+from bingo.evaluation.protocols import PROTOCOLS, TRANSFER_PROTOCOLS, Finetune, Knn, Linear, LinearSweep
+from bingo.evaluation.sweep import evaluate_sweep
+from bingo.jobs import DetectionJob, EvaluationJob
+from bingo.models.backbone import require_size
 from bingo.models.checkpoint import load_backbone
-from bingo.progress import Progress
 from bingo.tensors import digest_tensors, network_digest
-from bingo.views.recipes import RECIPES
 
 log = logging.getLogger(__name__)
 
-
-class Probe:
-    """A frozen backbone and the labelled images it is measured on."""
-
-    def __init__(
-        self,
-        job: EvaluationJob,
-        backbone: nn.Module,
-        train: Images,
-        val: Images,
-        device: torch.device,
-        workers: int,
-    ) -> None:
-        """Keep what every protocol needs."""
-        self.job, self.backbone, self.train, self.val = job, backbone, train, val
-        self.device, self.workers = device, workers
-        self.classes = len(train.listing.classes)
-
-    def measure(self, protocol: Linear | Knn) -> Iterator[tuple[str, float]]:
-        """Yield (metric, value in percent) of one protocol."""
-        train_labels = torch.from_numpy(self.train.listing.label)
-        val, val_labels = self._features(self.val, "validation"), torch.from_numpy(self.val.listing.label)
-        if isinstance(protocol, Knn):
-            train = self._features(self.train, "training")
-            yield from knn_accuracy(protocol, train, train_labels, val, val_labels, self.classes).items()
-            return
-        if protocol.augment:
-            batches = self._augmented_batches(protocol)
-        else:
-            train = self._features(self.train, "training")
-            if protocol.standardise:
-                standardise = standardiser(train)
-                train, val = standardise(train), standardise(val)
-            batches = cached_batches(
-                train.to(self.device), train_labels.to(self.device), protocol.batch_size, self.job.seed
-            )
-        classifier = train_linear(protocol, batches, feature_width(self.backbone), self.classes, self.job.seed)
-        yield from linear_accuracy(classifier, val, val_labels).items()
-
-    def _features(self, images: Images, title: str) -> Tensor:
-        """Features of the centre views: float32 (N, D) on the CPU."""
-        with Progress(f"{self.job.model} {title} features", len(images.listing), "images") as progress:
-            parts = []
-            for batch in embed(self.backbone, images, self.job.preprocessing, self.device, self.workers):
-                parts.append(batch.cpu())
-                progress.advance(len(batch))
-        features = torch.cat(parts)
-        if not features.isfinite().all():
-            raise BingoError(f"{self.job.model}: its features are not finite; train it with a lower learning rate")
-        return features
-
-    def _augmented_batches(self, protocol: Linear) -> FeatureBatches:
-        """Features of fresh crops in every epoch."""
-        data = TrainingBatches(
-            self.train,
-            {"image": View("anchor", 0)},
-            RECIPES["crop-flip"],
-            self.job.preprocessing,
-            min(protocol.batch_size, len(self.train.listing)),
-            self.job.seed,
-            bags=None,
-            drop_last=False,
-        )
-        labels = torch.from_numpy(self.train.listing.label)
-
-        def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-            for batch in data.batches(epoch, epoch + 1, self.workers):
-                with torch.no_grad():
-                    features = self.backbone(data.render(batch.views["image"], self.device))
-                yield features, labels[torch.from_numpy(batch.rows["anchor"])].to(self.device)
-
-        return batches
+_EVALUATORS: dict[type, Callable[[Any, Probe], Measurement]] = {
+    Knn: evaluate_knn,
+    Linear: evaluate_linear,
+    LinearSweep: evaluate_sweep,
+    Finetune: evaluate_finetune,
+}
 
 
 def evaluate(
@@ -113,17 +41,30 @@ def evaluate(
     train_path: Path,
     val_path: Path,
     model_path: Path,
+    label_list: Path | None,
     output: Path,
     device: torch.device,
     workers: int,
 ) -> None:
-    """Measure a backbone by a protocol and write one JSON: protocol, model, seed, metrics, digests, provenance.
+    """Measure a backbone by a protocol and write its result file.
+
+    Args:
+        job: the stage's settings.
+        train_path: listing of the labelled images to train or vote with.
+        val_path: listing of the images to classify.
+        model_path: a student's backbone, or a teacher.
+        label_list: file that names the images whose labels semi-supervised training may use; None to draw them.
+        output: JSON file to write.
+        device: where to compute.
+        workers: loader processes.
 
     Raises:
         BingoError: the protocol is unknown, an input is damaged, or there are no labels or no validation images.
     """
-    if job.protocol not in PROTOCOLS:
-        raise BingoError(f"evaluations: there is no protocol '{job.protocol}'{nearest(job.protocol, PROTOCOLS)}")
+    known = {**PROTOCOLS, **TRANSFER_PROTOCOLS}
+    if job.protocol not in known:
+        raise BingoError(f"evaluations: there is no protocol '{job.protocol}'{nearest(job.protocol, known)}")
+    protocol = known[job.protocol]
     train, val = read_listing(train_path, "train"), read_listing(val_path, "val")
     for path, listing in ((train_path, train), (val_path, val)):
         if not listing.labelled:
@@ -132,20 +73,61 @@ def evaluate(
         raise BingoError(f"{val_path}: its classes are not those of {train_path}; delete both and run again")
     backbone, model = load_backbone(model_path, device)
     require_size(backbone, job.preprocessing.size, device)
-    train_images, val_images = (
-        open_images(listing.select(np.flatnonzero(listing.label >= 0))) for listing in (train, val)
+    before = digest_tensors(backbone.state_dict())
+    probe = Probe(
+        name=job.model,
+        architecture=model["backbone"]["architecture"],
+        backbone=backbone,
+        train=open_images(_labelled(train)),
+        val=open_images(_labelled(val)),
+        preprocessing=job.preprocessing,
+        seed=job.seed,
+        device=device,
+        workers=workers,
+        label_list=label_list,
     )
-    probe = Probe(job, backbone, train_images, val_images, device, workers)
-    metrics = dict(probe.measure(PROTOCOLS[job.protocol]))
-    if digest_tensors(backbone.state_dict()) != digest_tensors(load_backbone(model_path, device)[0].state_dict()):
-        raise AssertionError(f"protocol {job.protocol} changed the backbone that it measured")
+    found = _EVALUATORS[type(protocol)](protocol, probe)
+    if not isinstance(protocol, Finetune):
+        # An error here is one of this software: batch statistics or gradients have reached a frozen network.
+        if any(module.training for module in backbone.modules()):
+            raise AssertionError(f"protocol {job.name} left the backbone in training mode")
+        if digest_tensors(backbone.state_dict()) != before:
+            raise AssertionError(f"protocol {job.name} changed the backbone that it measured")
     inputs = {"train": train.digest, "val": val.digest, "model": network_digest(model)}
+    if label_list is not None:
+        inputs["label_list"] = hashlib.sha256(label_list.read_bytes()).hexdigest()
+    write_result(output, job, found, inputs, describe_device(device))
+
+
+def write_result(
+    output: Path,
+    job: EvaluationJob | DetectionJob,
+    found: Measurement,
+    inputs: Mapping[str, str],
+    machine: Mapping[str, str],
+) -> None:
+    """Write what a protocol found as one JSON: protocol, model, seed, metrics, facts, provenance.
+
+    Args:
+        output: file to write.
+        job: whose result it is.
+        found: metrics and facts.
+        inputs: name and digest of what it was measured with, the model among them.
+        machine: where it was measured.
+    """
+    settings = job.model_dump(mode="json")
+    stage = "detection" if isinstance(job, DetectionJob) else "evaluation"
     result = {
-        "protocol": job.protocol,
+        "protocol": job.name,
         "model": job.model,
         "seed": job.seed,
-        "metrics": metrics,
-        "provenance": provenance("evaluation", job.version, job.model_dump(mode="json"), inputs, device=device.type),
+        "metrics": found.metrics,
+        "facts": found.facts,
+        "provenance": provenance(stage, job.version, settings, inputs, **machine),
     }
     write_text(output, json.dumps(result, indent=2, sort_keys=True) + "\n")
-    log.info("%s, %s: %s", job.model, job.protocol, metrics)
+    log.info("%s, %s: %s %s", job.model, job.name, found.metrics, found.facts or "")
+
+
+def _labelled(listing: Listing) -> Listing:
+    return listing.select(np.flatnonzero(listing.label >= 0))

@@ -1,3 +1,3 @@
 """The tables stage: result files as rows, then as Markdown and LaTeX."""
 
-STAGE_VERSION = 1
+STAGE_VERSION = 2

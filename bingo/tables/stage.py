@@ -4,6 +4,8 @@ import json
 import math
 import statistics
 from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +13,20 @@ import pandas as pd
 
 from bingo.artifacts import atomic, write_text
 from bingo.errors import BingoError
-from bingo.jobs import TableJob, TextJob
+from bingo.evaluation.protocols import published_name
+from bingo.jobs import Row, TableJob, TextJob
 
+Network = tuple[str, str, str]
 NAMES = ["method", "student", "teacher", "bags", "protocol", "metric"]
+COLUMNS = [*NAMES, "mean", "std", "seeds", "published", "source"]
 FOOTNOTE = (
     "Accuracy in percent on the validation images; mean ± sample standard deviation over seeds. "
     "A row without a student is the teacher itself."
 )
-COLUMNS = [*NAMES, "mean", "std", "seeds", "published", "source"]
+PUBLISHED_FOOTNOTE = (
+    "Accuracy in percent; ours: mean ± sample standard deviation over seeds, empty where nothing was measured; "
+    "difference: ours less published. The CSV names the source of each published number."
+)
 # pandas escapes cells, but not the caption.
 _LATEX = str.maketrans(
     {character: rf"\{character}" for character in "&%$#_{}"}
@@ -26,15 +34,68 @@ _LATEX = str.maketrans(
 )
 
 
-def make_table(job: TableJob, result_paths: list[Path], output: Path) -> None:
+@dataclass(frozen=True)
+class Published:
+    """A number that somebody has published."""
+
+    method: str
+    student: str
+    """Its architecture, empty for a teacher."""
+    teacher: str
+    """As a study names it, empty for none."""
+    protocol: str
+    metric: str
+    published: float
+    """In percent."""
+    source: str
+
+    def network(self) -> Network:
+        """Return by what it is matched with a row; a teacher's method is part of its name."""
+        return (self.method if self.student else "", self.student, self.teacher)
+
+
+def make_table(job: TableJob, result_paths: list[Path], published_path: Path | None, output: Path) -> None:
     """Gather result files into a tidy CSV, one row a number.
 
     `mean` and `std` (of the sample; empty for one seed) are in percent over `seeds` result files. A number that no
-    file holds is an empty cell. `published` and `source` stay empty for studies that have no published counterpart.
+    file holds is an empty cell. `published` and `source` come from ``published_path``; its numbers of networks that
+    this study has not are rows of their own.
 
     Raises:
-        BingoError: a result file cannot be read, or belongs to no row of the table.
+        BingoError: a file cannot be read, or a result belongs to no row of the table.
     """
+    values = _gather(job, result_paths)
+    numbers = [] if published_path is None else read_published(published_path)
+    rows = []
+    for row in job.rows:
+        for protocol in job.evaluations:
+            known = {
+                number.metric: number
+                for number in numbers
+                if number.network() == _network(row) and number.protocol == published_name(protocol)
+            }
+            for metric in dict.fromkeys([*(values[row.model, protocol] or ["top1"]), *known]):
+                found = values[row.model, protocol].get(metric, [])
+                number = known.get(metric)
+                rows.append(
+                    {
+                        **row.model_dump(exclude={"model", "architecture"}),
+                        "protocol": protocol,
+                        "metric": metric,
+                        "mean": statistics.fmean(found) if found else None,
+                        "std": statistics.stdev(found) if len(found) > 1 else None,
+                        "seeds": len(found),
+                        "published": number and number.published,
+                        "source": number and number.source,
+                    }
+                )
+    frame = pd.DataFrame([*_published_alone(job, numbers), *rows], columns=COLUMNS)
+    with atomic(output) as temporary:
+        frame.to_csv(temporary, index=False, float_format="%.4f")
+
+
+def _gather(job: TableJob, result_paths: list[Path]) -> Mapping[tuple[str, str], Mapping[str, list[float]]]:
+    """Return the values of all seeds, by model and protocol and by metric."""
     values: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     seen: set[tuple[str, str, int]] = set()
     models = {row.model for row in job.rows}
@@ -48,37 +109,32 @@ def make_table(job: TableJob, result_paths: list[Path], output: Path) -> None:
         seen.add(key)
         for metric, value in result["metrics"].items():
             values[result["model"], result["protocol"]][metric].append(value)
-    rows = []
-    for row in job.rows:
-        for protocol in job.evaluations:
-            for metric, found in (values[row.model, protocol] or {"top1": []}).items():
-                rows.append(
-                    {
-                        **row.model_dump(exclude={"model"}),
-                        "protocol": protocol,
-                        "metric": metric,
-                        "mean": statistics.fmean(found) if found else None,
-                        "std": statistics.stdev(found) if len(found) > 1 else None,
-                        "seeds": len(found),
-                    }
-                )
-    frame = pd.DataFrame(rows, columns=COLUMNS)
-    with atomic(output) as temporary:
-        frame.to_csv(temporary, index=False, float_format="%.4f")
+    return values
+
+
+def _network(row: Row) -> Network:
+    """Return by what a publication would know a row's network."""
+    return (row.method if row.student else "", row.architecture, row.teacher)
+
+
+def _published_alone(job: TableJob, numbers: list[Published]) -> list[dict[str, Any]]:
+    """Return the rows of published numbers of networks that the table has not; teachers' only if it shows teachers."""
+    own = {_network(row) for row in job.rows}
+    teachers = any(not row.student for row in job.rows)
+    return [
+        {**vars(number), "bags": "", "protocol": protocol, "seeds": 0}
+        for protocol in job.evaluations
+        for number in numbers
+        if number.protocol == published_name(protocol) and number.network() not in own and (number.student or teachers)
+    ]
 
 
 def make_text(job: TextJob, table: Path, markdown: Path, latex: Path) -> None:
-    """Render a table's CSV as Markdown and LaTeX: one line a network, one column a protocol."""
-    wide = wide_table(read_table(table))
-    lines = [
-        f"# {job.title}",
-        "",
-        wide.to_markdown(index=False, disable_numparse=True),
-        "",
-        FOOTNOTE,
-    ]
-    write_text(markdown, "\n".join(lines) + "\n")
-    write_text(latex, wide.to_latex(index=False, caption=job.title.translate(_LATEX), escape=True, position="t"))
+    """Render a table's CSV as Markdown and LaTeX, as `readable_table` has it."""
+    readable, footnote = readable_table(read_table(table))
+    text = readable.to_markdown(index=False, disable_numparse=True)
+    write_text(markdown, f"# {job.title}\n\n{text}\n\n{footnote}\n")
+    write_text(latex, readable.to_latex(index=False, caption=job.title.translate(_LATEX), escape=True, position="t"))
 
 
 def read_result(path: Path) -> dict[str, Any]:
@@ -98,22 +154,60 @@ def read_result(path: Path) -> dict[str, Any]:
     return dict(result)
 
 
+def read_published(path: Path) -> list[Published]:
+    """Read a CSV of published numbers.
+
+    Raises:
+        BingoError: the file is missing, no such CSV, or holds two numbers for the same.
+    """
+    types = {field.name: float if field.type is float else str for field in fields(Published)}
+    try:
+        frame = pd.read_csv(path, dtype=types, keep_default_na=False)[list(types)]
+    except (OSError, ValueError, KeyError) as error:
+        raise BingoError(f"{path}: cannot be read as published numbers ({error}); correct it") from error
+    names = ["method", "student", "teacher", "protocol", "metric"]
+    if (twice := frame.duplicated(names)).any():
+        raise BingoError(f"{path}: two numbers for {', '.join(frame.loc[twice, names].iloc[0])}; leave one out")
+    return [Published(*row) for row in frame.itertuples(index=False, name=None)]
+
+
 def read_table(path: Path) -> pd.DataFrame:
     """Read a table's CSV; empty names stay empty text, a missing number is NaN.
 
     Raises:
         BingoError: it is damaged.
     """
+    texts = [*NAMES, "source"]
     try:
-        types = {**dict.fromkeys(NAMES, str), "mean": float, "std": float, "seeds": int}
+        types = {**dict.fromkeys(texts, str), "mean": float, "std": float, "seeds": int, "published": float}
         frame = pd.read_csv(path, dtype=types, keep_default_na=False, na_values=[""])  # a student may be called null
-        return frame.fillna(dict.fromkeys(NAMES, ""))[COLUMNS]
+        return frame.fillna(dict.fromkeys(texts, ""))[COLUMNS]
     except (OSError, ValueError, KeyError) as error:
         raise BingoError(f"{path}: missing or no table ({error}); delete it and run again") from error
 
 
-def wide_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return a tidy table as a person reads it: a line a network, `mean ± std` per protocol and metric."""
+def readable_table(frame: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """Return a tidy table as a person reads it, and what to say below it.
+
+    With published numbers: a line a number, with `published`, `ours` and their `difference`. Else: a line a network,
+    a column per protocol and metric.
+    """
+    if frame["published"].notna().any():
+        return _beside_published(frame), PUBLISHED_FOOTNOTE
+    return _wide(frame), FOOTNOTE
+
+
+def _beside_published(frame: pd.DataFrame) -> pd.DataFrame:
+    difference = frame["mean"] - frame["published"]
+    return frame[NAMES].assign(
+        published=[_cell(value, math.nan, ".1f") for value in frame["published"]],
+        ours=[_cell(mean, std) for mean, std in zip(frame["mean"], frame["std"], strict=True)],
+        seeds=[str(seeds) if seeds else "" for seeds in frame["seeds"]],
+        difference=[_cell(value, math.nan, "+.2f") for value in difference],
+    )
+
+
+def _wide(frame: pd.DataFrame) -> pd.DataFrame:
     cells = frame.assign(
         column=frame["protocol"] + " " + frame["metric"],
         text=[_cell(mean, std) for mean, std in zip(frame["mean"], frame["std"], strict=True)],
@@ -126,7 +220,7 @@ def wide_table(frame: pd.DataFrame) -> pd.DataFrame:
     return wide.reset_index().rename_axis(columns=None)
 
 
-def _cell(mean: float, std: float) -> str:
+def _cell(mean: float, std: float, form: str = ".2f") -> str:
     if math.isnan(mean):
         return ""
-    return f"{mean:.2f}" if math.isnan(std) else f"{mean:.2f} ± {std:.2f}"
+    return f"{mean:{form}}" if math.isnan(std) else f"{mean:{form}} ± {std:{form}}"

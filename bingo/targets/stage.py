@@ -16,7 +16,7 @@ from bingo.artifacts import provenance, write_hdf5
 from bingo.data.images import Images, open_images
 from bingo.data.listing import read_listing
 from bingo.data.loader import ViewPixels, render, show, unchanged
-from bingo.engine.device import autocast, resolve_precision
+from bingo.engine.device import autocast, describe_device, resolve_precision
 from bingo.errors import BingoError
 from bingo.jobs import TargetsJob
 from bingo.models.backbone import require_size
@@ -62,7 +62,7 @@ class _ViewsInOrder(Dataset[_Shown | BingoError]):
         recipe, size = RECIPES[self.job.recipe], self.images.listing.size[rows]
         parameters = {view: draw_for_teacher(recipe, rows, view, self.job.number, size) for view in views}
         try:
-            shown = show(self.images, rows, parameters, self.job.preprocessing.size)
+            shown = show(self.images, rows, parameters, self.job.preprocessing.size, recipe)
         except BingoError as error:
             return error
         return _Shown(slice(int(rows[0]), int(rows[-1]) + 1), shown)
@@ -88,7 +88,9 @@ def make_targets(
         "dataset_digest": listing.digest,
         "teacher_digest": teacher.digest,
         "drawn": describe_targets(job, device),
-        "provenance": provenance("targets", job.version, job.model_dump(mode="json"), inputs, device=device.type),
+        "provenance": provenance(
+            "targets", job.version, job.model_dump(mode="json"), inputs, **describe_device(device)
+        ),
     }
     digest = hashlib.sha256()
     title = f"views for {teacher_path.stem}"

@@ -5,17 +5,19 @@ from collections.abc import Iterable, Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as V
 
 from bingo.sections import NetworkInput, Preprocessing
 from bingo.views.parameters import ViewParameters
-from bingo.views.recipes import Recipe
+from bingo.views.recipes import Interpolation, Recipe
 
 _LUMA = (0.2989, 0.587, 0.114)
+_MODES = {"bilinear": InterpolationMode.BILINEAR, "bicubic": InterpolationMode.BICUBIC}
 
 
-def crop_batch(images: Tensor, parameters: ViewParameters, size: int) -> Tensor:
-    """Crop, flip and resize equally large images with antialiased bilinear interpolation.
+def crop_batch(images: Tensor, parameters: ViewParameters, size: int, interpolation: Interpolation) -> Tensor:
+    """Crop, flip and resize equally large images, antialiased.
 
     Both axes are linear maps, so a batch is two batched matrix products.
 
@@ -23,29 +25,34 @@ def crop_batch(images: Tensor, parameters: ViewParameters, size: int) -> Tensor:
         images: (B, C, H, W) uint8 in [0, 255] or float.
         parameters: `box` and `flip` are used.
         size: side S of the result.
+        interpolation: how to resize; bicubic overshoots, and is cut to [0, 255].
 
     Returns:
         (B, C, S, S) float32 in the range of ``images``.
     """
     top, left, height, width = parameters.box.to(images.device).unbind(1)
-    rows = _resize_matrix(top, height, images.shape[2], size)  # (B, S, H)
-    columns = _resize_matrix(left, width, images.shape[3], size)  # (B, S, W)
+    rows = _resize_matrix(top, height, images.shape[2], size, interpolation)  # (B, S, H)
+    columns = _resize_matrix(left, width, images.shape[3], size, interpolation)  # (B, S, W)
     flip = parameters.flip.to(images.device)
     columns = torch.where(flip[:, None, None], columns.flip(1), columns)
     batch, channels, source_height, source_width = images.shape
     across = images.float().reshape(batch, -1, source_width) @ columns.transpose(1, 2)  # (B, C H, S)
     across = across.reshape(batch, channels, source_height, size).transpose(1, 2)  # (B, H, C, S)
     both = rows @ across.reshape(batch, source_height, -1)  # (B, S, C S)
-    return both.reshape(batch, size, channels, size).transpose(1, 2)
+    crops = both.reshape(batch, size, channels, size).transpose(1, 2)
+    return crops if interpolation == "bilinear" else crops.clamp(0, 255)
 
 
-def crop_each(images: Iterable[Tensor], views: Sequence[ViewParameters], size: int) -> list[Tensor]:
+def crop_each(
+    images: Iterable[Tensor], views: Sequence[ViewParameters], size: int, interpolation: Interpolation
+) -> list[Tensor]:
     """Do the same as `crop_batch` for images of any sizes, one after the other, in several views.
 
     Args:
         images: B of (3, H, W) uint8; each is let go before the next is asked for.
         views: `box` and `flip` are used.
         size: side S of the results.
+        interpolation: how to resize.
 
     Returns:
         For each of ``views``, (B, 3, S, S) uint8, rounded.
@@ -54,7 +61,7 @@ def crop_each(images: Iterable[Tensor], views: Sequence[ViewParameters], size: i
     for row, image in enumerate(images):
         for parameters, done in zip(views, crops, strict=True):
             top, left, height, width = parameters.box[row].tolist()
-            crop = V.resized_crop(image, top, left, height, width, [size, size], antialias=True)
+            crop = V.resized_crop(image, top, left, height, width, [size, size], _MODES[interpolation], antialias=True)
             done.append(crop.flip(-1) if parameters.flip[row] else crop)
     return [torch.stack(done) for done in crops]
 
@@ -87,32 +94,39 @@ def normalise(images: Tensor, preprocessing: NetworkInput) -> Tensor:
     return ((images - mean) / std).contiguous(memory_format=torch.channels_last)
 
 
-def centre(images: Tensor | Iterable[Tensor], preprocessing: Preprocessing) -> Tensor:
+def centre(images: Tensor | Iterable[Tensor], preprocessing: Preprocessing, interpolation: Interpolation) -> Tensor:
     """Return the view of evaluation: shorter side resized to `resize`, centre `size` cropped.
 
     Args:
         images: (B, 3, H, W) uint8, or B of (3, H, W).
         preprocessing: `resize` and `size` are used.
+        interpolation: how to resize.
 
     Returns:
         (B, 3, size, size) uint8.
     """
     if not isinstance(images, Tensor):
-        return torch.cat([centre(image[None], preprocessing) for image in images])
-    resized = V.resize(images, [preprocessing.resize], antialias=True)
+        return torch.cat([centre(image[None], preprocessing, interpolation) for image in images])
+    resized = V.resize(images, [preprocessing.resize], _MODES[interpolation], antialias=True)
     return V.center_crop(resized, [preprocessing.size])
 
 
-def _resize_matrix(start: Tensor, length: Tensor, source: int, target: int) -> Tensor:
+def _resize_matrix(start: Tensor, length: Tensor, source: int, target: int, interpolation: Interpolation) -> Tensor:
     """Weights (B, target, source) that resize ``source[start : start + length]`` (B,) to ``target`` pixels.
 
-    The triangle filter of antialiased bilinear interpolation, as torch and Pillow have it.
+    The filters of antialiased interpolation as torch and Pillow have them: a triangle, or Keys' cubic with a = -1/2.
     """
     scale = length.float()[:, None, None] / target  # (B, 1, 1)
     support = scale.clamp(min=1.0)
     centres = (torch.arange(target, device=start.device)[:, None] + 0.5) * scale  # (B, target, 1)
     position = torch.arange(source, device=start.device) - start[:, None, None]  # (B, 1, source)
-    weights = (1 - (position + 0.5 - centres).abs() / support).clamp(min=0)
+    distance = (position + 0.5 - centres).abs() / support
+    if interpolation == "bilinear":
+        weights = (1 - distance).clamp(min=0)
+    else:
+        near = (1.5 * distance - 2.5) * distance**2 + 1
+        far = ((-0.5 * distance + 2.5) * distance - 4) * distance + 2
+        weights = torch.where(distance < 1, near, torch.where(distance < 2, far, 0.0))
     weights = weights * ((position >= 0) & (position < length[:, None, None]))
     return weights / weights.sum(2, keepdim=True)
 

@@ -1,10 +1,12 @@
 """Recipes of random views, each a frozen name."""
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from bingo.sections import RecipeName
 
 Range = tuple[float, float]
+Interpolation = Literal["bilinear", "bicubic"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,8 @@ class Recipe:
     """Probability of Gaussian blur."""
     blur_sigma: Range = (0.1, 2.0)
     """Standard deviation of the blur, in pixels."""
+    interpolation: Interpolation = "bilinear"
+    """How a crop is resized; always antialiased."""
 
 
 # MoCo-v2 (facebookresearch/moco, main_moco.py --aug-plus), which BINGO uses unchanged.

@@ -1,0 +1,98 @@
+"""What every command shares: options, progress lines, threads, settings."""
+
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import typer
+from pydantic import ValidationError
+
+from bingo.errors import BingoError
+from bingo.jobs import Job
+
+AnyJob = TypeVar("AnyJob", bound=Job)
+Settings = Annotated[str, typer.Option(help="The stage's settings as JSON, or @FILE that holds it.")]
+Listing = Annotated[Path, typer.Option(help="Listing of the training images (data stage).")]
+Output = Annotated[Path, typer.Option(help="What to write.")]
+Log = Annotated[Path | None, typer.Option(help="File for plain progress lines; else they go to stderr.")]
+Threads = Annotated[int, typer.Option(min=1, help="CPU threads to compute with.")]
+Workers = Annotated[int, typer.Option(min=0, help="Loader processes; 0 loads in the same process.")]
+
+
+def start(log: Path | None) -> None:
+    """Send progress lines to ``log``, and warnings and errors to stderr too.
+
+    Raises:
+        BingoError: the log cannot be written.
+    """
+    stderr = logging.StreamHandler()
+    stderr.setFormatter(logging.Formatter("bingo: %(message)s"))
+    handlers: list[logging.Handler] = [stderr]
+    if log is not None:
+        stderr.setLevel(logging.WARNING)
+        try:
+            log.parent.mkdir(parents=True, exist_ok=True)
+            file = logging.FileHandler(log, mode="w", encoding="utf-8", errors="backslashreplace")
+        except OSError as error:
+            raise BingoError(f"--log: {log} cannot be written ({error.strerror})") from error
+        file.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+        handlers.append(file)
+    logging.basicConfig(level=logging.INFO, handlers=handlers)
+    if parent := os.environ.get("BINGO_PARENT"):
+        threading.Thread(target=_end_with, args=(int(parent),), daemon=True).start()
+
+
+def use_threads(threads: int) -> None:
+    """Compute with so many CPU threads."""
+    os.environ["OMP_NUM_THREADS"] = str(threads)  # faiss brings an OpenMP of its own, which reads this
+    import torch
+
+    torch.set_num_threads(threads)
+
+
+def _end_with(parent: int) -> None:
+    """End this process when process ``parent`` is gone.
+
+    A Snakemake that was killed can no longer stop its jobs; the next one would start them beside the old ones.
+    """
+    while True:
+        time.sleep(0.5)
+        try:
+            os.kill(parent, 0)
+        except ProcessLookupError:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def read_job(kind: type[AnyJob], settings: str) -> AnyJob:
+    """Read a stage's settings.
+
+    Raises:
+        BingoError: they are no JSON, or not those of this stage.
+    """
+    try:
+        content = Path(settings[1:]).read_text(encoding="utf-8") if settings.startswith("@") else settings
+        return kind.model_validate_json(content)
+    except (OSError, UnicodeDecodeError) as error:
+        raise BingoError(f"--settings: {settings[1:]} cannot be read ({error})") from error
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in fault["loc"])
+        raise BingoError(f"--settings: {where}{': ' if where else ''}{fault['msg']}") from error
+
+
+def named_files(option: str, pairs: Iterable[str]) -> list[tuple[str, Path]]:
+    """Split arguments of the form NAME=FILE.
+
+    Raises:
+        BingoError: one has another form; ``option`` names it.
+    """
+    split = [pair.partition("=") for pair in pairs]
+    for name, separator, path in split:
+        if not (name and separator and path):
+            raise BingoError(f"{option}: is NAME=FILE, found {name}{separator}{path}")
+    return [(name, Path(path)) for name, _, path in split]

@@ -1,0 +1,94 @@
+"""Training of a whole network with labels."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bingo.data.images import open_images
+from bingo.data.loader import TrainingBatches
+from bingo.engine.schedule import learning_rate
+from bingo.errors import BingoError
+from bingo.evaluation.metrics import accuracy
+from bingo.evaluation.probe import Measurement, Probe
+from bingo.evaluation.protocols import Finetune
+from bingo.evaluation.subsets import listed_rows, stratified_rows
+from bingo.models.backbone import feature_width
+from bingo.progress import Progress
+from bingo.views.recipes import RECIPES
+
+
+def evaluate_finetune(protocol: Finetune, probe: Probe) -> Measurement:
+    """Train the network, in place, on some labelled images, and classify the validation images."""
+    listing = probe.train.listing
+    if probe.label_list is not None:
+        rows = listed_rows(listing, probe.label_list)
+    else:
+        rows = stratified_rows(listing.label, protocol.labels, least=1, seed=probe.seed)
+    images = open_images(listing.select(rows))
+    # An image alone in the last batch may have no batch statistics.
+    drop_last = len(rows) % protocol.batch_size == 1
+    data = probe.training_batches(images, RECIPES["crop-flip"], protocol.batch_size, drop_last)
+    labels = torch.from_numpy(images.listing.label)
+    network = finetune(protocol, probe.backbone, data, labels, probe.classes, probe.device, probe.workers)
+    scores = probe.outputs(network, probe.val, "validation", "bilinear")
+    return Measurement(accuracy(scores, probe.val_labels), {"labels": len(rows)})
+
+
+def finetune(
+    protocol: Finetune,
+    backbone: nn.Module,
+    data: TrainingBatches,
+    labels: Tensor,
+    classes: int,
+    device: torch.device,
+    workers: int,
+) -> nn.Module:
+    """Train a backbone, in place, and a linear classifier on it; return both as one network in eval mode.
+
+    The classifier starts from N(0, 0.01) weights and zero bias.
+
+    Args:
+        protocol: hyper-parameters.
+        backbone: the network to start from, on ``device``.
+        data: batches with one view, `image`, of each anchor; its seed is that of the classifier too.
+        labels: (N,) int64 class of each image of ``data``.
+        classes: number of classes.
+        device: where to train.
+        workers: loader processes.
+
+    Raises:
+        BingoError: the loss is not finite at the end of an epoch.
+    """
+    head = nn.Linear(feature_width(backbone), classes)
+    nn.init.normal_(head.weight, std=0.01, generator=torch.Generator().manual_seed(data.seed))
+    nn.init.zeros_(head.bias)
+    network = nn.Sequential(backbone, head).to(device)
+    network.train().requires_grad_(True)
+    optimizer = torch.optim.SGD(
+        [
+            {"params": backbone.parameters(), "lr": protocol.backbone_lr},
+            {"params": head.parameters(), "lr": protocol.head_lr},
+        ],
+        momentum=0.9,
+    )
+    batches = data.batches(0, protocol.epochs, workers)
+    torch.manual_seed(data.seed)  # some of timm's networks draw which paths to drop
+    with Progress("fine-tuning", protocol.epochs, "epochs") as progress:
+        for epoch in range(protocol.epochs):
+            for group, lr in zip(optimizer.param_groups, (protocol.backbone_lr, protocol.head_lr), strict=True):
+                group["lr"] = learning_rate(protocol.schedule, lr, epoch, protocol.epochs)
+            total = torch.zeros((), device=device)
+            for _ in range(data.steps):
+                batch = next(batches)
+                images = data.render(batch.views["image"], device)  # (B, 3, S, S)
+                loss = F.cross_entropy(network(images), labels[torch.from_numpy(batch.rows["anchor"])].to(device))
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                optimizer.step()
+                total += loss.detach()
+            if not total.isfinite():
+                raise BingoError(
+                    f"evaluations: fine-tuning diverged in epoch {epoch + 1}; the network's weights are far too large"
+                )
+            progress.advance(1)
+    return network.eval()

@@ -1,0 +1,111 @@
+"""What every protocol needs: a network, the labelled images it is measured on, and its features of them."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from bingo.data.images import Images
+from bingo.data.loader import TrainingBatches
+from bingo.embeddings.embeddings import embed
+from bingo.errors import BingoError
+from bingo.methods.method import View
+from bingo.progress import Progress
+from bingo.sections import Preprocessing
+from bingo.views.recipes import Interpolation, Recipe
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What a protocol found."""
+
+    metrics: dict[str, float]
+    """Accuracies in percent."""
+    facts: dict[str, float] = field(default_factory=dict)
+    """What was chosen or counted on the way."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A network and the images it is measured on."""
+
+    name: str
+    """For messages."""
+    architecture: str
+    backbone: nn.Module
+    """On `device`, in eval mode."""
+    train: Images
+    """Labelled images alone."""
+    val: Images
+    """Labelled images alone."""
+    preprocessing: Preprocessing
+    seed: int
+    device: torch.device
+    workers: int
+    label_list: Path | None = None
+    """Names the training images whose labels semi-supervised training may use; None to draw them."""
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return len(self.train.listing.classes)
+
+    @property
+    def train_labels(self) -> Tensor:
+        """(N,) int64 in [0, classes)."""
+        return torch.from_numpy(self.train.listing.label)
+
+    @property
+    def val_labels(self) -> Tensor:
+        """(M,) int64 in [0, classes)."""
+        return torch.from_numpy(self.val.listing.label)
+
+    def train_features(self, interpolation: Interpolation, whole: bool = False) -> Tensor:
+        """Return features of the centre views of the training images: float32 (N, D) on the CPU."""
+        return self.outputs(self.backbone, self.train, "training", interpolation, whole)
+
+    def val_features(self, interpolation: Interpolation, whole: bool = False) -> Tensor:
+        """Return features of the centre views of the validation images: float32 (M, D) on the CPU."""
+        return self.outputs(self.backbone, self.val, "validation", interpolation, whole)
+
+    def outputs(
+        self, network: nn.Module, images: Images, title: str, interpolation: Interpolation, whole: bool = False
+    ) -> Tensor:
+        """Return a network's outputs for the centre views of ``images``: float32 (N, D) on the CPU.
+
+        Args:
+            network: in eval mode, on `device`.
+            images: in the order of the result.
+            title: for progress lines.
+            interpolation: how images are resized.
+            whole: resize the shorter side to the network's input, so that nothing of it is cut off.
+
+        Raises:
+            BingoError: an image cannot be read, or an output is not finite.
+        """
+        preprocessing = self.preprocessing
+        if whole:
+            preprocessing = preprocessing.model_copy(update={"resize": preprocessing.size})
+        with Progress(f"{self.name} {title} images", len(images.listing), "images") as progress:
+            parts = []
+            for batch in embed(network, images, preprocessing, self.device, self.workers, interpolation):
+                parts.append(batch.cpu())
+                progress.advance(len(batch))
+        outputs = torch.cat(parts)
+        if not outputs.isfinite().all():
+            raise BingoError(f"{self.name}: its features are not finite; train it with a lower learning rate")
+        return outputs
+
+    def training_batches(self, images: Images, recipe: Recipe, batch_size: int, drop_last: bool) -> TrainingBatches:
+        """Return batches with one random view of each image, named `image`."""
+        return TrainingBatches(
+            images,
+            {"image": View("anchor", 0)},
+            recipe,
+            self.preprocessing,
+            min(batch_size, len(images.listing)),
+            self.seed,
+            bags=None,
+            drop_last=drop_last,
+        )

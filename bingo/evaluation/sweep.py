@@ -1,0 +1,58 @@
+"""Linear classification with the best of several learning rates, chosen without the validation images."""
+
+import torch
+from torch import Tensor
+
+from bingo.engine.schedule import learning_rate
+from bingo.errors import BingoError
+from bingo.evaluation.linear import LinearHeads, cached_batches, linear_accuracy, standardiser, train_linear
+from bingo.evaluation.metrics import accuracy
+from bingo.evaluation.probe import Measurement, Probe
+from bingo.evaluation.protocols import LinearSweep
+from bingo.evaluation.subsets import stratified_rows
+
+
+def evaluate_sweep(protocol: LinearSweep, probe: Probe) -> Measurement:
+    """Train a linear classifier per learning rate side by side, and classify the validation images with the best."""
+    features, labels = probe.train_features("bilinear"), probe.train_labels
+    held_out = torch.zeros(len(features), dtype=torch.bool)
+    held_out[stratified_rows(labels.numpy(), protocol.held_out, least=0, seed=probe.seed)] = True
+    if not held_out.any():
+        raise BingoError(
+            f"evaluations: linear-cached holds out {protocol.held_out:.0%} of each class, and no class has enough of "
+            f"the {len(labels)} images for one; take linear-moco-small"
+        )
+    standardise = standardiser(features[~held_out])
+    heads = train_linear(
+        cached_batches(
+            standardise(features[~held_out]).to(probe.device),
+            labels[~held_out].to(probe.device),
+            protocol.batch_size,
+            probe.seed,
+        ),
+        features.shape[1],
+        probe.classes,
+        probe.seed,
+        lambda epoch: [learning_rate("cosine", lr, epoch, protocol.epochs) for lr in protocol.lrs],
+        protocol.epochs,
+        weight_decay=0.0,
+        device=probe.device,
+    )
+    best = best_head(heads, standardise(features[held_out]), labels[held_out])
+    metrics = linear_accuracy(heads.pick(best), standardise(probe.val_features("bilinear")), probe.val_labels)
+    return Measurement(metrics, {"lr": protocol.lrs[best], "held_out": int(held_out.sum())})
+
+
+def best_head(heads: LinearHeads, features: Tensor, labels: Tensor) -> int:
+    """Return which classifier has the best top-1 on ``features`` (N, D), ``labels`` (N,): the first of equally good.
+
+    One that diverged is never chosen.
+
+    Raises:
+        BingoError: all diverged.
+    """
+    logits = heads(features.to(heads.weight.device)).cpu()  # (H, C, N)
+    found = {head: accuracy(scores.T, labels)["top1"] for head, scores in enumerate(logits) if scores.isfinite().all()}
+    if not found:
+        raise BingoError("evaluations: the linear classifiers diverged; the network's features are far too large")
+    return max(found, key=lambda head: found[head])

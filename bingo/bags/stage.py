@@ -1,6 +1,7 @@
 """Entry points of the bags stage: bags, and a picture of them."""
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from bingo.bags.bags import read_bags, write_bags
 from bingo.bags.groups import label_bags, random_bags
 from bingo.bags.kmeans import kmeans_bags
 from bingo.bags.knn import knn_bags
-from bingo.bags.sheet import draw_sheet
+from bingo.bags.sheet import Page, choose_anchors, draw_sheet
 from bingo.config import KmeansBag, KnnBag, LabelBag
 from bingo.data.images import open_images
 from bingo.data.listing import read_listing
@@ -72,13 +73,15 @@ def make_bags(
     write_bags(output, bags)
 
 
-def make_sheet(listing_path: Path, bags_path: Path, output: Path) -> None:
-    """Draw a contact sheet of some anchors and their bags.
+def make_sheets(listing_path: Path, bags_path: Path, pages: Mapping[Page, Path]) -> None:
+    """Draw contact sheets of some anchors and their bags, each page to its file.
 
     Raises:
-        BingoError: the bags belong to another dataset.
+        BingoError: the bags belong to another dataset, or there is nothing to fill the page with.
     """
     listing = read_listing(listing_path, "train")
     bags = read_bags(bags_path)
     require_same(bags_path, "dataset", bags.attributes["dataset_digest"], listing.digest, listing_path)
-    draw_sheet(bags, open_images(listing), output)
+    images = open_images(listing)
+    for page, output in pages.items():
+        draw_sheet(bags, images, choose_anchors(bags, listing.label, page), output)

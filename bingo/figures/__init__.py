@@ -1,3 +1,3 @@
 """The figures stage: what a person looks at to judge a study."""
 
-STAGE_VERSION = 1
+STAGE_VERSION = 2

@@ -1,3 +1,3 @@
 """The report stage: one page that shows what a study found."""
 
-STAGE_VERSION = 1
+STAGE_VERSION = 2

@@ -1,76 +1,134 @@
 """Entry point of the report stage."""
 
-import base64
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
+import yaml
 
 from bingo.artifacts import write_text
 from bingo.bags.bags import read_bags
 from bingo.errors import BingoError
 from bingo.jobs import ReportJob
-from bingo.tables.stage import FOOTNOTE, read_table, wide_table
+from bingo.report.costs import stage_costs
+from bingo.report.pictures import embed_picture, embed_sheet
+from bingo.tables.stage import read_table, readable_table
 from bingo.tensors import read_metadata
 
-_MIME = {".svg": "image/svg+xml", ".png": "image/png"}
+# Of each kind of figure: its heading, and what to know when looking at it.
+_FIGURES = {
+    "accuracy": ("Accuracy", "Diamonds are published numbers, where there are any."),
+    "bag-size": ("Accuracy by bag size", "Students that differ in nothing but the size of their bags."),
+    "training": ("Training", "Losses of different methods are sums of different terms and do not compare."),
+    "purity": ("Neighbours in the teacher's space", "Purity is the share of neighbours that have the anchor's class."),
+    "similarity": ("Similarities in bags", "Cosine of the teacher's features of an anchor and the members of its bag."),
+    "map": ("Maps of features", "t-SNE of the same images in each network; distances between groups mean little."),
+}
+_PAGES = {
+    "random": "drawn at random",
+    "more": "more, drawn at random",
+    "best": "the best",
+    "worst": "the worst",
+}
 
 
 def write_report(
     job: ReportJob,
     tables: Sequence[Path],
     figures: Sequence[Path],
-    sheets: Sequence[Path],
+    sheets: Mapping[str, Path],
     bags: Sequence[Path],
     models: Sequence[Path],
+    benchmarks: Mapping[str, Sequence[Path]],
     output: Path,
 ) -> None:
     """Write one HTML page that holds everything it shows, so that it opens offline and travels alone.
 
+    Links to the files themselves are relative to the page.
+
     Args:
-        job: the study's name and what was left out of it.
-        tables: CSV files.
-        figures: SVG or PNG files.
-        sheets: contact sheets, PNG.
-        bags: the bags that ``sheets`` show, in the same order.
+        job: the study, and what was left out of it.
+        tables: CSV files; their Markdown and LaTeX lie beside them.
+        figures: SVG files, named `<kind>.svg` or `<kind>-<of what>.svg`; each has a PNG beside it.
+        sheets: contact sheets by `<bags>/<page>`.
+        bags: HDF5 files of the bags.
         models: teachers and students, for what was run.
+        benchmarks: of each stage, what Snakemake noted of its jobs; files that are not there are said to be missing.
         output: HTML file to write.
 
     Raises:
         BingoError: an input is damaged.
     """
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("bingo.report", "."), autoescape=True, undefined=jinja2.StrictUndefined
+        loader=jinja2.PackageLoader("bingo.report", "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
+    environment.filters["link"] = lambda path: os.path.relpath(path, output.parent)
+    runs = [_run(path) for path in models]
     page = environment.get_template("report.html").render(
         study=job.study,
         left_out=job.left_out,
-        footnote=FOOTNOTE,
-        tables=[(path.stem, wide_table(read_table(path)).to_html(index=False, border=0)) for path in tables],
-        figures=[(path.stem, _embed(path)) for path in figures],
-        sheets=[
-            (sheet.stem, _embed(sheet), read_bags(bag).attributes) for sheet, bag in zip(sheets, bags, strict=True)
-        ],
-        runs=[_run(path) for path in models],
+        tables=[_table(path) for path in tables],
+        figures=_figures(figures),
+        bags=[_bag(path, sheets) for path in bags],
+        runs=runs,
+        costs=stage_costs(benchmarks),
+        hardware=_distinct(run["hardware"] for run in runs),
+        packages=_distinct(f"{name} {version}" for run in runs for name, version in run["packages"].items()),
+        config=yaml.safe_dump(job.study.model_dump(mode="json", exclude_defaults=True), sort_keys=False, width=110),
     )
     write_text(output, page)
 
 
-def _embed(path: Path) -> str:
-    """Return a picture as a data URL.
+def _table(path: Path) -> dict[str, Any]:
+    readable, footnote = readable_table(read_table(path))
+    return {
+        "name": path.stem,
+        "html": readable.to_html(index=False, border=0),
+        "footnote": footnote,
+        "files": [path, path.with_suffix(".md"), path.with_suffix(".tex")],
+    }
 
-    Raises:
-        BingoError: it is missing, or no SVG or PNG.
-    """
-    if path.suffix not in _MIME:
-        raise BingoError(f"{path}: no {' or '.join(_MIME)}, which a report can show")
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise BingoError(f"{path}: cannot be read ({error.strerror})") from error
-    return f"data:{_MIME[path.suffix]};base64,{base64.b64encode(content).decode()}"
+
+def _figures(paths: Sequence[Path]) -> list[dict[str, Any]]:
+    """Return the figures of each kind, in the order of `_FIGURES`."""
+    unknown = [path for path in paths if _kind(path) is None]
+    if unknown:
+        raise BingoError(f"{unknown[0]}: no figure of a known kind ({', '.join(_FIGURES)}); rename or leave it out")
+    return [
+        {
+            "kind": kind,
+            "heading": heading,
+            "note": note,
+            "figures": [
+                {"name": path.stem, "picture": embed_picture(path), "files": [path, path.with_suffix(".png")]}
+                for path in paths
+                if _kind(path) == kind
+            ],
+        }
+        for kind, (heading, note) in _FIGURES.items()
+        if any(_kind(path) == kind for path in paths)
+    ]
+
+
+def _kind(path: Path) -> str | None:
+    return next((kind for kind in _FIGURES if path.stem == kind or path.stem.startswith(f"{kind}-")), None)
+
+
+def _bag(path: Path, sheets: Mapping[str, Path]) -> dict[str, Any]:
+    pages = {page: sheets[key] for page in _PAGES if (key := f"{path.stem}/{page}") in sheets}
+    return {
+        "name": path.stem,
+        "file": path,
+        "facts": read_bags(path).attributes,
+        "pages": [{"title": _PAGES[page], "picture": embed_sheet(sheet)} for page, sheet in pages.items()],
+    }
 
 
 def _run(path: Path) -> dict[str, Any]:
@@ -79,11 +137,17 @@ def _run(path: Path) -> dict[str, Any]:
     provenance = metadata["provenance"]
     # What an imported teacher turned out to be, instead of what its settings leave open.
     facts = {name: provenance[name] for name in ("file", "format", "part") if name in provenance}
+    machine = [provenance[name] for name in ("hardware", "device", "precision") if name in provenance]
     return {
-        "path": str(path),
+        "path": path,
         "stage": provenance["stage"],
         "method": metadata["method"],
         "digest": metadata["digest"],
         "packages": provenance["packages"],
+        "hardware": ", ".join(machine),
         "settings": json.dumps({**provenance["settings"], **facts}, indent=2),
     }
+
+
+def _distinct(values: Any) -> list[str]:
+    return [value for value in dict.fromkeys(values) if value]

@@ -24,7 +24,7 @@ def make_listing(tmp_path_factory):
         path = folder / f"{count}.h5"
         if not path.exists():
             write_listing(
-                DataJob(version=1, split="train", data=DemoData(source="demo", max_train=count)), None, path, 1
+                DataJob(version=1, split="train", data=DemoData(source="demo", max_train=count)), "data", None, path, 1
             )
         return path
 

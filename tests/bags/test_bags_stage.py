@@ -8,9 +8,10 @@ import torch
 from PIL import Image
 from pydantic import TypeAdapter
 
-from bingo.bags import sheet
+from bingo.bags import sheet, stage
 from bingo.bags.bags import read_bags
-from bingo.bags.stage import make_bags, make_sheet
+from bingo.bags.sheet import choose_anchors
+from bingo.bags.stage import make_bags, make_sheets
 from bingo.config import Bag, FolderData
 from bingo.data.listing import read_listing, write_listing
 from bingo.errors import BingoError
@@ -131,7 +132,7 @@ def test_without_labels_there_are_no_label_bags_but_random_ones(tmp_path):
         (tmp_path / "images").mkdir(exist_ok=True)
         Image.fromarray(pixels).save(tmp_path / "images" / f"{number}.png")
     data = FolderData(source="folder", train=str(tmp_path / "images"), labels="none")
-    write_listing(DataJob(version=1, split="train", data=data), None, tmp_path / "train.h5", 1)
+    write_listing(DataJob(version=1, split="train", data=data), "data", None, tmp_path / "train.h5", 1)
     output = tmp_path / "bags.h5"
     message = refusal(make_bags, job("label"), tmp_path / "train.h5", None, None, output)
     assert message.startswith("bags: criterion label needs labels")
@@ -190,15 +191,26 @@ def test_embeddings_of_another_teacher_are_refused(inputs, make_teacher, tmp_pat
 
 
 @pytest.mark.parametrize("criterion", CRITERIA)
-def test_bags_of_every_criterion_have_a_sheet(criterion, inputs, tmp_path, monkeypatch):
-    monkeypatch.setattr(sheet, "_ROWS", 2)
+def test_bags_of_every_criterion_have_every_page_of_a_sheet(criterion, inputs, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(stage, "draw_sheet", lambda *arguments: seen.append(arguments[2:]))
     make_bags(job(criterion), output=tmp_path / "bags.h5", **files(inputs, criterion))
-    make_sheet(inputs["listing_path"], tmp_path / "bags.h5", tmp_path / "sheet.png")
+    bags, label = read_bags(tmp_path / "bags.h5"), read_listing(inputs["listing_path"], "train").label
+    for page in ("random", "more", "best", "worst"):
+        make_sheets(inputs["listing_path"], tmp_path / "bags.h5", {page: tmp_path / "sheet.png"})
+        anchors, output = seen.pop()
+        np.testing.assert_array_equal(anchors, choose_anchors(bags, label, page))
+        assert output == tmp_path / "sheet.png"
+
+
+def test_a_sheet_is_a_picture(inputs, bags_path, tmp_path, monkeypatch):
+    monkeypatch.setattr(sheet, "_ROWS", 2)
+    make_sheets(inputs["listing_path"], bags_path, {"worst": tmp_path / "sheet.png"})
     assert Image.open(tmp_path / "sheet.png").format == "PNG"
 
 
 def test_a_sheet_of_bags_of_another_dataset_is_refused(bags_path, make_listing, tmp_path):
-    message = refusal(make_sheet, make_listing(39), bags_path, tmp_path / "sheet.png")
+    message = refusal(make_sheets, make_listing(39), bags_path, {"random": tmp_path / "sheet.png"})
     assert message.startswith(f"{bags_path}: belongs to another dataset")
     assert not list(tmp_path.iterdir())
 

@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 import scipy.ndimage
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from bingo.bags import sheet
@@ -12,8 +14,10 @@ from bingo.bags.bags import Bags
 from bingo.bags.groups import group_bags, label_bags, random_bags
 from bingo.bags.kmeans import kmeans_bags
 from bingo.bags.knn import knn_bags
-from bingo.bags.sheet import draw_sheet
+from bingo.bags.sheet import choose_anchors, draw_sheet, same_class_share
 from bingo.data.listing import Listing
+from bingo.errors import BingoError
+from bingo.philox import Stream, permutation
 
 COUNT = 12  # as many anchors as a sheet shows
 PALETTE = [(20 * i, 255 - 20 * i, 10 + 15 * (i % 3)) for i in range(COUNT)]
@@ -43,10 +47,9 @@ class PlainImages:
         return colours[:, :, None, None].expand(-1, -1, 8, 8)
 
 
-@pytest.fixture
-def few_rows(monkeypatch):
-    """Two anchors in place of a dozen: most of a sheet's time goes into its axes."""
-    monkeypatch.setattr(sheet, "_ROWS", 2)
+ALL = np.arange(COUNT)
+FEW = np.array([3, 8])
+"""Most of a sheet's time goes into its axes."""
 
 
 def unlabelled(count=COUNT):
@@ -102,7 +105,7 @@ def red_pixels(path):
 
 def test_a_row_shows_the_anchor_and_then_the_members_of_its_bag(tmp_path):
     path = tmp_path / "sheet.png"
-    draw_sheet(neighbours(2), unlabelled(), path)
+    draw_sheet(neighbours(2), unlabelled(), ALL, path)
     assert Image.open(path).format == "PNG"
     assert tiles(path) == [[anchor, (anchor + 1) % COUNT, (anchor + 2) % COUNT] for anchor in range(COUNT)]
 
@@ -110,24 +113,29 @@ def test_a_row_shows_the_anchor_and_then_the_members_of_its_bag(tmp_path):
 def test_the_anchor_is_not_shown_again_among_the_members_of_its_group(tmp_path):
     groups = Bags(np.array([0, 0, 0, 1, 1, 2]), np.array([0, 3, 5, 6]), np.arange(6), includes_anchor=True)
     path = tmp_path / "sheet.png"
-    draw_sheet(groups, unlabelled(6), path)
+    draw_sheet(groups, unlabelled(6), np.arange(6), path)
     assert tiles(path) == [[0, 1, 2], [1, 0, 2], [2, 0, 1], [3, 4], [4, 3], [5]]
 
 
 @pytest.mark.parametrize("criterion", ["knn", "kmeans", "label", "random"])
-def test_an_anchor_is_shown_with_all_others_of_a_small_bag(criterion, few_rows, tmp_path):
+def test_an_anchor_is_shown_with_all_others_of_a_small_bag(criterion, tmp_path):
     bags = made_bags(criterion)
-    draw_sheet(bags, unlabelled(), tmp_path / "sheet.png")
+    draw_sheet(bags, unlabelled(), FEW, tmp_path / "sheet.png")
     rows = tiles(tmp_path / "sheet.png")
-    assert len(rows) == 2
+    assert [row[0] for row in rows] == FEW.tolist()
     for anchor, *shown in rows:
         bag = bags.bag_of[anchor]
         members = bags.members[bags.indptr[bag] : bags.indptr[bag + 1]].tolist()
         assert shown == [member for member in members if member != anchor]
 
 
-def test_anchors_without_company_are_shown_alone(few_rows, tmp_path):
-    draw_sheet(group_bags(np.arange(COUNT)), unlabelled(), tmp_path / "sheet.png")
+def test_anchors_are_shown_in_the_order_in_which_they_are_given(tmp_path):
+    draw_sheet(neighbours(1), unlabelled(), np.array([8, 3, 5]), tmp_path / "sheet.png")
+    assert tiles(tmp_path / "sheet.png") == [[8, 9], [3, 4], [5, 6]]
+
+
+def test_anchors_without_company_are_shown_alone(tmp_path):
+    draw_sheet(group_bags(np.arange(COUNT)), unlabelled(), FEW, tmp_path / "sheet.png")
     assert [len(row) for row in tiles(tmp_path / "sheet.png")] == [1, 1]
 
 
@@ -149,39 +157,184 @@ def test_the_nearest_of_many_neighbours_are_shown():
     np.testing.assert_array_equal(sheet._members(neighbours(30), 0), np.arange(10))
 
 
-def test_at_most_ten_members_are_shown(few_rows, tmp_path):
+def test_at_most_ten_members_are_shown(tmp_path):
     groups = Bags(np.zeros(COUNT, np.int64), np.array([0, COUNT]), np.arange(COUNT), includes_anchor=True)
     path = tmp_path / "sheet.png"
-    draw_sheet(groups, unlabelled(), path)
+    draw_sheet(groups, unlabelled(), FEW, path)
     assert [len(row) for row in tiles(path)] == [11, 11]
 
 
-def test_members_of_another_class_and_only_these_have_a_red_frame(few_rows, tmp_path):
+def test_members_of_another_class_and_only_these_have_a_red_frame(tmp_path):
     pictures = {}
     for name, label, classes in (
         ("same", [0] * COUNT, ["a", "b"]),
         ("mixed", [0, 1] * 6, ["a", "b"]),
         ("unknown", [-1] * COUNT, []),
+        ("half", [0, -1] * 6, ["a"]),
     ):
         pictures[name] = tmp_path / f"{name}.png"
-        draw_sheet(neighbours(1), PlainImages(label, classes), pictures[name])
-    assert red_pixels(pictures["same"]) == red_pixels(pictures["unknown"]) == 0
+        draw_sheet(neighbours(1), PlainImages(label, classes), FEW, pictures[name])
+    assert red_pixels(pictures["same"]) == red_pixels(pictures["unknown"]) == red_pixels(pictures["half"]) == 0
     assert red_pixels(pictures["mixed"]) > 200
 
 
-def test_equal_bags_give_equal_bytes(few_rows, tmp_path):
+def test_a_frame_of_another_class_is_seen_without_its_colour(monkeypatch, tmp_path):
+    figures = []
+    monkeypatch.setattr(sheet.plt, "close", figures.append)
+    draw_sheet(neighbours(2), PlainImages([0, 0, 1] * 4, ["cat", "dog"]), np.array([0]), tmp_path / "sheet.png")
+    monkeypatch.undo()
+    anchor, same, other = figures[0].axes
+    assert [axis.get_title() for axis in figures[0].axes] == ["anchor cat", "cat", "≠ dog"]
+    for frame in (anchor.spines["left"], same.spines["left"]):
+        assert frame.get_linestyle() != other.spines["left"].get_linestyle()
+        assert other.spines["left"].get_linewidth() > 3 * frame.get_linewidth()
+    sheet.plt.close(figures[0])
+
+
+def test_long_names_of_classes_do_not_run_into_the_next_image(tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(sheet.plt, "close", figures.append)
+    name = "African hunting dog, hyena dog, Cape hunting dog, Lycaon pictus"
+    draw_sheet(neighbours(2), PlainImages([0, 1] * 6, [name, name[1:]]), FEW, tmp_path / "sheet.png")
+    monkeypatch.undo()
+    for row in np.array(figures[0].axes).reshape(2, 3):
+        titles = [axis.title.get_window_extent() for axis in row]
+        assert titles[0].x1 < titles[1].x0
+        assert titles[1].x1 < titles[2].x0
+        assert titles[2].x1 <= figures[0].bbox.x1 + 1
+    sheet.plt.close(figures[0])
+
+
+def test_equal_bags_give_equal_bytes(tmp_path):
     bags = neighbours(2, similarity=np.linspace(1, 0, 2 * COUNT, dtype=np.float32))
     for name in ("first.png", "second.png"):
-        draw_sheet(bags, PlainImages([0, 1] * 6, ["cat", "dog"]), tmp_path / name)
+        draw_sheet(bags, PlainImages([0, 1] * 6, ["cat", "dog"]), FEW, tmp_path / name)
     assert (tmp_path / "first.png").read_bytes() == (tmp_path / "second.png").read_bytes()
 
 
-def test_similarities_are_written_below_the_members(few_rows, tmp_path):
+def test_similarities_are_written_below_the_members(tmp_path):
     images = unlabelled()
     for name, similarity in (("without", None), ("with", np.full(COUNT, 0.5, np.float32))):
-        draw_sheet(neighbours(1, similarity), images, tmp_path / f"{name}.png")
+        draw_sheet(neighbours(1, similarity), images, FEW, tmp_path / f"{name}.png")
     dark = {
         name: int((np.asarray(Image.open(tmp_path / f"{name}.png").convert("L")) < 60).sum())
         for name in ("without", "with")
     }
     assert dark["with"] > dark["without"] + 20
+
+
+def shares_by_hand(bags, label):
+    """Of each image the share of others in its bag with its class, and the similarity of its bag, one by one."""
+    shares, similarities = {}, {}
+    for image in range(len(label)):
+        places = range(bags.indptr[bags.bag_of[image]], bags.indptr[bags.bag_of[image] + 1])
+        others = [int(bags.members[place]) for place in places if bags.members[place] != image]
+        known = [other for other in others if label[other] >= 0]
+        if label[image] >= 0 and known:
+            shares[image] = sum(label[other] == label[image] for other in known) / len(known)
+        if bags.similarity is not None:
+            similarities[image] = np.mean([float(bags.similarity[place]) for place in places])
+    return shares, similarities
+
+
+def chosen_by_hand(bags, label, page):
+    """The page, by sorting all images and going down the list."""
+    drawn = permutation(0, Stream.SHEET, 0, len(label)).tolist()
+    if page in ("random", "more"):
+        return sorted(drawn[:12] if page == "random" else drawn[12:24])
+    shares, similarities = shares_by_hand(bags, label)
+    sign = -1 if page == "best" else 1
+    ranked = sorted(
+        shares if (label >= 0).any() else similarities,
+        key=lambda image: (
+            sign * shares.get(image, 0),
+            sign * round(similarities.get(image, 0), 6),
+            drawn.index(image),
+        ),
+    )
+    seen, chosen = set(), []
+    for image in ranked:
+        if bags.bag_of[image] not in seen:
+            chosen.append(image)
+        seen.add(bags.bag_of[image])
+    return chosen[:12]
+
+
+@st.composite
+def bags_and_labels(draw):
+    """Bags of any criterion, and labels of which some, all or none are known."""
+    count = draw(st.integers(2, 60))
+    random = np.random.default_rng(draw(st.integers(0, 10_000)))
+    if draw(st.booleans()):
+        size = draw(st.integers(1, min(count - 1, 5)))
+        members = np.concatenate([random.permutation(np.delete(np.arange(count), i))[:size] for i in range(count)])
+        indptr = np.arange(0, count * size + 1, size)
+        values = np.round(random.random(count * size, dtype=np.float32) * 4) / 4  # many ties
+        bags = Bags(np.arange(count), indptr, members, includes_anchor=False, similarity=values)
+    else:
+        bags = group_bags(random.integers(0, draw(st.integers(1, 20)), size=count))
+    label = random.integers(draw(st.sampled_from([-1, 0])), draw(st.integers(1, 4)), size=count)
+    return bags, np.full(count, -1) if draw(st.integers(0, 4)) == 0 else label
+
+
+@settings(deadline=None, max_examples=300)
+@given(drawn=bags_and_labels(), page=st.sampled_from(["random", "more", "best", "worst"]))
+def test_anchors_are_those_that_come_first_by_share_and_similarity(drawn, page):
+    bags, label = drawn
+    expected = chosen_by_hand(bags, label, page)
+    if not expected:
+        with pytest.raises(BingoError):
+            choose_anchors(bags, label, page)
+        return
+    found = choose_anchors(bags, label, page)
+    assert found.tolist() == expected
+    assert found.dtype == np.int64
+
+
+@settings(deadline=None)
+@given(drawn=bags_and_labels())
+def test_the_mean_share_is_the_purity(drawn):
+    bags, label = drawn
+    shares = same_class_share(bags, label)
+    by_hand, _ = shares_by_hand(bags, label)
+    assert np.flatnonzero(~np.isnan(shares)).tolist() == sorted(by_hand)
+    np.testing.assert_allclose(shares[sorted(by_hand)], [by_hand[image] for image in sorted(by_hand)])
+    purity = bags.purity(label)
+    assert (purity is None) == (not by_hand)
+    assert not by_hand or np.nanmean(shares) == pytest.approx(purity)
+
+
+def test_pages_differ_and_random_ones_do_not_overlap():
+    bags, label = knn_bags(np.random.default_rng(0).normal(size=(300, 4)).astype(np.float32), 5), np.arange(300) % 4
+    pages = {page: set(choose_anchors(bags, label, page)) for page in ("random", "more", "best", "worst")}
+    assert not pages["random"] & pages["more"]
+    assert not pages["best"] & pages["worst"]
+    assert all(len(anchors) == 12 for anchors in pages.values())
+
+
+@pytest.mark.parametrize(
+    ("label", "bags", "page", "message"),
+    [
+        ([0] * 12, neighbours(2), "more", "sheet: page more needs more than 12 images, but there are 12"),
+        ([-1] * 12, neighbours(2), "best", "sheet: page best needs labels, or bags of criterion knn; choose random"),
+        (
+            [0] * 12,
+            group_bags(np.arange(12)),
+            "worst",
+            "sheet: page worst needs a bag with two images that have labels",
+        ),
+    ],
+)
+def test_pages_that_cannot_be_filled_are_refused(label, bags, page, message):
+    with pytest.raises(BingoError) as caught:
+        choose_anchors(bags, np.array(label), page)
+    assert str(caught.value).startswith(message)
+
+
+def test_nothing_larger_than_bags_and_labels_is_built_for_a_huge_group():
+    groups, label = group_bags(np.zeros(300_000, dtype=np.int64)), np.arange(300_000) % 1000
+    tracemalloc.start()
+    choose_anchors(groups, label, "worst")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 200 * 300_000

@@ -1,0 +1,48 @@
+"""Pictures as data URLs."""
+
+import base64
+import io
+from pathlib import Path
+
+from PIL import Image
+
+from bingo.errors import BingoError
+
+_QUALITY = 80
+
+
+def embed_picture(path: Path) -> str:
+    """Return an SVG as a data URL.
+
+    Raises:
+        BingoError: it is missing, or no SVG.
+    """
+    if path.suffix != ".svg":
+        raise BingoError(f"{path}: no SVG, which is what a report shows of figures")
+    return _url("image/svg+xml", _read(path))
+
+
+def embed_sheet(path: Path) -> str:
+    """Return a contact sheet, a PNG, as a data URL of WebP: photographs are a tenth as large so.
+
+    Raises:
+        BingoError: it is missing, or no picture.
+    """
+    try:
+        with Image.open(io.BytesIO(_read(path))) as picture:
+            compressed = io.BytesIO()
+            picture.convert("RGB").save(compressed, "WEBP", quality=_QUALITY)
+    except (OSError, ValueError, SyntaxError) as error:
+        raise BingoError(f"{path}: damaged or no picture ({error}); delete it and run again") from error
+    return _url("image/webp", compressed.getvalue())
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BingoError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def _url(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"

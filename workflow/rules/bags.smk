@@ -14,7 +14,7 @@ rule bags:
     resources:
         gpu=GPU,
     params:
-        settings=lambda wildcards: jobs.bags_settings(STUDY, wildcards.bags),
+        settings=lambda wildcards: settings.bags_settings(STUDY, wildcards.bags),
         sources=lambda wildcards: flags(**PLAN.bags_inputs(wildcards.bags)),
     shell:
         "python -m bingo bags --settings {params.settings:q} --listing {input.listing}"
@@ -22,22 +22,41 @@ rule bags:
         " --log {log} --threads {threads}"
 
 
-rule sheet:
+rule sheets:
     input:
         listing="results/{study}/data/train-listing.h5",
         bags="results/{study}/bags/{bags}.h5",
     output:
-        sheet=report(
+        random=report(
             "results/{study}/bags/{bags}.png",
             category="Bags",
             labels={"bags": "{bags}"},
         ),
+        more="results/{study}/figures/more-{bags}.png",
     log:
-        "logs/{study}/sheet/{bags}.log",
+        "logs/{study}/sheets/{bags}.log",
     conda:
         "../../envs/bingo.yaml"
     params:
-        version=bags.STAGE_VERSION,
+        version=bags.SHEET_VERSION,
+        pages=lambda wildcards, output: flags(
+            page=[f"{name}={path}" for name, path in output.items()]
+        ),
     shell:
-        "python -m bingo sheet --listing {input.listing}"
-        " --bags {input.bags} --output {output.sheet} --log {log}"
+        "python -m bingo sheets --listing {input.listing} --bags {input.bags} {params.pages} --log {log}"
+
+
+use rule sheets as ranked_sheets with:
+    output:
+        best=report(
+            "results/{study}/figures/best-{bags}.png",
+            category="Bags",
+            labels={"bags": "{bags}, the best"},
+        ),
+        worst=report(
+            "results/{study}/figures/worst-{bags}.png",
+            category="Bags",
+            labels={"bags": "{bags}, the worst"},
+        ),
+    log:
+        "logs/{study}/sheets/{bags}-ranked.log",

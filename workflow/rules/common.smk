@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 from shutil import which
 
-from bingo import bags, figures, jobs
+from bingo import bags, export, figures, settings
 from bingo.plan import plan_or_exit
 from bingo.views.recipes import RECIPES
 
@@ -31,7 +31,7 @@ shell.prefix(f"export {environment}; ")
 def flags(**options):
     """Repeat each option for each of its files: ``--table a.csv --table b.csv``."""
     return " ".join(
-        f"--{option} {shlex.quote(str(path))}"
+        f"--{option.replace('_', '-')} {shlex.quote(str(path))}"
         for option, paths in options.items()
         for path in ([paths] if isinstance(paths, str) else paths)
     )
@@ -51,7 +51,7 @@ wildcard_constraints:
     model="|".join([*STUDY.teachers, *STUDY.students]) or "-",
     table="|".join(STUDY.tables) or "-",
     seed=r"\d+",
-    protocol="[a-z0-9-]+",
+    target="|".join(PLAN.targets) or "-",
     recipe="|".join(RECIPES),
     precision="auto|float32|bfloat16",
     layer="projection|features",

@@ -14,8 +14,30 @@ rule data:
         "../../envs/bingo.yaml"
     threads: 2
     params:
-        settings=lambda wildcards: jobs.data_settings(STUDY, wildcards.split),
-        train=lambda wildcards, input: flags(**{"train-listing": input.train}),
+        key="data",
+        settings=lambda wildcards: settings.data_settings(STUDY, wildcards.split),
+        train=lambda wildcards, input: flags(train_listing=input.train),
     shell:
-        "python -m bingo data --settings {params.settings:q} --output {output.listing}"
+        "python -m bingo data --settings {params.settings:q} --key {params.key} --output {output.listing}"
         " {params.train} --log {log} --threads {threads}"
+
+
+use rule data as transfer_data with:
+    input:
+        folders=lambda wildcards: PLAN.targets[wildcards.target].folders[
+            wildcards.split
+        ],
+        train=branch(
+            lambda wildcards: wildcards.split == "val",
+            then="results/{study}/data/{target}/train-listing.h5",
+        ),
+    output:
+        listing="results/{study}/data/{target}/{split}-listing.h5",
+    log:
+        "logs/{study}/data/{target}/{split}.log",
+    params:
+        key=lambda wildcards: f"transfer.{wildcards.target}",
+        settings=lambda wildcards: settings.transfer_data_settings(
+            STUDY, wildcards.target, wildcards.split
+        ),
+        train=lambda wildcards, input: flags(train_listing=input.train),

@@ -15,7 +15,7 @@ rule embeddings:
         gpu=GPU,
         workers=STUDY.data.workers,
     params:
-        settings=jobs.embeddings_settings(STUDY),
+        settings=settings.embeddings_settings(STUDY),
     shell:
         "python -m bingo embeddings --settings {params.settings:q} --listing {input.listing}"
         " --teacher {input.teacher} --output {output.embeddings}"

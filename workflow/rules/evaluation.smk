@@ -1,14 +1,15 @@
 rule evaluation:
     input:
-        listing="results/{study}/data/train-listing.h5",
-        val_listing="results/{study}/data/val-listing.h5",
+        unpack(lambda wildcards: PLAN.evaluation_inputs(wildcards.evaluation)),
         model=lambda wildcards: PLAN.weights(wildcards.model, int(wildcards.seed)),
     output:
-        result="results/{study}/evaluation/{model}/seed-{seed}/{protocol}.json",
+        result="results/{study}/evaluation/{model}/seed-{seed}/{evaluation}.json",
     log:
-        "logs/{study}/evaluation/{model}/seed-{seed}/{protocol}.log",
+        "logs/{study}/evaluation/{model}/seed-{seed}/{evaluation}.log",
     benchmark:
-        "results/{study}/benchmarks/evaluation/{model}/seed-{seed}/{protocol}.tsv"
+        "results/{study}/benchmarks/evaluation/{model}/seed-{seed}/{evaluation}.tsv"
+    wildcard_constraints:
+        evaluation="|".join(PLAN.classifications()) or "-",
     conda:
         "../../envs/bingo.yaml"
     threads: 1
@@ -16,10 +17,11 @@ rule evaluation:
         gpu=GPU,
         workers=STUDY.data.workers,
     params:
-        settings=lambda wildcards: jobs.evaluation_settings(
-            STUDY, wildcards.model, wildcards.protocol, int(wildcards.seed)
+        settings=lambda wildcards: settings.evaluation_settings(
+            STUDY, wildcards.model, wildcards.evaluation, int(wildcards.seed)
         ),
+        files=lambda wildcards: flags(**PLAN.evaluation_inputs(wildcards.evaluation)),
     shell:
-        "python -m bingo evaluation --settings {params.settings:q} --listing {input.listing}"
-        " --val-listing {input.val_listing} --model {input.model} --output {output.result}"
+        "python -m bingo evaluation --settings {params.settings:q} {params.files}"
+        " --model {input.model} --output {output.result}"
         " --log {log} --threads {threads} --workers {resources.workers}"

@@ -1,11 +1,12 @@
 rule report:
     input:
         tables=PLAN.paths("tables/{}.csv", PLAN.tables),
-        figures=PLAN.paths("figures/accuracy-{}.svg", PLAN.tables)
-        + PLAN.paths("figures/{}.svg", ["training"] if PLAN.training_logs() else []),
-        sheets=PLAN.paths("bags/{}.png", STUDY.bags),
+        texts=PLAN.paths("tables/{}.md", PLAN.tables),
+        figures=PLAN.paths("figures/{}.svg", PLAN.figures()),
+        sheets=PLAN.sheets().values(),
         bags=PLAN.paths("bags/{}.h5", STUDY.bags),
         models=PLAN.all_weights(),
+        results=PLAN.all_results(),
     output:
         report="results/{study}/report.html",
     log:
@@ -13,13 +14,18 @@ rule report:
     conda:
         "../../envs/bingo.yaml"
     params:
-        settings=jobs.report_settings(STUDY, PLAN.left_out),
+        settings=settings.report_settings(STUDY, PLAN.left_out),
         inputs=lambda wildcards, input: flags(
             table=input.tables,
             figure=input.figures,
-            sheet=input.sheets,
+            sheet=[f"{name}={path}" for name, path in PLAN.sheets().items()],
             bags=input.bags,
             model=input.models,
+            benchmark=[
+                f"{stage}={path}"
+                for stage, paths in PLAN.benchmarks().items()
+                for path in paths
+            ],
         ),
     shell:
         "python -m bingo report --settings {params.settings:q} --output {output.report} --log {log}"

@@ -17,7 +17,7 @@ rule student:
         gpu=GPU,
         workers=STUDY.data.workers,
     params:
-        settings=lambda wildcards: jobs.student_settings(
+        settings=lambda wildcards: settings.student_settings(
             STUDY, wildcards.student, int(wildcards.seed)
         ),
         sources=lambda wildcards: flags(**PLAN.student_inputs(wildcards.student)),

@@ -1,5 +1,12 @@
+rule tables:
+    input:
+        PLAN.paths("tables/{}.csv", PLAN.tables),
+        PLAN.paths("tables/{}.md", PLAN.tables),
+
+
 rule table:
     input:
+        unpack(lambda wildcards: PLAN.published(wildcards.table)),
         results=lambda wildcards: PLAN.table_results(wildcards.table),
     output:
         table=report(
@@ -12,10 +19,13 @@ rule table:
     conda:
         "../../envs/bingo.yaml"
     params:
-        settings=lambda wildcards: jobs.table_settings(STUDY, wildcards.table),
+        settings=lambda wildcards: settings.table_settings(
+            STUDY, wildcards.table, PLAN.table_evaluations(wildcards.table)
+        ),
+        published=lambda wildcards: flags(**PLAN.published(wildcards.table)),
     shell:
         "python -m bingo table --settings {params.settings:q} --output {output.table}"
-        " --log {log} {input.results}"
+        " {params.published} --log {log} {input.results}"
 
 
 rule table_text:
@@ -29,7 +39,7 @@ rule table_text:
     conda:
         "../../envs/bingo.yaml"
     params:
-        settings=lambda wildcards: jobs.text_settings(STUDY, wildcards.table),
+        settings=lambda wildcards: settings.text_settings(STUDY, wildcards.table),
     shell:
         "python -m bingo text --settings {params.settings:q} --table {input.table}"
         " --markdown {output.markdown} --latex {output.latex} --log {log}"

@@ -16,7 +16,7 @@ rule targets:
         gpu=GPU,
         workers=STUDY.data.workers,
     params:
-        settings=lambda wildcards: jobs.targets_settings(
+        settings=lambda wildcards: settings.targets_settings(
             STUDY,
             wildcards.recipe,
             wildcards.precision,

@@ -18,7 +18,7 @@ rule teacher:
         gpu=GPU,
         workers=STUDY.data.workers,
     params:
-        settings=lambda wildcards: jobs.teacher_settings(STUDY, wildcards.teacher),
+        settings=lambda wildcards: settings.teacher_settings(STUDY, wildcards.teacher),
     shell:
         "python -m bingo teacher --settings {params.settings:q} --name {wildcards.teacher}"
         " --listing {input.listing} --output {output.teacher} --training-log {output.log}"
@@ -37,7 +37,7 @@ rule imported_teacher:
     conda:
         "../../envs/bingo.yaml"
     params:
-        settings=lambda wildcards: jobs.teacher_settings(STUDY, wildcards.teacher),
+        settings=lambda wildcards: settings.teacher_settings(STUDY, wildcards.teacher),
     shell:
         "python -m bingo imported-teacher --settings {params.settings:q} --checkpoint {input.checkpoint:q}"
         " --output {output.teacher} --log {log} --threads {threads}"

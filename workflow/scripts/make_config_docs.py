@@ -4,6 +4,7 @@ import inspect
 import json
 import types
 import typing
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from bingo import config, sections
-from bingo.evaluation.protocols import PROTOCOLS
+from bingo.evaluation.protocols import DETECTION_PROTOCOLS, PROTOCOLS, TRANSFER_PROTOCOLS, Protocol
 from bingo.methods import Student, compress, method, moco, seed
 from bingo.views.recipes import RECIPES
 
@@ -32,6 +33,14 @@ that student and what follows it.
 
 This page is made from the typed model in `bingo/config.py` by `make docs`; `schema.json` beside it lets editors
 complete and check study files (first line: `# yaml-language-server: $schema=schema.json`).
+"""
+
+PROTOCOL_INTRODUCTION = """\
+## Protocols that `evaluations` may name
+
+Hyper-parameters under a name never change; `bingo/evaluation/protocols.py` holds them. `<set>-<protocol>` measures a
+network on other images: those of an entry of `transfer`, or one of torchvision's sets (`cifar10-linear`, say), prepared
+as `data.preprocessing` says. Protocols of the study's own images do so too (`cifar10-knn-20`).
 """
 
 STUDENTS: tuple[type[BaseModel], ...] = typing.get_args(typing.get_args(Student)[0])
@@ -61,6 +70,10 @@ SECTIONS: list[tuple[str, type[BaseModel]]] = [
     ("`training` of a teacher or student", sections.Training),
     ("`training` with `method: compress`", compress.CompressTraining),
     ("`training.schedule`, where it is not `cosine`", sections.Steps),
+    ("`transfer.<name>` with `source: demo`", config.DemoSet),
+    ("`transfer.<name>` with `source: folder`", config.FolderSet),
+    ("`transfer.<name>` with `source:` a set of torchvision's", config.TorchvisionSet),
+    ("`transfer.<name>` with `source: coco`", config.CocoSet),
     ("`tables.<name>`", config.Table),
 ]
 
@@ -75,11 +88,18 @@ def readme() -> str:
             meaning = (field.description or "").replace("|", "\\|").replace("\n", " ")
             parts.append(f"| `{key}` | {_allowed(field)} | {_default(field)} | {meaning} |")
         parts.append("")
-    parts.append("## Protocols that `evaluations` may name\n\n| name | source |\n| --- | --- |")
-    parts += [f"| `{name}` | {protocol.source} |" for name, protocol in PROTOCOLS.items()]
-    parts.append(f"\n## Recipes\n\nViews are drawn by frozen recipes, {', '.join(f'`{name}`' for name in RECIPES)};")
+    parts.append(PROTOCOL_INTRODUCTION)
+    parts += _protocols("On the study's own images", "", PROTOCOLS)
+    parts += _protocols("On other labelled images", "<set>-", TRANSFER_PROTOCOLS)
+    parts += _protocols("On COCO's format", "<set>-", DETECTION_PROTOCOLS)
+    parts.append(f"## Recipes\n\nViews are drawn by frozen recipes, {', '.join(f'`{name}`' for name in RECIPES)};")
     parts.append("`bingo/views/recipes.py` holds their numbers.")
     return "\n".join(parts) + "\n"
+
+
+def _protocols(title: str, prefix: str, protocols: Mapping[str, Protocol]) -> list[str]:
+    rows = [f"| `{prefix}{name}` | {protocol.source} |" for name, protocol in protocols.items()]
+    return [f"### {title}\n\n| name | source |\n| --- | --- |", *rows, ""]
 
 
 def schema() -> str:

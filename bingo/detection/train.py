@@ -1,0 +1,96 @@
+"""The training loop of a detector, in float32."""
+
+import logging
+
+import numpy as np
+import torch
+from torch import nn
+
+from bingo.detection.batches import DetectionBatches
+from bingo.engine.schedule import learning_rate
+from bingo.engine.state import Row, TrainingState
+from bingo.engine.train import RunningMeans
+from bingo.errors import BingoError
+from bingo.evaluation.protocols import Detection
+from bingo.philox import Stream, philox
+from bingo.progress import Progress
+
+log = logging.getLogger(__name__)
+
+_WARMUP_START = 1 / 1000
+
+
+def warmed_up(protocol: Detection, epoch: int, step: int) -> float:
+    """Return the learning rate of a step.
+
+    It falls by epochs, and over the first `warmup_steps` is multiplied by what rises linearly from 1/1000 to 1
+    (detectron2's WarmupMultiStepLR).
+
+    Args:
+        protocol: schedule and warm-up.
+        epoch: from 0.
+        step: from 0, counted over all epochs.
+    """
+    done = min(1.0, step / protocol.warmup_steps)
+    rise = _WARMUP_START * (1 - done) + done
+    return rise * learning_rate(protocol.schedule, protocol.lr, epoch, protocol.epochs)
+
+
+def train(
+    detector: nn.Module,
+    data: DetectionBatches,
+    protocol: Detection,
+    state: TrainingState,
+    device: torch.device,
+    workers: int,
+    title: str,
+) -> list[Row]:
+    """Train ``detector``, which is on ``device``, in place, going on from ``state`` if that holds anything.
+
+    Returns:
+        One row per epoch: epoch (from 1), lr of its last step, and the means of the losses.
+
+    Raises:
+        BingoError: the loss or a weight is not finite; the state of the last whole epoch stays on disk.
+    """
+    detector.train()
+    optimizer = torch.optim.SGD(detector.parameters(), lr=protocol.lr, momentum=0.9, weight_decay=protocol.weight_decay)
+    rows = state.restore(detector, optimizer)
+    batches = data.batches(len(rows), protocol.epochs, workers)
+    images_per_epoch = min(len(data.positions), data.steps * data.batch_size)
+    log.info("%s: %d epochs of %d steps on %s", title, protocol.epochs, data.steps, device)
+    if protocol.warmup_steps >= protocol.epochs * data.steps:
+        log.warning("%s: all of its %d steps are warm-up", title, protocol.epochs * data.steps)
+
+    with Progress(title, protocol.epochs * images_per_epoch, "images", len(rows) * images_per_epoch) as progress:
+        for epoch in range(len(rows), protocol.epochs):
+            # Which anchors and proposals count is drawn; from here, so that a resumed training draws the same.
+            torch.manual_seed(int(philox(np.array([epoch, 0, 0, 0], np.uint64), (data.seed, Stream.EPOCH))[0]))
+            means = RunningMeans()
+            for step in range(data.steps):
+                lr = warmed_up(protocol, epoch, epoch * data.steps + step)
+                for group in optimizer.param_groups:
+                    group["lr"] = lr
+                images, targets = next(batches).on(device)
+                losses = detector(images, targets)
+                loss = torch.stack(list(losses.values())).sum()
+                if not loss.isfinite():
+                    raise _diverged(f"the loss is not finite in epoch {epoch + 1}, step {step + 1}", state, title)
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                optimizer.step()
+                means.add({"loss": loss.detach(), **{name: value.detach() for name, value in losses.items()}})
+                progress.advance(len(images), f"epoch {epoch + 1}/{protocol.epochs}")
+            if not all(tensor.isfinite().all() for tensor in detector.state_dict().values()):
+                raise _diverged(f"a weight is not finite after epoch {epoch + 1}", state, title)
+            rows.append({"epoch": epoch + 1, "lr": lr, **means.read()})
+            state.save(detector, optimizer, rows)
+            log.info("%s: %s", title, ", ".join(f"{name} {value:.6g}" for name, value in rows[-1].items()))
+    return rows
+
+
+def _diverged(what: str, state: TrainingState, title: str) -> BingoError:
+    return BingoError(
+        f"{title}: {what}; the state of the last whole epoch, if any, is {state.path}; a protocol's learning rate is "
+        "fixed, so check mean, std and the backbone, or measure by another protocol"
+    )

@@ -1,0 +1,3 @@
+"""Backbones in the formats of other software."""
+
+STAGE_VERSION = 1

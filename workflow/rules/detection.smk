@@ -1,0 +1,50 @@
+rule detection:
+    input:
+        annotations=lambda wildcards: PLAN.detection_images(
+            wildcards.evaluation
+        ).train_annotations,
+        val_annotations=lambda wildcards: PLAN.detection_images(
+            wildcards.evaluation
+        ).val_annotations,
+        model=lambda wildcards: PLAN.weights(wildcards.model, int(wildcards.seed)),
+    output:
+        result="results/{study}/evaluation/{model}/seed-{seed}/{evaluation}.json",
+    log:
+        "logs/{study}/detection/{model}/seed-{seed}/{evaluation}.log",
+    benchmark:
+        "results/{study}/benchmarks/detection/{model}/seed-{seed}/{evaluation}.tsv"
+    wildcard_constraints:
+        evaluation="|".join(PLAN.detections()) or "-",
+    conda:
+        "../../envs/bingo.yaml"
+    threads: 1
+    resources:
+        gpu=GPU,
+        workers=STUDY.data.workers,
+    params:
+        settings=lambda wildcards: settings.detection_settings(
+            STUDY, wildcards.model, wildcards.evaluation, int(wildcards.seed)
+        ),
+        images=lambda wildcards: PLAN.detection_images(wildcards.evaluation).train,
+        val_images=lambda wildcards: PLAN.detection_images(wildcards.evaluation).val,
+    shell:
+        "python -m bingo detection --settings {params.settings:q}"
+        " --images {params.images:q} --annotations {input.annotations:q}"
+        " --val-images {params.val_images:q} --val-annotations {input.val_annotations:q}"
+        " --model {input.model} --output {output.result}"
+        " --log {log} --threads {threads} --workers {resources.workers}"
+
+
+rule export:
+    input:
+        model=lambda wildcards: PLAN.weights(wildcards.model, int(wildcards.seed)),
+    output:
+        weights="results/{study}/export/{model}/seed-{seed}/detectron2.pkl",
+    log:
+        "logs/{study}/export/{model}/seed-{seed}.log",
+    conda:
+        "../../envs/bingo.yaml"
+    params:
+        version=export.STAGE_VERSION,
+    shell:
+        "python -m bingo export {input.model} --to detectron2 --output {output.weights} 2> {log}"

@@ -6,6 +6,8 @@ import io
 from typing import Any
 
 import torch
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 from torch import Tensor, nn
 
 from bingo.detection.batches import pictures
@@ -75,8 +77,6 @@ def average_precision(images: CocoImages, results: list[dict[str, Any]]) -> dict
     Returns:
         `box_ap`, `box_ap50`, `box_ap75`, and where the images have outlines the same of `mask_`.
     """
-    from pycocotools.cocoeval import COCOeval
-
     metrics: dict[str, float] = {}
     truth = [found for objects in images.annotations.objects for found in objects]
     detected = [result | {"id": n, "area": _area(result)} for n, result in enumerate(results, start=1)]
@@ -101,9 +101,7 @@ def _area(result: dict[str, Any]) -> float:
     return float(width * height)
 
 
-def _as_coco(images: CocoImages, entries: list[dict[str, Any]]) -> Any:
-    from pycocotools.coco import COCO
-
+def _as_coco(images: CocoImages, entries: list[dict[str, Any]]) -> COCO:
     coco = COCO()
     coco.dataset = {
         "images": images.annotations.images,

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from pycocotools import mask
 from torch import Tensor
 
 Rle = dict[str, Any]
@@ -13,8 +14,8 @@ Rle = dict[str, Any]
 def encode(segmentation: list[list[float]] | Rle, height: int, width: int) -> Rle:
     """Return an annotation's `segmentation` as compressed run lengths.
 
-    pycocotools takes a polygon of two corners for a box, ends the process on damaged run lengths, or leaves pixels
-    undefined. So all is checked here.
+    pycocotools itself takes a polygon of two corners for a box, and leaves pixels undefined where run lengths are too
+    few. So all is checked here.
 
     Args:
         segmentation: polygons [x, y, x, y, ...], whose union is the object; or `size` and `counts`, compressed (a
@@ -26,8 +27,6 @@ def encode(segmentation: list[list[float]] | Rle, height: int, width: int) -> Rl
         ValueError: there is no polygon, or one of fewer than three corners; or the run lengths are no mask of the
             image's size.
     """
-    from pycocotools import mask
-
     if isinstance(segmentation, list):
         if not segmentation or any(len(polygon) < 6 or len(polygon) % 2 for polygon in segmentation):
             raise ValueError("needs polygons of at least three corners, each an x and a y")
@@ -72,8 +71,6 @@ def decompress(counts: str) -> list[int]:
 
 def decode_masks(outlines: list[Rle], height: int, width: int) -> Tensor:
     """Return masks of outlines: uint8 (N, H, W), 1 on the object."""
-    from pycocotools import mask
-
     if not outlines:
         return torch.zeros(0, height, width, dtype=torch.uint8)
     return torch.from_numpy(np.ascontiguousarray(mask.decode(outlines).transpose(2, 0, 1)))
@@ -81,8 +78,6 @@ def decode_masks(outlines: list[Rle], height: int, width: int) -> Tensor:
 
 def encode_masks(masks: Tensor) -> list[Rle]:
     """Return the outlines of masks (N, H, W), which are 0 or 1, on any device."""
-    from pycocotools import mask
-
     pixels = masks.to("cpu", torch.uint8).permute(1, 2, 0).numpy()
     outlines: list[Rle] = mask.encode(np.asfortranarray(pixels))
     return outlines

@@ -1,6 +1,5 @@
 """Entry point of the detection stage."""
 
-import importlib.util
 import json
 import logging
 from pathlib import Path
@@ -55,8 +54,6 @@ def detect(
     if job.protocol not in DETECTION_PROTOCOLS:
         hint = nearest(job.protocol, DETECTION_PROTOCOLS)
         raise BingoError(f"detection: there is no protocol '{job.protocol}'{hint}")
-    if importlib.util.find_spec("pycocotools") is None:
-        raise BingoError("detection: needs pycocotools; pip install pycocotools")
     protocol = DETECTION_PROTOCOLS[job.protocol]
     train_set, val_set = (
         CocoImages(folder, read_annotations(path, protocol.masks))

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bingo import jobs
+from bingo import settings
 from bingo.config import parse_study
 
 from .conftest import bingo, refused, tiny_study
@@ -19,14 +19,17 @@ EVALUATE_DISTILLED = {f"evaluation:distilled:0:{protocol}" for protocol in PROTO
 EVALUATE_ALL = EVALUATE_DISTILLED | {
     f"evaluation:{model}:0:{protocol}" for model in ("big", "alone") for protocol in PROTOCOLS
 }
-FROM_BAGS = {"bags:knn", "sheet:knn", "student:distilled:0", *EVALUATE_DISTILLED, *END}
+FROM_STUDENT = {"student:distilled:0", "map_figure:distilled", *EVALUATE_DISTILLED, *END}
+FROM_BAGS = {"bags:knn", "sheets:knn", "ranked_sheets:knn", "similarity_figure:knn", *FROM_STUDENT}
+FROM_EMBEDDINGS = {"embeddings:big", "purity_figure:big", *FROM_BAGS}
 FROM_TEACHER = {
     "teacher:big",
-    "embeddings:big",
+    "map_figure:big",
     "evaluation:big:0:linear-moco-small",
     "evaluation:big:0:knn-10",
-    *FROM_BAGS,
+    *FROM_EMBEDDINGS,
 }
+ALL_MAPS = {f"map_figure:{model}" for model in ("big", "alone", "distilled")}
 
 
 def teacher_lr(study):
@@ -83,11 +86,12 @@ def nothing(study):
         (nothing, set()),
         (teacher_lr, FROM_TEACHER),
         (bag_size, FROM_BAGS),
-        (student_lr, {"student:distilled:0", *EVALUATE_DISTILLED, *END}),
+        (student_lr, FROM_STUDENT),
         (
             second_student,
             {
                 "student:distilled-2:0",
+                "map_figure:distilled-2",
                 "evaluation:distilled-2:0:linear-moco-small",
                 "evaluation:distilled-2:0:knn-10",
                 *END,
@@ -100,7 +104,7 @@ def nothing(study):
                 *(END - {"training_figure"}),
             },
         ),
-        (fewer_validation_images, {"data:val", *EVALUATE_ALL, *(END - {"training_figure"})}),
+        (fewer_validation_images, {"data:val", *ALL_MAPS, *EVALUATE_ALL, *(END - {"training_figure"})}),
         (
             second_seed,
             {
@@ -110,12 +114,9 @@ def nothing(study):
             },
         ),
         (workers, set()),
-        (table_title, {"table_text:main"}),
-        (
-            evaluation_resize,
-            {"embeddings:big", *EVALUATE_ALL, *FROM_BAGS},
-        ),
-        (image_size, {*FROM_TEACHER, "student:alone:0", *EVALUATE_ALL}),
+        (table_title, {"table_text:main", "report"}),
+        (evaluation_resize, {*FROM_EMBEDDINGS, *ALL_MAPS, *EVALUATE_ALL}),
+        (image_size, {*FROM_TEACHER, "student:alone:0", *ALL_MAPS, *EVALUATE_ALL}),
     ],
     ids=lambda value: value.__name__ if callable(value) else "",
 )
@@ -129,6 +130,23 @@ def test_a_changed_key_reruns_exactly_what_depends_on_it(finished, change, jobs)
 def test_a_touched_input_reruns_nothing(finished):
     finished.write(tiny_study())
     (finished.folder / "results/tiny/data/train-listing.h5").touch()
+    assert finished.planned() == set()
+
+
+def test_a_deleted_result_rebuilds_what_depends_on_it_and_the_same_bytes(finished):
+    finished.write(tiny_study())
+    results = finished.folder / "results/tiny"
+    result, table = results / "evaluation/distilled/seed-0/knn-10.json", results / "tables/main.csv"
+    before = result.read_bytes(), table.read_bytes()
+    result.unlink()
+    dependents = {"table:main", "table_text:main", "accuracy_figure:main", "report"}
+    assert finished.planned() == {"evaluation:distilled:0:knn-10", *dependents}
+    # Tables alone: neither figures nor the report.
+    run = finished.run("tables")
+    assert run.returncode == 0, run.stdout
+    assert (result.read_bytes(), table.read_bytes()) == before
+    assert finished.planned() == {"accuracy_figure:main", "report"}
+    assert finished.run().returncode == 0
     assert finished.planned() == set()
 
 
@@ -191,13 +209,13 @@ class TestArtifacts:
 
 
 def student_settings():
-    return jobs.student_settings(parse_study(tiny_study(), "tiny"), "distilled", 0)
+    return settings.student_settings(parse_study(tiny_study(), "tiny"), "distilled", 0)
 
 
 def test_the_table_holds_what_the_result_files_hold(finished):
     results = finished.folder / "results/tiny"
     table = pd.read_csv(results / "tables/main.csv").fillna({"student": ""})
-    assert len(table) == 3 * 3  # networks; top-1 and top-5 of the linear protocol, top-1 of the other
+    assert len(table) == 3 * 2 * 2  # networks, protocols, top-1 and top-5
     for row in table.itertuples():
         model = row.student or row.teacher
         result = json.loads((results / f"evaluation/{model}/seed-0/{row.protocol}.json").read_text())

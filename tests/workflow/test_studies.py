@@ -5,6 +5,8 @@ import json
 import pandas as pd
 import pytest
 
+from tests.detection.shapes import write_shapes
+
 from .conftest import folder_study, tiny_study, write_moco_checkpoint, write_photos
 
 
@@ -20,7 +22,8 @@ def test_without_labels_and_validation_the_study_ends_in_students_and_a_report(w
         if "results/tiny" in str(path)
     }
     assert {"report.html", "students/distilled/seed-0/backbone.safetensors", "bags/knn.png"} <= made
-    assert not (workspace.folder / "results/tiny/evaluation").exists()
+    assert {"figures/similarity-knn.svg", "figures/best-knn.png", "figures/map-distilled.svg"} <= made
+    assert not any("evaluation" in name or "purity" in name for name in made)
     assert "have no labels" in (workspace.folder / "results/tiny/report.html").read_text()
 
 
@@ -61,7 +64,7 @@ def test_imported_teachers_alone_are_evaluated_and_reported_without_a_training_f
     workspace.write(study)
     assert workspace.planned() == {
         *("data:train", "data:val", "imported_teacher:foreign", "evaluation:foreign:0:knn-1"),
-        *("table:main", "table_text:main", "accuracy_figure:main", "report"),
+        *("table:main", "table_text:main", "accuracy_figure:main", "map_figure:foreign", "report"),
     }
     result = workspace.run()
     assert result.returncode == 0, result.stdout
@@ -70,3 +73,44 @@ def test_imported_teachers_alone_are_evaluated_and_reported_without_a_training_f
     (row,) = pd.read_csv(results / "tables/main.csv").itertuples()
     assert (row.teacher, row.protocol) == ("foreign", "knn-1")
     assert "foreign" in (results / "report.html").read_text()
+
+
+def test_other_images_labels_in_part_and_detectors(workspace):
+    """What single tables ask for is made for their networks alone; other images need none of the study's labels."""
+    write_photos(workspace.folder / "photos", 24)
+    for split in ("train", "val"):
+        for i, name in enumerate(["cat", "dog"]):
+            write_photos(workspace.folder / "pets" / split / name, 6, seed=i)
+    files = {
+        split: write_shapes(workspace.folder / "shapes" / split, 2, seed, 32) for seed, split in enumerate(("t", "v"))
+    }
+    study = folder_study()
+    study["students"] = {"alone": study["students"]["alone"]}
+    study["students"]["alone"]["backbone"] = {"architecture": "resnet10", "width": 0.0625}
+    study["teachers"], study["bags"] = {}, {}
+    study["transfer"] = {
+        "pets": {"source": "folder", "train": "pets/train", "val": "pets/val"},
+        "shapes": {
+            "source": "coco",
+            **{"train": str(files["t"][0]), "train_annotations": str(files["t"][1])},
+            **{"val": str(files["v"][0]), "val_annotations": str(files["v"][1])},
+        },
+    }
+    study["evaluations"] = ["knn-1", "pets-semi-10"]
+    study["tables"]["detection"] = {
+        "title": "Shapes",
+        "students": ["alone"],
+        "evaluations": ["shapes-faster-rcnn-small"],
+    }
+    workspace.write(study)
+    result = workspace.run()
+    assert result.returncode == 0, result.stdout
+    assert "left out: knn-1, because the data have no labels." in result.stdout
+    results = workspace.folder / "results/tiny"
+    semi = json.loads((results / "evaluation/alone/seed-0/pets-semi-10.json").read_text())
+    assert semi["facts"] == {"labels": 2}
+    (row,) = pd.read_csv(results / "tables/main.csv").itertuples()
+    assert (row.protocol, row.metric, row.mean) == ("pets-semi-10", "top1", pytest.approx(semi["metrics"]["top1"]))
+    detected = json.loads((results / "evaluation/alone/seed-0/shapes-faster-rcnn-small.json").read_text())
+    assert set(pd.read_csv(results / "tables/detection.csv")["metric"]) == set(detected["metrics"])
+    assert "box_ap50" in detected["metrics"]

@@ -11,7 +11,7 @@ FILES = sorted((ROOT / "config").glob("*.yaml"))
 
 
 def lay_out(folder, study):
-    """Make what a study file names: class folders, and files of weights."""
+    """Make what a study file names: class folders, files of weights, lists of images, published numbers."""
     for key in ("train", "val"):
         if key in study["data"]:
             path = folder / study["data"][key] / "class"
@@ -21,6 +21,25 @@ def lay_out(folder, study):
         if "checkpoint" in teacher:
             (folder / teacher["checkpoint"]).parent.mkdir(exist_ok=True)
             (folder / teacher["checkpoint"]).touch()
+    for path in study["data"].get("label_lists", {}).values():
+        (folder / path).parent.mkdir(exist_ok=True)
+        (folder / path).touch()
+    (folder / "config").symlink_to(ROOT / "config")
+
+
+def evaluations(study):
+    """Return every (network, seed, evaluation) of a study: of all networks, and of single tables."""
+    bags, teachers, students = study["bags"], study["teachers"], study["students"]
+    asked = {(model, evaluation) for model in (*teachers, *students) for evaluation in study["evaluations"]}
+    for table in study["tables"].values():
+        shown = table.get("students", list(students))
+        taught = {
+            students[name].get("teacher") or bags.get(students[name].get("bags"), {}).get("teacher") for name in shown
+        }
+        named = (taught - {None} if "students" in table else set(teachers)) if table.get("teachers", True) else set()
+        asked |= {(model, evaluation) for model in (*named, *shown) for evaluation in table.get("evaluations", [])}
+    seeds = study.get("seeds", [0])
+    return {(model, seed, name) for model, name in asked for seed in (seeds if model in students else [0])}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -34,8 +53,8 @@ def test_a_study_file_shows_its_jobs(path, workspace):
     seeds, teachers, students = len(study.get("seeds", [0])), study["teachers"], study["students"]
     assert counts["student"] == seeds * len(students)
     assert counts.get("teacher", 0) + counts.get("imported_teacher", 0) == len(teachers)
-    assert counts["bags"] == counts["sheet"] == len(study["bags"])
-    assert counts["evaluation"] == (len(teachers) + seeds * len(students)) * len(study["evaluations"])
+    assert counts["bags"] == counts["sheets"] == len(study["bags"])
+    assert counts["evaluation"] == len(evaluations(study))
     assert counts["table"] == len(study["tables"])
 
 

@@ -278,11 +278,13 @@ class Study(Strict):
     def _require_protocols(self, path: str, evaluations: list[str]) -> None:
         for name in evaluations:
             target, protocol = self.split_evaluation(name)
-            known: Mapping[str, Any] = PROTOCOLS
-            if target:
-                detection = isinstance(self.target(target), CocoSet)
-                known = DETECTION_PROTOCOLS if detection else {**TRANSFER_PROTOCOLS, **PROTOCOLS}
+            known = self._protocols(target)
             if protocol not in known:
+                hint = nearest(protocol, known)
+                if not target:  # perhaps the name of a set is misspelt
+                    sets = [*self.transfer, *get_args(SOURCES)]
+                    match = nearest(name, [f"{other}-{p}" for other in sets for p in self._protocols(other)])
+                    hint = match if match.startswith("; did") and not hint.startswith("; did") else hint
                 raise PydanticCustomError(
                     "said",
                     "{path}: there is no '{protocol}' among the protocols{of}{hint}",
@@ -290,9 +292,15 @@ class Study(Strict):
                         "path": path,
                         "protocol": protocol,
                         "of": f" for {target}" if target else "",
-                        "hint": nearest(protocol, known),
+                        "hint": hint,
                     },
                 )
+
+    def _protocols(self, target: str) -> Mapping[str, Any]:
+        """Return the protocols of a set, or of the study's own images."""
+        if not target:
+            return PROTOCOLS
+        return DETECTION_PROTOCOLS if isinstance(self.target(target), CocoSet) else {**TRANSFER_PROTOCOLS, **PROTOCOLS}
 
     def _require_teacher(self, name: str, entry: Distillation) -> None:
         bags = getattr(entry, "bags", None)

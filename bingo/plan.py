@@ -44,8 +44,8 @@ class Plan:
         asked = list(study.evaluations)
         for name, table in study.tables.items():
             asked += table.evaluations or []
-            if table.published is not None and not Path(table.published).is_file():
-                raise BingoError(f"tables.{name}.published: there is no file {table.published}; correct the path")
+            if table.published is not None:
+                _require_file(f"tables.{name}.published", table.published)
         self.asked = list(dict.fromkeys(asked))
         self.targets = self._targets()
         self._require_label_lists()
@@ -53,7 +53,8 @@ class Plan:
         self.left_out = ""
         if left := [name for name in self.asked if not self.is_possible(name)]:
             missing = "labels" if not self.facts.labels else "validation images"
-            what = "evaluations and tables" if left == self.asked else f"{', '.join(left)}"
+            tables = [f"table {name}" for name in study.tables if name not in self.tables]
+            what = "evaluations and tables" if left == self.asked else ", ".join([*left, *tables])
             self.left_out = f"{what}, because the data have no {missing}."
 
     def path(self, name: str) -> str:
@@ -272,6 +273,7 @@ class Plan:
                 for name in ("train", "train_annotations", "val", "val_annotations"):
                     if not Path(getattr(images, name)).exists():
                         raise BingoError(f"{key}.{name}: there is no {getattr(images, name)}; correct the path")
+                    _refuse_braces(f"{key}.{name}", getattr(images, name))
                 continue
             facts = facts_of(images, key)
             if not facts.labels or not facts.validation:
@@ -286,8 +288,7 @@ class Plan:
 
     def _require_label_lists(self) -> None:
         for name, path in self._label_lists().items():
-            if not Path(path).is_file():
-                raise BingoError(f"data.label_lists.{name}: there is no file {path}; correct the path")
+            _require_file(f"data.label_lists.{name}", path)
         for name in self.asked:
             if isinstance(PROTOCOLS.get(name), Finetune) and self.facts.is_imagenet and name not in self._label_lists():
                 raise BingoError(
@@ -300,10 +301,18 @@ class Plan:
             # One that lies among the study's results may be a student that has yet to be trained.
             if not Path(path).is_file() and not path.startswith(self.path("")):
                 raise BingoError(f"teachers.{name}.checkpoint: there is no file {path}; correct the path")
-            if "{" in path or "}" in path:
-                raise BingoError(
-                    f"teachers.{name}.checkpoint: {path} has braces, which Snakemake cannot take; rename it"
-                )
+            _refuse_braces(f"teachers.{name}.checkpoint", path)
+
+
+def _require_file(key: str, path: str) -> None:
+    if not Path(path).is_file():
+        raise BingoError(f"{key}: there is no file {path}; correct the path")
+    _refuse_braces(key, path)
+
+
+def _refuse_braces(key: str, path: str) -> None:
+    if "{" in path or "}" in path:
+        raise BingoError(f"{key}: {path} has braces, which Snakemake cannot take; rename it")
 
 
 def _require_enough(study: Study, images: int) -> None:

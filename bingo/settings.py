@@ -111,16 +111,15 @@ def evaluation_settings(study: Study, model: str, name: str, seed: int) -> str:
 def detection_settings(study: Study, model: str, name: str, seed: int) -> str:
     """Settings of one detector on one backbone."""
     target, protocol = study.split_evaluation(name)
-    return settings(
-        DetectionJob(
-            version=detection.STAGE_VERSION,
-            preprocessing=study.data.preprocessing.network_input(),
-            model=model,
-            protocol=protocol,
-            target=target,
-            seed=seed,
-        )
+    job = DetectionJob(
+        version=detection.STAGE_VERSION,
+        preprocessing=study.data.preprocessing.network_input(),
+        model=model,
+        protocol=protocol,
+        target=target,
+        seed=seed,
     )
+    return settings(job, exclude={"preprocessing": {"size"}})
 
 
 def table_rows(study: Study, name: str) -> list[Row]:
@@ -167,9 +166,10 @@ def model_seeds(study: Study, model: str) -> list[int]:
     return [getattr(study.teachers[model], "seed", 0)] if model in study.teachers else study.seeds
 
 
-def accuracy_figure_settings(study: Study) -> str:
-    """Settings of the figure of any table."""
-    architectures = {name: _printed(entry.backbone) for name, entry in study.students.items()}
+def accuracy_figure_settings(study: Study, table: str) -> str:
+    """Settings of the figure of a table."""
+    shown = (row.student for row in table_rows(study, table) if row.student)
+    architectures = {name: _printed(study.students[name].backbone) for name in shown}
     return settings(AccuracyFigureJob(version=figures.STAGE_VERSION, architectures=architectures))
 
 

@@ -1,6 +1,7 @@
 import json
 import logging
 import os
+import pickle
 import re
 import subprocess
 import sys
@@ -9,13 +10,17 @@ from pathlib import Path
 import h5py
 import pytest
 import torch
+import typer
 from torchvision.io import write_png
 
 from bingo import cli
 from bingo.config import parse_study
-from bingo.jobs import teacher_settings
+from bingo.models.backbone import build_backbone
+from bingo.sections import Backbone
+from bingo.settings import report_settings, teacher_settings
 from bingo.student import stage as student_stage
 from bingo.tables import stage as tables_stage
+from bingo.tensors import write_tensors
 
 SUBCOMMANDS = {
     "data",
@@ -24,17 +29,19 @@ SUBCOMMANDS = {
     "inspect",
     "embeddings",
     "bags",
-    "sheet",
+    "sheets",
     "targets",
     "student",
     "evaluation",
+    "detection",
+    "export",
     "table",
     "text",
-    "accuracy-figure",
-    "training-figure",
+    "figure",
     "report",
     "summary",
 }
+FIGURES = {"accuracy", "bag-size", "training", "purity", "similarity", "map"}
 
 
 def settings(**keys):
@@ -54,10 +61,22 @@ TARGETS = settings(
     views=2,
 )
 # Where the file lies is told by the flag.
-IMPORTED = teacher_settings(
-    parse_study({"study": "s", "data": {"source": "demo"}, "teachers": {"t": {"checkpoint": "x.pt"}}}, "s"), "t"
+STUDY = parse_study(
+    {
+        "study": "s",
+        "data": {"source": "demo"},
+        "teachers": {"t": {"checkpoint": "x.pt"}},
+        "tables": {"t": {"title": "T"}, "missing": {"title": "Missing"}},
+    },
+    "s",
 )
-EVALUATION = settings(preprocessing=VIEWS, model="m", protocol="knn-10", seed=0)
+IMPORTED = teacher_settings(STUDY, "t")
+EVALUATION = settings(preprocessing=VIEWS, model="m", protocol="knn-10", target="", seed=0)
+DETECTION = settings(preprocessing={"size": 28}, model="m", protocol="mask-rcnn", target="coco", seed=0)
+BOXES = "detection --images IMAGES --annotations MISSING --val-images IMAGES --val-annotations MISSING --model MISSING"
+ACCURACY = settings(architectures={})
+SIZES = settings(series=[{"label": "s", "sizes": {"a": 1, "b": 2}}], evaluations=["knn-10"])
+REPORT = report_settings(STUDY, "")
 DEMO = settings(split="train", data={"source": "demo", "max_train": 20})
 
 # Command lines that end by a user's fault: arguments, --settings, and what the one line must say.
@@ -68,7 +87,16 @@ FAULTS = {
     "missing key": ("text --table MISSING --markdown OUTPUT --latex OUTPUT", settings(), "--settings: title: Field"),
     "no settings file": ("table --output OUTPUT", "@MISSING", "--settings: MISSING cannot be read"),
     "binary settings file": ("table --output OUTPUT", "@JUNK", "--settings: JUNK cannot be read"),
-    "data": ("data --output OUTPUT", settings(split="train", data={"source": "folder", "train": "MISSING"}), "MISSING"),
+    "data": (
+        "data --key transfer.flowers --output OUTPUT",
+        settings(split="train", data={"source": "folder", "train": "MISSING"}),
+        "transfer.flowers.train: there is no folder MISSING",
+    ),
+    "validation data": (
+        "data --key data --output OUTPUT",
+        settings(split="val", data={"source": "folder", "train": "MISSING", "val": "MISSING"}),
+        "validation images need --train-listing",
+    ),
     "teacher": (
         "teacher --name t --listing MISSING --output OUTPUT --training-log OUTPUT",
         settings(preprocessing={"size": 28}, teacher=MOCO),
@@ -99,7 +127,17 @@ FAULTS = {
         settings(bags={"criterion": "knn", "teacher": "t"}),
         "JUNK: truncated or damaged",
     ),
-    "sheet": ("sheet --listing MISSING --bags MISSING --output OUTPUT", None, "MISSING: no such file"),
+    "sheets": ("sheets --listing MISSING --bags MISSING --page best=OUTPUT", None, "MISSING: no such file"),
+    "page": (
+        "sheets --listing MISSING --bags MISSING --page random=OUTPUT --page bset=OUTPUT",
+        None,
+        "--page: there is no page bset; did you mean 'best'?",
+    ),
+    "page without a file": (
+        "sheets --listing MISSING --bags MISSING --page best",
+        None,
+        "--page: is NAME=FILE, found best",
+    ),
     "student": (
         "student --name s --listing DAMAGED --output OUTPUT",
         settings(preprocessing={"size": 28}, student=MOCO, seed=0),
@@ -115,17 +153,65 @@ FAULTS = {
         EVALUATION.replace("knn-10", "knn-100"),
         "no protocol 'knn-100'; did you mean 'knn-10'?",
     ),
-    "table": ("table --output OUTPUT JUNK", TABLE, "JUNK: missing or no result file"),
-    "text": ("text --table MISSING --markdown OUTPUT --latex OUTPUT", TEXT, "MISSING: missing or no table"),
-    "accuracy figure": ("accuracy-figure --table JUNK --output OUTPUT", None, "JUNK: missing or no table"),
-    "training figure": ("training-figure --output OUTPUT a=MISSING", None, "MISSING: missing or no training log"),
-    "log without a name": ("training-figure --output OUTPUT MISSING", None, "each log is NAME=CSV"),
-    "two logs of a name": ("training-figure --output OUTPUT a=x a=y", None, "each log is NAME=CSV"),
-    "report": (
-        "report --output OUTPUT --table MISSING",
-        settings(study="s", left_out=""),
-        "MISSING: missing or no table",
+    "detection": (f"{BOXES} --output OUTPUT", DETECTION, "MISSING: "),
+    "detection protocol": (
+        f"{BOXES} --output OUTPUT",
+        DETECTION.replace("mask-rcnn", "mask-rcn"),
+        "no protocol 'mask-rcn'; did you mean 'mask-rcnn'?",
     ),
+    "table": ("table --output OUTPUT JUNK", TABLE, "JUNK: missing or no result file"),
+    "published": (
+        "table --published MISSING --output OUTPUT",
+        TABLE,
+        "MISSING: cannot be read as published numbers",
+    ),
+    "text": ("text --table MISSING --markdown OUTPUT --latex OUTPUT", TEXT, "MISSING: missing or no table"),
+    "accuracy figure": ("figure accuracy --table JUNK --output OUTPUT", ACCURACY, "JUNK: missing or no table"),
+    "bag size figure": ("figure bag-size --output OUTPUT JUNK", SIZES, "JUNK: missing or no result file"),
+    "training figure": (
+        "figure training --output OUTPUT a=MISSING",
+        settings(panels={"a": "moco"}),
+        "MISSING: missing or no training log",
+    ),
+    "log without a name": ("figure training --output OUTPUT MISSING", settings(panels={}), "each log is NAME=CSV"),
+    "two logs of a name": ("figure training --output OUTPUT a=x a=y", settings(panels={}), "each log is NAME=CSV"),
+    "purity figure": (
+        "figure purity --listing MISSING --embeddings JUNK --teacher JUNK --output OUTPUT",
+        None,
+        "MISSING: no such file",
+    ),
+    "similarity figure": (
+        "figure similarity --listing DAMAGED --bags JUNK --output OUTPUT",
+        None,
+        "DAMAGED: truncated or damaged",
+    ),
+    "map figure": (
+        "figure map --listing JUNK --split val --model MISSING --output OUTPUT",
+        settings(preprocessing=VIEWS, model="m"),
+        "JUNK: truncated or damaged",
+    ),
+    "settings of a figure": (
+        "figure map --listing JUNK --split val --model MISSING --output OUTPUT",
+        settings(preprocessing=VIEWS, modl="m"),
+        "unknown key 'modl'; did you mean 'model'?",
+    ),
+    "report": ("report --output OUTPUT --table MISSING", REPORT, "MISSING: missing or no table"),
+    "settings of a report": (
+        "report --output OUTPUT",
+        settings(study={"study": "s"}, left_out=""),
+        "--settings: study.data: Field required",
+    ),
+    "sheet without a name": ("report --output OUTPUT --sheet MISSING", REPORT, "--sheet: is NAME=FILE, found MISSING"),
+    "cost without a stage": ("report --output OUTPUT --benchmark =x", REPORT, "--benchmark: is NAME=FILE, found =x"),
+    "cost": ("report --output OUTPUT --benchmark teacher=JUNK", REPORT, "JUNK: no benchmark of Snakemake's"),
+}
+# The same of commands that write no log and take no settings.
+PLAIN_FAULTS = {
+    "inspect": ("inspect MISSING", "MISSING: "),
+    "inspect what is none": ("inspect JUNK", "JUNK: "),
+    "export": ("export MISSING --to detectron2 --output OUTPUT", "MISSING: no such file"),
+    "export of what is none": ("export JUNK --to detectron2 --output OUTPUT", "JUNK: damaged or no safetensors file"),
+    "summary": ("summary MISSING", "MISSING: no such folder"),
 }
 
 
@@ -161,18 +247,28 @@ def files(tmp_path):
         file.attrs["kind"] = "listing"
     damaged.write_bytes(damaged.read_bytes()[:-10])
     junk.write_bytes(b"\xff\xfe\x00")
-    return {"MISSING": tmp_path / "missing.h5", "DAMAGED": damaged, "JUNK": junk, "OUTPUT": tmp_path / "output.svg"}
+    (tmp_path / "images").mkdir()
+    return {
+        "MISSING": tmp_path / "missing.h5",
+        "DAMAGED": damaged,
+        "JUNK": junk,
+        "IMAGES": tmp_path / "images",
+        "OUTPUT": tmp_path / "output.svg",
+    }
+
+
+@pytest.fixture
+def fill(files):
+    """Put paths in place of the names that stand for them."""
+    return lambda text: re.sub("[A-Z]{4,}", lambda word: str(files.get(word[0], word[0])), text)
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_users_fault_is_one_line_on_stderr_and_in_the_log(bingo, files, fault, tmp_path):
-    def fill(text):
-        return re.sub("[A-Z]{4,}", lambda word: str(files.get(word[0], word[0])), text)
-
+def test_a_users_fault_is_one_line_on_stderr_and_in_the_log(bingo, files, fill, fault, tmp_path):
     command, given, expected = FAULTS[fault]
     arguments = [fill(word) for word in command.split()]
     if given is not None:
-        arguments[1:1] = ["--settings", fill(given)]
+        arguments += ["--settings", fill(given)]
     log = tmp_path / "logs" / "run.log"
     code, out, err = bingo(*arguments, "--log", log)
     assert code == 1
@@ -183,6 +279,22 @@ def test_a_users_fault_is_one_line_on_stderr_and_in_the_log(bingo, files, fault,
     (logged,) = log.read_text().splitlines()
     assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d " + re.escape(line.removeprefix("bingo: ")), logged)
     assert not files["OUTPUT"].exists()
+
+
+@pytest.mark.parametrize("fault", PLAIN_FAULTS)
+def test_a_users_fault_is_one_line_of_commands_without_a_log_too(bingo, files, fill, fault):
+    command, expected = PLAIN_FAULTS[fault]
+    code, out, err = bingo(*(fill(word) for word in command.split()))
+    assert (code, out) == (1, "")
+    (line,) = err.splitlines()
+    assert line.startswith(f"bingo: error: {fill(expected)}")
+    assert not files["OUTPUT"].exists()
+
+
+def test_there_is_a_fault_of_every_subcommand():
+    commands = {fault[0] for fault in (*FAULTS.values(), *PLAIN_FAULTS.values())}
+    assert {command.split()[0] for command in commands} == SUBCOMMANDS
+    assert {command.split()[1] for command in commands if command.startswith("figure ")} == FIGURES
 
 
 def test_a_users_fault_ends_the_process_with_one_line_and_code_1(tmp_path):
@@ -204,35 +316,79 @@ def test_a_bug_keeps_its_traceback(bingo, monkeypatch, tmp_path):
     assert caught.traceback[-1].name == "make_table"
 
 
-def test_help_lists_every_subcommand_without_loading_torch():
+@pytest.mark.parametrize(("arguments", "expected"), [(["--help"], SUBCOMMANDS), (["figure", "--help"], FIGURES)])
+def test_help_lists_every_subcommand_without_loading_torch(arguments, expected):
     code = (
-        "import runpy, sys; sys.argv = ['bingo', '--help']\n"
+        f"import runpy, sys; sys.argv = ['bingo', *{arguments}]\n"
         "try: runpy.run_module('bingo', run_name='__main__')\n"
         "finally: print(sorted({'torch', 'faiss', 'matplotlib', 'pandas'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     *lines, loaded = done.stdout.splitlines()
     assert loaded == "[]"
-    assert {name for name in SUBCOMMANDS if any(re.match(rf"\W*{name}\s+[A-Z]", line) for line in lines)} == SUBCOMMANDS
+    assert {found[1] for line in lines if (found := re.match(r"\W*([a-z-]+) +[A-Z]", line))} == expected
 
 
-def test_tables_figures_and_the_report_are_made_without_loading_torch():
-    code = "import sys, bingo.tables.stage, bingo.figures.stage, bingo.report.stage; sys.exit('torch' in sys.modules)"
+def test_tables_figures_of_numbers_and_the_report_are_made_without_loading_torch():
+    modules = "tables.stage figures.accuracy figures.bag_size figures.training report.stage"
+    code = f"import sys, {', '.join(f'bingo.{name}' for name in modules.split())}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+# Of each rule that has some, options whose files `Plan` or the rule itself names.
+NAMED_ELSEWHERE = {
+    "data": {"train-listing"},
+    "bags": {"teacher", "embeddings"},
+    "student": {"teacher", "targets", "bags"},
+    "evaluation": {"listing", "val-listing", "label-list"},
+    "table": {"published"},
+    "report": {"table", "figure", "sheet", "bags", "model", "benchmark"},
+    "sheets": {"page"},
+}
+
+
+def calls():
+    """Return what each rule calls: (rule, names of the command and its subcommand, options)."""
+    for path in sorted((Path(__file__).parents[1] / "workflow" / "rules").glob("*.smk")):
+        for rule in re.split(r"\n(?=rule )", path.read_text()):
+            if "python -m bingo" in rule:
+                text = "".join(re.findall(r'"([^"\n]*)"', rule.partition("shell:")[2]))
+                words = text.partition("python -m bingo ")[2].split()
+                names = words[:2] if words[0] == "figure" else words[:1]
+                name = rule.split()[1].rstrip(":")
+                yield (
+                    name,
+                    names,
+                    {word[2:] for word in words if word.startswith("--")} | NAMED_ELSEWHERE.get(name, set()),
+                )
+
+
 def test_rules_call_every_stage_by_its_name():
-    rules = Path(__file__).parents[1] / "workflow" / "rules"
-    text = "".join(path.read_text() for path in rules.glob("*.smk"))
-    assert set(re.findall(r"python -m bingo ([a-z-]+)", text)) == SUBCOMMANDS - {"summary", "inspect"}
+    called = {" ".join(names) for _, names, _ in calls()}
+    figures = {f"figure {name}" for name in FIGURES}
+    assert called == (SUBCOMMANDS | figures) - {"figure", "summary", "inspect"}
+
+
+@pytest.mark.parametrize(
+    ("rule", "names", "options"), list(calls()), ids=lambda value: value if isinstance(value, str) else ""
+)
+def test_rules_give_every_command_the_options_that_it_knows_and_needs(rule, names, options):
+    command = typer.main.get_command(cli.app)
+    for name in names:
+        command = command.commands[name]
+    known = {option.removeprefix("--"): parameter for parameter in command.params for option in parameter.opts}
+    assert options - set(known) == set()
+    needed = {name for name, parameter in known.items() if parameter.required and f"--{name}" in parameter.opts}
+    assert needed - options == set()
 
 
 def test_progress_goes_to_the_log_or_else_to_stderr(bingo, tmp_path):
     log = tmp_path / "logs" / "data.log"
-    assert bingo("data", "--settings", DEMO, "--output", tmp_path / "a.h5", "--log", log) == (0, "", "")
+    given = ["data", "--settings", DEMO, "--key", "data"]
+    assert bingo(*given, "--output", tmp_path / "a.h5", "--log", log) == (0, "", "")
     logged = [line.split(" ", 2)[2] for line in log.read_text().splitlines()]
     assert logged == ["train: 20 images, 0 unreadable left out"]
-    code, out, err = bingo("data", "--settings", DEMO, "--output", tmp_path / "b.h5")
+    code, out, err = bingo(*given, "--output", tmp_path / "b.h5")
     assert (code, out) == (0, "")
     assert err.splitlines() == [f"bingo: {line}" for line in logged]
     assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
@@ -245,7 +401,7 @@ def test_a_log_takes_file_names_of_any_bytes(bingo, tmp_path):
     write_png(torch.zeros(3, 8, 8, dtype=torch.uint8), str(tmp_path / "photos" / "a.png"))
     given = settings(split="train", data={"source": "folder", "train": f"{tmp_path}/photos", "on_bad_image": "skip"})
     log = tmp_path / "data.log"
-    assert bingo("data", "--settings", given, "--output", tmp_path / "a.h5", "--log", log)[0] == 0
+    assert bingo("data", "--settings", given, "--key", "data", "--output", tmp_path / "a.h5", "--log", log)[0] == 0
     assert "latin-\\udce9.jpg cannot be read" in log.read_text()
 
 
@@ -277,22 +433,38 @@ def test_a_student_is_given_its_stored_outputs_in_the_order_of_the_flags(files, 
 
 
 def test_a_table_becomes_texts_figures_and_a_report(bingo, tmp_path):
-    row = {"model": "m", "method": "moco", "student": "m", "teacher": "", "bags": ""}
-    result = tmp_path / "result.json"
+    row = {"model": "m", "method": "moco", "student": "m", "teacher": "", "bags": "", "architecture": "resnet18"}
+    result, published = tmp_path / "result.json", tmp_path / "published.csv"
     result.write_text(json.dumps({"model": "m", "protocol": "knn-10", "seed": 0, "metrics": {"top1": 61.25}}))
-    table, svg = tmp_path / "tables" / "t.csv", tmp_path / "f.svg"
-    given = settings(rows=[row], evaluations=["knn-10"])
+    published.write_text("method,student,teacher,protocol,metric,published,source\nmoco,resnet18,,knn-10,top1,60.5,A\n")
+    table, svg, benchmark = tmp_path / "tables" / "t.csv", tmp_path / "accuracy.svg", tmp_path / "cost.tsv"
+    benchmark.write_text("s\tmax_rss\n3661.2\t1024\n")
     markdown, latex, page = (tmp_path / "tables" / "t.md", tmp_path / "t.tex", tmp_path / "report.html")
+    given, given_figure = settings(rows=[row], evaluations=["knn-10"]), settings(architectures={"m": "resnet18"})
+    png = tmp_path / "f.png"
+    costs = ["--benchmark", f"student={benchmark}", "--benchmark", f"student={tmp_path / 'missing.tsv'}"]
     for arguments in (
-        ["table", "--settings", given, "--output", table, result],
+        ["table", "--settings", given, "--published", published, "--output", table, result],
         ["text", "--settings", TEXT, "--table", table, "--markdown", markdown, "--latex", latex],
-        ["accuracy-figure", "--table", table, "--output", svg, "--output", tmp_path / "f.png"],
-        ["report", "--settings", settings(study="s", left_out=""), "--table", table, "--figure", svg, "--output", page],
+        ["figure", "accuracy", "--settings", given_figure, "--table", table, "--output", svg, "--output", png],
+        ["report", "--settings", REPORT, "--table", table, "--figure", svg, *costs, "--output", page],
     ):
         assert bingo(*arguments) == (0, "", "")
-    assert all("61.25" in path.read_text() for path in (table, markdown, latex, page))
-    assert (tmp_path / "f.png").exists()
+    assert all(number in path.read_text() for path in (table, markdown, latex, page) for number in ("61.25", "60.5"))
+    assert "1:01:01" in page.read_text()
+    assert "(of 1 more nothing is noted)" in page.read_text()
+    assert png.exists()
     code, out, _ = bingo("summary", tmp_path)
     assert code == 0
     assert out.startswith(markdown.read_text())
     assert out.split()[-2:] == [str(page), str(tmp_path / "tables")]
+
+
+def test_an_exported_backbone_is_a_file_of_detectron2(bingo, tmp_path):
+    model, output = tmp_path / "model.safetensors", tmp_path / "export" / "model.pkl"
+    spec = Backbone(architecture="resnet10", width=1 / 16)
+    write_tensors(model, build_backbone(spec).state_dict(), {"backbone": spec.model_dump(), "method": "moco"})
+    assert bingo("export", model, "--to", "detectron2", "--output", output)[:2] == (0, "")
+    content = pickle.loads(output.read_bytes())
+    assert (content["__author__"], content["matching_heuristics"]) == ("bingo", True)
+    assert "stem.conv1.weight" in content["model"]

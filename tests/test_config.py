@@ -12,7 +12,6 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bingo import jobs
 from bingo.config import Study, parse_study, study_schema
 from bingo.errors import BingoError
 from bingo.methods import Student
@@ -37,8 +36,8 @@ BACKBONE = {"architecture": "resnet18"}
 SEED = {"method": "seed", "teacher": "big", "backbone": BACKBONE}
 
 
-def changed(path, value):
-    study = copy.deepcopy(STUDY)
+def changed(path, value, study=STUDY):
+    study = copy.deepcopy(study)
     *folders, key = path.split(".")
     section = study
     for folder in folders:
@@ -435,6 +434,171 @@ def test_the_schema_accepts_what_the_model_accepts_and_refuses_a_typo():
         jsonschema.validate(changed("students.bingo.traning", {}), schema)
 
 
+TRANSFER = {
+    "flowers": {"source": "folder", "train": "flowers/train", "val": "flowers/val"},
+    "grey": {"source": "demo", "max_train": 100},
+    "stl": {"source": "stl10", "root": "elsewhere"},
+    "coco": {"source": "coco", "train": "t", "train_annotations": "t.json", "val": "v", "val_annotations": "v.json"},
+    "coco-20": {"source": "demo"},
+}
+
+
+@pytest.mark.parametrize("where", ["evaluations", "tables.main.evaluations"])
+@pytest.mark.parametrize(
+    ("name", "target", "protocol"),
+    [
+        ("knn-10", "", "knn-10"),
+        ("flowers-linear", "flowers", "linear"),
+        ("flowers-finetune", "flowers", "finetune"),
+        ("flowers-knn-20", "flowers", "knn-20"),
+        ("grey-linear-moco-small", "grey", "linear-moco-small"),
+        ("stl-semi-10", "stl", "semi-10"),
+        ("coco-mask-rcnn", "coco", "mask-rcnn"),
+        ("coco-faster-rcnn-small", "coco", "faster-rcnn-small"),
+        # Of two sets whose names begin alike it is the longer one's.
+        ("coco-20-knn-10", "coco-20", "knn-10"),
+        # Torchvision's need no entry.
+        ("cifar10-linear", "cifar10", "linear"),
+        ("cifar100-knn-dino-20", "cifar100", "knn-dino-20"),
+        ("stl10-finetune", "stl10", "finetune"),
+        ("fashion-mnist-linear", "fashion-mnist", "linear"),
+    ],
+)
+def test_an_evaluation_is_a_protocol_or_a_set_and_a_protocol(where, name, target, protocol):
+    study = parse_study(changed(where, [name], changed("transfer", TRANSFER)), "s.yaml")
+    assert study.split_evaluation(name) == (target, protocol)
+    if target in TRANSFER:
+        assert study.target(target) == study.transfer[target]
+    elif target:
+        assert study.target(target).model_dump(exclude_defaults=True) == {"source": target}
+
+
+@pytest.mark.parametrize("where", ["evaluations", "tables.main.evaluations"])
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("flowers-liner", "there is no 'liner' among the protocols for flowers; did you mean 'linear'?"),
+        ("cifar10-knn10", "there is no 'knn10' among the protocols for cifar10; did you mean 'knn-10'?"),
+        ("coco-mask-rcn", "there is no 'mask-rcn' among the protocols for coco; did you mean 'mask-rcnn'?"),
+        ("coco-", "there is no '' among the protocols for coco; known: faster-rcnn, faster-rcnn-small, mask-rcnn, "),
+        # Detectors need boxes, which no other set has; images with boxes have no classes.
+        ("coco-linear", "there is no 'linear' among the protocols for coco; known: faster-rcnn, "),
+        ("coco-knn-10", "there is no 'knn-10' among the protocols for coco; known: faster-rcnn, "),
+        ("cifar10-mask-rcnn", "there is no 'mask-rcnn' among the protocols for cifar10; known: finetune, knn-1, "),
+        ("mask-rcnn", "there is no 'mask-rcnn' among the protocols; "),
+        # What only other sets are measured by, and a set alone.
+        ("linear", "there is no 'linear' among the protocols; "),
+        ("finetune", "there is no 'finetune' among the protocols; "),
+        ("cifar10", "there is no 'cifar10' among the protocols; "),
+    ],
+)
+def test_an_evaluation_of_no_set_or_protocol_is_refused_with_the_nearest_name(where, name, message):
+    with pytest.raises(BingoError) as caught:
+        parse_study(changed(where, ["knn-10", name], changed("transfer", TRANSFER)), "s.yaml")
+    assert str(caught.value).startswith(f"s.yaml: {where}: {message}")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("flower-linear", "flowers-linear"),
+        ("cifar-10-linear", "cifar10-linear"),
+        ("cocoa-mask-rcnn", "coco-mask-rcnn"),
+    ],
+)
+def test_the_nearest_name_is_found_for_a_misspelt_set_too(name, nearest):
+    with pytest.raises(BingoError) as caught:
+        parse_study(changed("evaluations", [name], changed("transfer", TRANSFER)), "s.yaml")
+    assert str(caught.value).endswith(f"; did you mean '{nearest}'?")
+
+
+def test_an_entry_of_transfer_stands_before_the_set_of_its_name():
+    images = {"source": "folder", "train": "my-cifar/train", "val": "my-cifar/val"}
+    study = changed("transfer", {"cifar10": images})
+    assert parse_study({**study, "evaluations": ["cifar10-linear"]}, "s").target("cifar10").train == "my-cifar/train"
+    with pytest.raises(BingoError, match="there is no 'mask-rcnn' among the protocols for cifar10"):
+        parse_study({**study, "evaluations": ["cifar10-mask-rcnn"]}, "s")
+    coco = parse_study({**STUDY, "transfer": {"cifar10": TRANSFER["coco"]}, "evaluations": ["cifar10-mask-rcnn"]}, "s")
+    assert coco.target("cifar10").val_annotations == "v.json"
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (
+            "transfer.x",
+            {"source": "coco", "train": "t"},
+            "transfer.x.train_annotations: this key is required (and 2 more)",
+        ),
+        (
+            "transfer.x",
+            {**TRANSFER["coco"], "labels": "none"},
+            "transfer.x: unknown key 'labels'; known: source, train, ",
+        ),
+        ("transfer.x", {"source": "folder"}, "transfer.x.train: this key is required"),
+        (
+            "transfer.x",
+            {"source": "imagenet"},
+            "transfer.x.source: found 'imagenet', allowed: 'demo', 'fashion-mnist', ",
+        ),
+        ("transfer.x", {"train": "x"}, "transfer.x: the key 'source' is required"),
+        # How images are prepared and loaded is said once, in `data`.
+        ("transfer.x", {"source": "demo", "workers": 1}, "transfer.x: unknown key 'workers'; "),
+        ("transfer.x", {"source": "demo", "preprocessing": {}}, "transfer.x: unknown key 'preprocessing'; "),
+        ("transfer.x", {**TRANSFER["flowers"], "label_lists": {}}, "transfer.x: unknown key 'label_lists'; "),
+        (
+            "transfer.x",
+            {"source": "demo", "max_train": 0},
+            "transfer.x.max_train: input should be greater than or equal",
+        ),
+        ("transfer", {"X y": {"source": "demo"}}, "transfer.X y: string should match pattern"),
+        ("data", TRANSFER["coco"], "data.source: found 'coco', allowed: 'demo', "),
+        ("data", {"source": "demo", "label_lists": {}}, "data: unknown key 'label_lists'; "),
+        (
+            "data",
+            {"source": "folder", "train": "x", "label_lists": {"semi-5": "x"}},
+            "data.label_lists.semi-5: input should be 'semi-1' or 'semi-10', found 'semi-5'",
+        ),
+        (
+            "data",
+            {"source": "folder", "train": "x", "label_lists": {"semi-1": 1}},
+            "data.label_lists.semi-1: input should be a valid string, found 1",
+        ),
+        ("tables.main.published", 3, "tables.main.published: input should be a valid string, found 3"),
+        ("tables.main.teachers", "no", "tables.main.teachers: input should be a valid boolean, found 'no'"),
+        ("tables.main.publishd", "x.csv", "tables.main: unknown key 'publishd'; did you mean 'published'?"),
+        (
+            "tables.main.evaluations",
+            ["knn-2"],
+            "tables.main.evaluations: there is no 'knn-2' among the protocols; did ",
+        ),
+        ("tables.main.evaluations", ["knn-1", "knn-1"], "tables.main.evaluations: a value is repeated"),
+    ],
+)
+def test_a_fault_in_what_is_measured_is_such_a_line_too(path, value, message):
+    with pytest.raises(BingoError) as caught:
+        parse_study(changed(path, value, changed("transfer", {})), "s.yaml")
+    assert str(caught.value).startswith(f"s.yaml: {message}")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_study_with_every_kind_of_set_and_table_is_the_same_written_out_in_full():
+    study = changed("transfer", TRANSFER)
+    study["data"] = {"source": "folder", "train": "x", "label_lists": {"semi-1": "1.txt", "semi-10": "10.txt"}}
+    # What only a table names is measured too, of the networks of that table.
+    study["tables"]["more"] = {
+        "title": "T", "students": ["bingo"], "teachers": False, "evaluations": ["semi-1"], "published": "paper.csv"
+    }  # fmt: skip
+    parsed = parse_study(study, "s")
+    whole = parsed.model_dump(mode="json")
+    for written in (study, whole):
+        jsonschema.validate(written, study_schema())
+    assert parse_study(whole, "s") == parsed
+    assert parsed.evaluations == ["knn-10"]
+    assert parsed.tables["more"].evaluations == ["semi-1"]
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
@@ -461,17 +625,23 @@ PATHS = [
     "students.other",
     "teachers.other",
     "bags.other",
+    "transfer",
+    "transfer.other",
+    "transfer.other.source",
     "evaluations",
     "tables",
     "tables.main.evaluations",
+    "tables.main.published",
+    "tables.main.teachers",
 ]
 
 
 @settings(max_examples=200, deadline=None, derandomize=True)
 @given(st.sampled_from(PATHS), JSON)
 def test_whatever_stands_at_a_key_the_answer_is_a_study_or_one_line(path, value):
+    raw = {**changed("transfer", {"other": {"source": "demo"}}), "evaluations": ["other-linear"]}
     try:
-        answer = parse_study(changed(path, value), "s.yaml")
+        answer = parse_study(changed(path, value, raw), "s.yaml")
     except BingoError as error:
         answer = str(error)
     assert isinstance(answer, Study) or (answer.startswith("s.yaml: ") and "\n" not in answer)
@@ -480,18 +650,6 @@ def test_whatever_stands_at_a_key_the_answer_is_a_study_or_one_line(path, value)
 def test_a_study_without_networks_is_refused():
     with pytest.raises(BingoError, match="s: a study needs an entry in teachers or in students"):
         parse_study({"study": "s", "data": {"source": "demo"}}, "s")
-
-
-def test_settings_are_canonical_and_hold_what_the_stage_depends_on():
-    study = parse_study(STUDY, "s")
-    reordered = parse_study(dict(reversed(STUDY.items())), "s")
-    assert jobs.student_settings(study, "bingo", 0) == jobs.student_settings(reordered, "bingo", 0)
-    other = parse_study(changed("data", {"source": "demo", "workers": 3, "max_val": 7}), "s")
-    assert jobs.data_settings(study, "train") == jobs.data_settings(other, "train")
-    assert jobs.data_settings(study, "val") != jobs.data_settings(other, "val")
-    explicit = changed("bags.knn-5.size", 5)  # the default, written out
-    assert jobs.bags_settings(parse_study(explicit, "s"), "knn-5") == jobs.bags_settings(study, "knn-5")
-    assert json.loads(jobs.student_settings(study, "bingo", 7))["seed"] == 7
 
 
 def test_a_student_distils_the_teacher_of_its_bags():
@@ -526,67 +684,12 @@ def every_student():
     return {**STUDY, "students": students, "tables": {}}
 
 
-def test_a_stage_reads_the_settings_that_the_study_hands_it(every_student):
-    study = parse_study(every_student, "s")
-    for name, entry in study.students.items():
-        job = jobs.StudentJob.model_validate_json(jobs.student_settings(study, name, 1))
-        changed_name = {"teacher": None} if hasattr(entry, "teacher") else {}
-        assert job.student == entry.model_copy(update=changed_name)
-        assert job.preprocessing == study.data.preprocessing.network_input()
-    job = jobs.TeacherJob.model_validate_json(jobs.teacher_settings(study, "big"))
-    assert job.teacher == study.teachers["big"]
-    job = jobs.TargetsJob.model_validate_json(jobs.targets_settings(study, "paper", "auto", "features", 1, 5))
-    drawn = {"recipe": "paper", "precision": "auto", "layer": "features", "number": 1, "views": 5}
-    assert job.model_dump(include=set(drawn)) == drawn
-    assert job.preprocessing == study.data.preprocessing.network_input()
-
-
 def test_a_study_written_out_in_full_is_the_same_study(every_student):
     study = parse_study(every_student, "s")
     whole = study.model_dump(mode="json")
     jsonschema.validate(every_student, study_schema())
     jsonschema.validate(whole, study_schema())
     assert parse_study(whole, "s") == study
-
-
-def test_other_students_are_no_part_of_the_settings_of_stored_outputs(every_student):
-    drawn = ("paper", "auto", "projection", 0, 3)
-    before = jobs.targets_settings(parse_study(every_student, "s"), *drawn)
-    every_student["students"] = {"stored": every_student["students"]["stored"]}
-    assert jobs.targets_settings(parse_study(every_student, "s"), *drawn) == before
-    every_student["students"] = {}
-    assert jobs.targets_settings(parse_study(every_student, "s"), *drawn) == before
-    for position, value in enumerate(("small", "float32", "features", 1, 4)):
-        changed_one = [*drawn[:position], value, *drawn[position + 1 :]]
-        assert jobs.targets_settings(parse_study(every_student, "s"), *changed_one) != before
-
-
-def test_the_name_of_a_teacher_is_no_part_of_a_students_settings(every_student):
-    renamed = json.loads(json.dumps(every_student).replace('"big"', '"large"'))
-    for name in every_student["students"]:
-        first, second = (jobs.student_settings(parse_study(study, "s"), name, 0) for study in (every_student, renamed))
-        assert first == second
-
-
-def test_where_an_imported_teachers_file_lies_is_no_part_of_its_settings():
-    settings_of = [
-        jobs.teacher_settings(parse_study(changed("teachers.other", {"checkpoint": path, **keys}), "s"), "other")
-        for path, keys in (("a.pt", {}), ("b/c.pt", {}), ("a.pt", {"format": "swav"}), ("a.pt", {"part": "teacher"}))
-    ]
-    assert settings_of[0] == settings_of[1]
-    assert len(set(settings_of)) == 3
-    assert jobs.ImportJob.model_validate_json(settings_of[2]).format == "swav"
-
-
-def test_settings_that_cannot_change_a_teacher_view_are_no_part_of_the_targets(every_student):
-    def targets():
-        return jobs.targets_settings(parse_study(every_student, "s"), "paper", "auto", "projection", 0, 3)
-
-    before = targets()
-    every_student["data"] = {"source": "demo", "workers": 3, "preprocessing": {"resize": 300}}
-    assert targets() == before
-    every_student["data"] = {"source": "demo", "preprocessing": {"size": 128}}
-    assert targets() != before
 
 
 def test_students_say_which_teacher_and_bags_they_need(every_student):

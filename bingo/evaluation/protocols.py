@@ -239,6 +239,12 @@ def split_name(name: str, targets: Iterable[str]) -> tuple[str, str]:
     return target, name.removeprefix(f"{target}-") if target else name
 
 
+def headline_metric(evaluation: str) -> str:
+    """Return the first thing that an evaluation measures."""
+    detects = any(evaluation.endswith(f"-{protocol}") for protocol in DETECTION_PROTOCOLS)
+    return "box_ap" if detects else "top1"
+
+
 def published_name(evaluation: str) -> str:
     """Return the name under which publications give an evaluation's numbers: `linear` for every linear probe."""
     return "linear" if isinstance(PROTOCOLS.get(evaluation), Linear | LinearSweep) else evaluation

@@ -1,8 +1,10 @@
 """What each stage has cost, from the files in which Snakemake notes it."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 
@@ -23,7 +25,12 @@ class StageCost:
     longest: str
     """Longest job, as h:mm:ss."""
     memory: float
-    """Largest resident memory of a job, in GB; NaN if unknown, for very short jobs."""
+    """Largest resident memory of a job, in GiB; NaN if unknown, for very short jobs."""
+
+
+class _JobCost(NamedTuple):
+    seconds: float
+    memory: float
 
 
 def stage_costs(benchmarks: Mapping[str, Sequence[Path]]) -> list[StageCost]:
@@ -40,8 +47,7 @@ def stage_costs(benchmarks: Mapping[str, Sequence[Path]]) -> list[StageCost]:
     costs = []
     for stage, paths in benchmarks.items():
         noted = [_read(path) for path in paths if path.exists()]
-        seconds = [float(row["s"]) for row in noted]
-        memory = pd.to_numeric(pd.Series([row["max_rss"] for row in noted], dtype=object), errors="coerce")
+        seconds = [cost.seconds for cost in noted]
         costs.append(
             StageCost(
                 stage,
@@ -49,15 +55,19 @@ def stage_costs(benchmarks: Mapping[str, Sequence[Path]]) -> list[StageCost]:
                 len(paths) - len(noted),
                 _clock(sum(seconds)),
                 _clock(max(seconds, default=0)),
-                float(memory.max()) / 1024,
+                float(pd.Series([cost.memory for cost in noted], dtype=float).max()),
             )
         )
     return costs
 
 
-def _read(path: Path) -> pd.Series:
+def _read(path: Path) -> _JobCost:
     try:
-        return pd.read_csv(path, sep="\t")[["s", "max_rss"]].iloc[-1]
+        row = pd.read_csv(path, sep="\t")[["s", "max_rss"]].iloc[-1]
+        seconds = float(row["s"])
+        if not 0 <= seconds < math.inf:
+            raise ValueError(f"{seconds} seconds")
+        return _JobCost(seconds, float(pd.to_numeric(row["max_rss"], errors="coerce")) / 1024)
     except (OSError, ValueError, KeyError, IndexError) as error:
         raise BingoError(f"{path}: no benchmark of Snakemake's ({error}); delete it") from error
 

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import xml.etree.ElementTree as ET
 from pathlib import Path
 
 from PIL import Image
@@ -19,7 +20,14 @@ def embed_picture(path: Path) -> str:
     """
     if path.suffix != ".svg":
         raise BingoError(f"{path}: no SVG, which is what a report shows of figures")
-    return _url("image/svg+xml", _read(path))
+    content = _read(path)
+    try:
+        whole = ET.fromstring(content).tag == "{http://www.w3.org/2000/svg}svg"
+    except ET.ParseError as error:
+        raise BingoError(f"{path}: damaged or no SVG ({error}); delete it and run again") from error
+    if not whole:
+        raise BingoError(f"{path}: no SVG, which is what a report shows of figures")
+    return _url("image/svg+xml", content)
 
 
 def embed_sheet(path: Path) -> str:

@@ -11,7 +11,7 @@ import yaml
 
 from bingo.artifacts import write_text
 from bingo.bags.bags import read_bags
-from bingo.errors import BingoError
+from bingo.errors import BingoError, nearest
 from bingo.jobs import ReportJob
 from bingo.report.costs import stage_costs
 from bingo.report.pictures import embed_picture, embed_sheet
@@ -70,6 +70,9 @@ def write_report(
         lstrip_blocks=True,
     )
     environment.filters["link"] = lambda path: os.path.relpath(path, output.parent)
+    for path in tables:
+        if path.stem not in job.study.tables:
+            raise BingoError(f"{path}: the study has no table {path.stem}{nearest(path.stem, job.study.tables)}")
     runs = [_run(path) for path in models]
     page = environment.get_template("report.html").render(
         study=job.study,

@@ -13,7 +13,7 @@ import pandas as pd
 
 from bingo.artifacts import atomic, write_text
 from bingo.errors import BingoError
-from bingo.evaluation.protocols import published_name
+from bingo.evaluation.protocols import headline_metric, published_name
 from bingo.jobs import Row, TableJob, TextJob
 
 Network = tuple[str, str, str]
@@ -74,7 +74,7 @@ def make_table(job: TableJob, result_paths: list[Path], published_path: Path | N
                 for number in numbers
                 if number.network() == _network(row) and number.protocol == published_name(protocol)
             }
-            for metric in dict.fromkeys([*(values[row.model, protocol] or ["top1"]), *known]):
+            for metric in dict.fromkeys([*(values[row.model, protocol] or [headline_metric(protocol)]), *known]):
                 found = values[row.model, protocol].get(metric, [])
                 number = known.get(metric)
                 rows.append(
@@ -147,11 +147,15 @@ def read_result(path: Path) -> dict[str, Any]:
         result = json.loads(path.read_text(encoding="utf-8"))
         named = isinstance(result["model"], str) and isinstance(result["protocol"], str)
         named = named and isinstance(result["seed"], int)
-        if not named or not all(isinstance(value, int | float) for value in result["metrics"].values()):
-            raise ValueError("its names are no text, or its seed or metrics no numbers")
+        if not named or not all(_is_number(value) for value in result["metrics"].values()):
+            raise ValueError("its names are no text, or its seed or metrics no finite numbers")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BingoError(f"{path}: missing or no result file ({error}); delete it and run again") from error
     return dict(result)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def read_published(path: Path) -> list[Published]:
@@ -165,10 +169,17 @@ def read_published(path: Path) -> list[Published]:
         frame = pd.read_csv(path, dtype=types, keep_default_na=False)[list(types)]
     except (OSError, ValueError, KeyError) as error:
         raise BingoError(f"{path}: cannot be read as published numbers ({error}); correct it") from error
-    names = ["method", "student", "teacher", "protocol", "metric"]
-    if (twice := frame.duplicated(names)).any():
-        raise BingoError(f"{path}: two numbers for {', '.join(frame.loc[twice, names].iloc[0])}; leave one out")
-    return [Published(*row) for row in frame.itertuples(index=False, name=None)]
+    numbers = [Published(*row) for row in frame.itertuples(index=False, name=None)]
+    seen = set()
+    for number in numbers:
+        if not math.isfinite(number.published):
+            raise BingoError(f"{path}: found {number.published} for a published number; correct it")
+        key = (*number.network(), number.protocol, number.metric)
+        if key in seen:
+            names = (number.method, number.student, number.teacher, number.protocol, number.metric)
+            raise BingoError(f"{path}: two numbers for {', '.join(names)}; leave one out")
+        seen.add(key)
+    return numbers
 
 
 def read_table(path: Path) -> pd.DataFrame:
@@ -200,7 +211,7 @@ def readable_table(frame: pd.DataFrame) -> tuple[pd.DataFrame, str]:
 def _beside_published(frame: pd.DataFrame) -> pd.DataFrame:
     difference = frame["mean"] - frame["published"]
     return frame[NAMES].assign(
-        published=[_cell(value, math.nan, ".1f") for value in frame["published"]],
+        published=[_quoted(value) for value in frame["published"]],
         ours=[_cell(mean, std) for mean, std in zip(frame["mean"], frame["std"], strict=True)],
         seeds=[str(seeds) if seeds else "" for seeds in frame["seeds"]],
         difference=[_cell(value, math.nan, "+.2f") for value in difference],
@@ -215,9 +226,14 @@ def _wide(frame: pd.DataFrame) -> pd.DataFrame:
     keys = ["method", "student", "teacher", "bags"]
     wide = cells.pivot(index=keys, columns="column", values="text").fillna("")
     wide = wide.reindex(index=pd.MultiIndex.from_frame(frame[keys].drop_duplicates()), columns=cells["column"].unique())
-    seeds = frame.groupby(keys)["seeds"].max()
-    wide["seeds"] = [str(seeds[key]) for key in wide.index]
+    seeds = frame.groupby(keys)["seeds"].unique()
+    wide["seeds"] = [" or ".join(str(count) for count in sorted(seeds[key]) if count) or "0" for key in wide.index]
     return wide.reset_index().rename_axis(columns=None)
+
+
+def _quoted(value: float) -> str:
+    """Return a published number with all its digits, one decimal at least."""
+    return "" if math.isnan(value) else str(round(value, 4))
 
 
 def _cell(mean: float, std: float, form: str = ".2f") -> str:

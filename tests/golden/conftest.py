@@ -35,14 +35,14 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="session")
 def listing_path(folder):
     job = DataJob(version=1, split="train", data=DemoData(source="demo", max_train=TRAIN))
-    write_listing(job, None, folder / "train-listing.h5", 1)
+    write_listing(job, "data", None, folder / "train-listing.h5", 1)
     return folder / "train-listing.h5"
 
 
 @pytest.fixture(scope="session")
 def val_listing_path(folder, listing_path):
     job = DataJob(version=1, split="val", data=DemoData(source="demo", max_val=VAL))
-    write_listing(job, listing_path, folder / "val-listing.h5", 1)
+    write_listing(job, "data", listing_path, folder / "val-listing.h5", 1)
     return folder / "val-listing.h5"
 
 

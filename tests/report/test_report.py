@@ -1,28 +1,52 @@
+"""The report: a page that needs nothing outside itself and shows what the files of a study hold."""
+
 import base64
+import io
 import json
 from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 from bingo.bags.bags import Bags, write_bags
+from bingo.config import parse_study
 from bingo.errors import BingoError
 from bingo.jobs import ReportJob
 from bingo.report.stage import write_report
 from bingo.tensors import write_tensors
 
-TABLE = """\
-method,student,teacher,bags,protocol,metric,mean,std,seeds,published,source
+STUDY = {
+    "study": "demo",
+    "seeds": [0, 1],
+    "data": {"source": "demo", "max_train": 96},
+    "teachers": {"r50": {"method": "moco", "backbone": {"architecture": "resnet50"}, "temperature": 0.07}},
+    "bags": {"knn-5": {"criterion": "knn", "teacher": "r50"}},
+    "students": {"distilled": {"method": "bingo", "bags": "knn-5", "backbone": {"architecture": "resnet18"}}},
+    "evaluations": ["knn-10"],
+    "tables": {"demo": {"title": "Small students"}, "paper": {"title": "Beside the paper"}},
+}
+HEADER = "method,student,teacher,bags,protocol,metric,mean,std,seeds,published,source\n"
+TABLE = f"""{HEADER}\
 moco,,r50,,knn-10,top1,70.2500,,1,,
 bingo,distilled,r50,knn-5,knn-10,top1,66.0000,0.7071,2,,
 bingo,missing,r50,knn-5,knn-10,top1,,,0,,
 """
-SVG = '<svg xmlns="http://www.w3.org/2000/svg"><text>bars</text></svg>'
+PAPER = f"""{HEADER}\
+supervised,resnet18,,,knn-10,top1,,,0,69.5000,Authors
+bingo,distilled,r50,knn-5,knn-10,top1,66.0000,0.7071,2,61.4000,Authors
+"""
+SVG = '<svg xmlns="http://www.w3.org/2000/svg"><text>{}</text></svg>'
 SIZES = {"bags": 1200, "smallest": 3, "largest": 41, "median": 8.5}
-SETTINGS = {"teacher": {"lr": 0.06, "note": "a < b & c"}}
-HOSTILE = "<script>alert('x')</script><img src=http://example.org/x.png>"
+COSTS = """\
+s\th:m:s\tmax_rss\tmax_vms\tmax_uss\tmax_pss\tio_in\tio_out\tmean_load\tcpu_time
+{}\t0:00:00\t{}\t-\t-\t-\t-\t-\t-\t-
+"""
+HOSTILE = """<script>alert('x')</script><img src=http://example.org/x.png onerror="y()"> & {{ 7 * 7 }}"""
 
 
 class Page(HTMLParser):
@@ -51,116 +75,314 @@ class Page(HTMLParser):
         """Return the texts directly inside a kind of tag."""
         return [text for inside, text in self.text if inside == tag]
 
+    def attributes(self, tag, key):
+        return [attrs[key] for found, attrs in self.tags if found == tag and key in attrs]
+
+
+def write_model(path, provenance, method="moco"):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    whole = {"settings": {}, "packages": {}, "stage": "student", **provenance}
+    write_tensors(path, {"w": torch.ones(2)}, {"method": method, "provenance": whole})
+    return path
+
+
+def write_some_bags(path, **facts):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    facts = {**SIZES, "criterion": "knn", "mean_similarity": 0.75, "purity": 0.5, "provenance": {}, **facts}
+    known = {key: value for key, value in facts.items() if value is not None}
+    arrays = {"bag_of": np.arange(2), "indptr": np.arange(3), "members": np.array([1, 0])}
+    write_bags(path, Bags(**arrays, includes_anchor=False, attributes=known))
+    return path
+
 
 @pytest.fixture
 def inputs(tmp_path):
     """One of everything that a report shows: the arguments of `write_report` by name."""
-    folder = tmp_path / "study"
-    for part in ("tables", "figures", "bags", "teachers"):
+    folder = tmp_path / "results" / "demo"
+    for part in ("tables", "figures", "bags", "benchmarks"):
         (folder / part).mkdir(parents=True)
-    table, figure = folder / "tables" / "demo.csv", folder / "figures" / "demo.svg"
-    table.write_text(TABLE)
-    figure.write_text(SVG)
-    sheet, bags = folder / "bags" / "knn-5.png", folder / "bags" / "knn-5.h5"
-    Image.new("RGB", (3, 2), "red").save(sheet)
-    arrays = {"bag_of": np.arange(2), "indptr": np.arange(3), "members": np.array([1, 0])}
-    facts = {**SIZES, "criterion": "knn", "mean_similarity": 0.75, "purity": 0.5, "provenance": {}}
-    write_bags(bags, Bags(**arrays, includes_anchor=False, attributes=facts))
-    teacher = folder / "teachers" / "r50.safetensors"
-    provenance = {"stage": "teacher", "settings": SETTINGS, "packages": {"torch": "2.15.0"}}
-    write_tensors(teacher, {"w": torch.ones(2)}, {"method": "moco", "provenance": provenance})
-    return {"tables": [table], "figures": [figure], "sheets": [sheet], "bags": [bags], "models": [teacher]}
+    for name, text in (("demo", TABLE), ("paper", PAPER)):
+        (folder / f"tables/{name}.csv").write_text(text)
+        for suffix in ("md", "tex"):
+            (folder / f"tables/{name}.{suffix}").write_text("")
+    names = ["map-r50", "accuracy-demo", "purity-r50", "training", "map-distilled", "bag-size", "similarity-knn-5"]
+    for name in names:
+        (folder / f"figures/{name}.svg").write_text(SVG.format(name))
+        (folder / f"figures/{name}.png").write_text("")
+    sheets = {}
+    # Not in the order in which they are shown.
+    for shade, page in enumerate(("worst", "more", "random", "best")):
+        sheets[f"knn-5/{page}"] = folder / f"bags/{page}.png"
+        Image.new("L", (30, 20), 60 * shade).save(sheets[f"knn-5/{page}"])
+    benchmarks = {}
+    for stage, name, seconds, memory in (
+        ("teacher", "r50", 3599.8, 2048),
+        ("student", "a", 100.0, 512),
+        ("student", "b", 3661.4, "NA"),
+    ):
+        path = folder / f"benchmarks/{name}.tsv"
+        path.write_text(COSTS.format(seconds, memory))
+        benchmarks.setdefault(stage, []).append(path)
+    benchmarks["student"].append(folder / "benchmarks/missing.tsv")
+    benchmarks["evaluation"] = [folder / "benchmarks/gone.tsv"]
+    teacher = {"stage": "teacher", "settings": {"teacher": {"lr": 0.06, "note": "a < b & c"}}}
+    here = {"device": "cpu", "hardware": "Some CPU @ 2.00GHz", "precision": "bfloat16", "packages": {"torch": "2.15.0"}}
+    there = {"device": "cuda", "hardware": "Some GPU", "packages": {"torch": "2.15.0", "numpy": "2.4.6"}}
+    return {
+        "tables": [folder / "tables/demo.csv", folder / "tables/paper.csv"],
+        "figures": [folder / f"figures/{name}.svg" for name in names],
+        "sheets": sheets,
+        "bags": [write_some_bags(folder / "bags/knn-5.h5")],
+        "models": [
+            write_model(folder / "teachers/r50.safetensors", {**teacher, **here}),
+            write_model(folder / "students/distilled/seed-0/backbone.safetensors", there, "bingo"),
+            write_model(folder / "students/distilled/seed-1/backbone.safetensors", there, "bingo"),
+        ],
+        "benchmarks": benchmarks,
+    }
 
 
 @pytest.fixture
-def report(inputs, tmp_path):
+def output(tmp_path):
+    return tmp_path / "results" / "demo" / "report.html"
+
+
+@pytest.fixture
+def report(inputs, output):
     """Write a report, all inputs in it but for those given, and return its HTML."""
 
-    def write(study="demo", left_out="", **instead):
-        output = tmp_path / "report.html"
-        write_report(ReportJob(version=1, study=study, left_out=left_out), **{**inputs, **instead}, output=output)
+    def write(study=None, left_out="", **instead):
+        job = ReportJob(version=1, study=parse_study(study or STUDY, "s"), left_out=left_out)
+        write_report(job, **{**inputs, **instead}, output=output)
         return output.read_text(encoding="utf-8")
 
     return write
 
 
+NOTHING = {"tables": [], "figures": [], "sheets": {}, "bags": [], "models": [], "benchmarks": {}}
+
+
 def test_the_page_needs_nothing_outside_itself(report):
-    page = Page(report())
-    sources = [attrs[key] for _, attrs in page.tags for key in ("src", "href", "data", "srcset") if key in attrs]
-    assert len(sources) >= 5
-    assert all(source.startswith(("data:", "#")) for source in sources)
-    assert not {"script", "link", "iframe", "object"} & {tag for tag, _ in page.tags}
-    assert "@import" not in report()
-    assert "url(" not in report()
+    html = report()
+    page = Page(html)
+    loaded = [attrs[key] for tag, attrs in page.tags for key in ("src", "srcset", "data", "poster") if key in attrs]
+    assert len(loaded) == 7 + 4
+    assert all(source.startswith("data:") for source in loaded)
+    assert not {"link", "iframe", "object", "embed", "base", "form"} & {tag for tag, _ in page.tags}
+    assert not [key for tag, attrs in page.tags if tag == "script" for key in attrs]
+    style, script = page.of("style")[0], page.of("script")[0]
+    for word in ("url(", "@import", "http", "//cdn", "fetch(", "XMLHttpRequest", "import("):
+        assert word not in style
+        assert word not in script.replace("// Without", "")
 
 
-def test_pictures_are_the_files_themselves(report, inputs):
-    pictures = [attrs["src"] for tag, attrs in Page(report()).tags if tag == "img"]
-    files = [("image/svg+xml", inputs["figures"][0]), ("image/png", inputs["sheets"][0])]
-    for picture, (mime, path) in zip(pictures, files, strict=True):
-        head, _, content = picture.partition(",")
-        assert head == f"data:{mime};base64"
-        assert base64.b64decode(content, validate=True) == path.read_bytes()
-
-
-def test_every_link_of_the_page_leads_somewhere(report):
-    for html in (report(), report(tables=[], sheets=[], bags=[])):
-        tags = Page(html).tags
-        targets = {attrs["id"] for _, attrs in tags if "id" in attrs}
-        links = {attrs["href"].removeprefix("#") for tag, attrs in tags if tag == "a"}
+def test_every_link_is_an_anchor_of_the_page_or_a_file_beside_it(report, output):
+    for html in (report(), report(**NOTHING)):
+        page = Page(html)
+        anchors = {attrs["id"] for _, attrs in page.tags if "id" in attrs}
+        links = page.attributes("a", "href")
         assert links
-        assert links <= targets
+        for link in links:
+            if link.startswith("#"):
+                assert link[1:] in anchors
+            else:
+                assert not urlsplit(link).scheme
+                assert not link.startswith("/")
+                assert (output.parent / link).is_file()
+    whole = set(Page(report()).attributes("a", "href"))
+    tables = {f"tables/{name}.{suffix}" for name in ("demo", "paper") for suffix in ("csv", "md", "tex")}
+    assert whole >= {
+        *tables,
+        "figures/bag-size.svg",
+        "figures/bag-size.png",
+        "bags/knn-5.h5",
+        "teachers/r50.safetensors",
+    }
+
+
+def test_the_page_may_stand_anywhere(inputs, tmp_path):
+    output = tmp_path / "elsewhere" / "page.html"
+    write_report(ReportJob(version=1, study=parse_study(STUDY, "s"), left_out=""), **inputs, output=output)
+    links = [link for link in Page(output.read_text()).attributes("a", "href") if not link.startswith("#")]
+    assert all((output.parent / link).is_file() for link in links)
+
+
+def test_figures_are_the_files_themselves_grouped_by_kind(report, inputs):
+    page = Page(report())
+    shown = []
+    for picture in page.attributes("img", "src"):
+        head, _, content = picture.partition(",")
+        if head == "data:image/svg+xml;base64":
+            shown.append(base64.b64decode(content, validate=True))
+    order = ["accuracy-demo", "bag-size", "training", "purity-r50", "similarity-knn-5", "map-r50", "map-distilled"]
+    assert shown == [SVG.format(name).encode() for name in order]
+    assert set(shown) == {path.read_bytes() for path in inputs["figures"]}
+    headings = page.of("h3")
+    kinds = [
+        "Accuracy",
+        "Accuracy by bag size",
+        "Training",
+        "Neighbours in the teacher's space",
+        "Similarities in bags",
+    ]
+    assert [heading for heading in headings if heading in {*kinds, "Maps of features"}] == [*kinds, "Maps of features"]
+
+
+def test_sheets_are_shown_page_by_page_smaller_but_alike(report, inputs):
+    page = Page(report())
+    shades = []
+    for picture in page.attributes("img", "src"):
+        head, _, content = picture.partition(",")
+        if head == "data:image/webp;base64":
+            with Image.open(io.BytesIO(base64.b64decode(content, validate=True))) as sheet:
+                assert sheet.size == (30, 20)
+                shades.append(np.asarray(sheet.convert("L")).mean())
+    # `random`, `more`, `best`, `worst` had these grey levels.
+    assert shades == pytest.approx([120, 60, 180, 0], abs=3)
+    captions = [text for text in page.of("figcaption") if text.startswith("Bags of knn-5: ")]
+    kinds = ["drawn at random", "more, drawn at random", "the best", "the worst"]
+    assert captions == [f"Bags of knn-5: {kind}" for kind in kinds]
+
+
+def test_pages_of_bags_are_turned_by_buttons_and_all_visible_without_them(report):
+    page = Page(report())
+    (pager,) = [attrs for tag, attrs in page.tags if tag == "p" and attrs.get("class") == "pager"]
+    assert "hidden" in pager  # the script shows it
+    assert page.attributes("button", "data-step") == ["-1", "1"]
+    assert page.of("button") == ["previous", "next"]
+    assert not [attrs for tag, attrs in page.tags if tag == "figure" and "hidden" in attrs]
+    classes = set(page.attributes("div", "class"))
+    assert "pages" in classes
+    (script,) = page.of("script")
+    assert all(f'"{selector}"' in script for selector in (".pages", "figure", ".pager", "button", "span"))
 
 
 def test_the_page_holds_the_numbers_of_the_tables(report):
     page = Page(report())
-    assert page.of("th") == ["method", "student", "teacher", "bags", "knn-10 top1", "seeds"]
+    assert page.of("th")[:6] == ["method", "student", "teacher", "bags", "knn-10 top1", "seeds"]
     cells = ["moco", "r50", "70.25", "1"]  # empty cells hold no text
     cells += ["bingo", "distilled", "r50", "knn-5", "66.00 ± 0.71", "2", "bingo", "missing", "r50", "knn-5", "0"]
-    assert page.of("td") == cells
+    cells += ["supervised", "resnet18", "knn-10", "top1", "69.5"]
+    cells += ["bingo", "distilled", "r50", "knn-5", "knn-10", "top1", "61.4", "66.00 ± 0.71", "2", "+4.60"]
+    assert page.of("td")[: len(cells)] == cells
+    assert [heading for heading in page.of("h3") if heading in ("Small students", "Beside the paper")] == [
+        "Small students",
+        "Beside the paper",
+    ]
+    (note,) = [text for text in page.of("p") if "difference: ours less published" in text]
+    assert "empty where nothing was measured" in note
 
 
-def test_the_page_says_how_good_the_bags_are(report):
-    text = " ".join(" ".join(Page(report()).of("p")).split())
+def test_the_page_says_how_good_the_bags_are(report, inputs, tmp_path):
+    def said(page):
+        return " ".join(" ".join(page.of("p")).split())
+
+    text = said(Page(report()))
     assert "Criterion knn, 1,200 bags of 3 to 41 images (median 8.5), mean similarity 0.750, purity 0.500" in text
+    assert "The first column shows anchors" in text
+    assert "another class" in text
+    blind = write_some_bags(tmp_path / "blind.h5", purity=None, mean_similarity=None, criterion="random")
+    text = said(Page(report(bags=[blind])))
+    assert "Criterion random, 1,200 bags of 3 to 41 images (median 8.5). The first column shows anchors" in text
+    assert "another class" not in text
+    assert "mean similarity" not in text
 
 
-def test_the_page_says_what_was_run(report, inputs):
+def rows_of_costs(html):
+    (table,) = [part for part in html.split("<table") if "longest job" in part]
+    body = table.split("<tbody>")[1].split("</tbody>")[0]
+    return [[cell.split("</td>")[0] for cell in row.split("<td>")[1:]] for row in body.split("</tr>")[:-1]]
+
+
+def test_the_page_says_what_each_stage_has_cost(report):
+    # 100 + 3661.4 s; 2048 MB are twice 1024. Of one student nothing is noted, of the evaluation nothing at all.
+    assert rows_of_costs(report()) == [
+        ["teacher", "1", "1:00:00", "1:00:00", "2.00 GiB"],
+        ["student", "2 (of 1 more nothing is noted)", "1:02:41", "1:01:01", "0.50 GiB"],
+        ["evaluation", "0 (of 1 more nothing is noted)", "", "", ""],
+    ]
+
+
+def test_memory_that_nobody_saw_is_left_empty(report, inputs):
+    path = inputs["benchmarks"]["teacher"][0]
+    path.write_text(COSTS.format(1.0, "NA"))
+    assert rows_of_costs(report())[0] == ["teacher", "1", "0:00:01", "0:00:01", ""]
+
+
+def test_the_page_says_where_it_was_run_and_with_which_software(report, tmp_path):
     page = Page(report())
-    (summary,) = page.of("summary")
-    assert summary.startswith(f"{inputs['models'][0]} (teacher, moco, ")
-    (settings,) = page.of("pre")
-    assert json.loads(settings) == SETTINGS
-    assert "torch 2.15.0" in page.of("p")
+    assert "Some CPU @ 2.00GHz, cpu, bfloat16; Some GPU, cuda" in page.of("p")
+    assert "torch 2.15.0, numpy 2.4.6" in page.of("p")
+    nobody = write_model(tmp_path / "model.safetensors", {"packages": {"torch": "2.15.0"}})
+    assert "not noted" in Page(report(models=[nobody])).of("p")
+    older = write_model(tmp_path / "older.safetensors", {"packages": {"torch": "2.14.0"}})
+    assert "torch 2.15.0, torch 2.14.0" in Page(report(models=[nobody, older])).of("p")
+
+
+def test_the_page_holds_the_study_file_without_its_defaults(report):
+    shown = yaml.safe_load(Page(report()).of("pre")[0])
+    assert shown == STUDY
+    assert parse_study(shown, "report") == parse_study(STUDY, "study")
+    whole = parse_study(STUDY, "study").model_dump(mode="json")
+    assert yaml.safe_load(Page(report(study=whole)).of("pre")[0]) == STUDY
+
+
+def test_the_page_says_what_was_run(report, inputs, output, tmp_path):
+    page = Page(report())
+    links = [str(path.relative_to(output.parent)) for path in inputs["models"]]
+    said = page.of("summary")
+    assert [link for link in page.of("a") if link in links] == links
+    assert [text.split(", ")[:2] for text in said] == [
+        ["(teacher", "moco"],
+        ["(student", "bingo"],
+        ["(student", "bingo"],
+    ]
+    assert json.loads(page.of("pre")[1]) == {"teacher": {"lr": 0.06, "note": "a < b & c"}}
+    imported = {"settings": {"format": None, "part": None}, "file": "x.pth", "format": "moco", "part": "encoder_q"}
+    path = write_model(tmp_path / "given.safetensors", imported, "imported (moco)")
+    # What the file turned out to be, in place of what was left open.
+    found = json.loads(Page(report(models=[path])).of("pre")[1])
+    assert found == {"format": "moco", "part": "encoder_q", "file": "x.pth"}
 
 
 def test_the_page_says_what_was_left_out(report):
     why = "evaluations and tables, because the data have no labels."
     page = Page(report(left_out=why, tables=[]))
     assert f"Left out of this study: {why}" in page.of("p")
-    assert "Results" not in page.of("h2")
-    assert not any("Left out" in text for _, text in Page(report()).text)
+    assert not any("Left out" in text for text in Page(report()).of("p"))
 
 
 def test_names_are_text_whatever_they_hold(report, inputs, tmp_path):
-    clean = Page(report(left_out="x"))
-    table = tmp_path / "<b>table.csv"
-    table.write_text(TABLE.replace("distilled", HOSTILE))
-    bags, figure = tmp_path / "<i>bags.h5", tmp_path / '"><i>.svg'
-    figure.write_text(SVG)
-    facts = {**SIZES, "criterion": HOSTILE, "mean_similarity": 0.5, "provenance": {}}
-    arrays = {"bag_of": np.arange(2), "indptr": np.arange(3), "members": np.array([1, 0])}
-    write_bags(bags, Bags(**arrays, includes_anchor=False, attributes=facts))
-    model = tmp_path / "<i>model.safetensors"
-    provenance = {"stage": HOSTILE, "settings": {"</pre>": HOSTILE}, "packages": {"torch": HOSTILE}}
-    write_tensors(model, {"w": torch.ones(2)}, {"method": HOSTILE, "provenance": provenance})
-    html = report(HOSTILE, HOSTILE, tables=[table], figures=[figure], bags=[bags], models=[model])
-    page = Page(html)
-    assert [tag for tag, _ in page.tags] == [tag for tag, _ in clean.tags]
-    assert page.of("h1") == [f"Study {HOSTILE}"]
-    assert page.of("title") == [f"{HOSTILE}: BINGO study"]
+    clean = Page(report())
+    folder = tmp_path / "results" / "demo"
+    for table in inputs["tables"]:
+        table.write_text(table.read_text().replace("distilled", '"{}"'.format(HOSTILE.replace('"', '""'))))
+    bags = write_some_bags(folder / "bags/<i>bags.h5", criterion=HOSTILE)
+    sheets = {f"<i>bags/{key.partition('/')[2]}": path for key, path in inputs["sheets"].items()}
+    run = {"stage": HOSTILE, "settings": {"</pre>": HOSTILE}, "hardware": HOSTILE, "packages": {"</p>": HOSTILE}}
+    models = [write_model(folder / f"<b>{i}.safetensors", run, HOSTILE) for i in range(3)]
+    figures = []
+    for path in inputs["figures"]:
+        hostile = path.with_name(path.name.replace("r50", '"><script>').replace("knn-5", "<i>"))
+        path.rename(hostile)
+        figures.append(hostile)
+        hostile.with_suffix(".png").touch()
+    benchmarks = {f"<td>{stage}": paths for stage, paths in inputs["benchmarks"].items()}
+    study = json.loads(json.dumps(STUDY))
+    study["data"] = {"source": "folder", "train": HOSTILE}
+    for entry in study["tables"].values():
+        entry["title"] = HOSTILE
+    page = Page(
+        report(study, HOSTILE, figures=figures, bags=[bags], sheets=sheets, models=models, benchmarks=benchmarks)
+    )
+    (said,) = [i for i, tag in enumerate(page.tags) if tag == ("p", {"class": "note"})][:1]  # what was left out
+    assert [tag for i, (tag, _) in enumerate(page.tags) if i != said] == [tag for tag, _ in clean.tags]
+    assert page.of("h3").count(HOSTILE) == 2
+    assert f"Left out of this study: {HOSTILE}" in page.of("p")
     assert HOSTILE in page.of("td")
-    assert json.loads(page.of("pre")[0]) == {"</pre>": HOSTILE}
+    assert yaml.safe_load(page.of("pre")[0])["data"]["train"] == HOSTILE
+    assert json.loads(page.of("pre")[1]) == {"</pre>": HOSTILE}
+    assert not any(key.startswith("on") for _, attrs in page.tags for key in attrs)
 
 
 def test_equal_inputs_give_equal_pages(report):
@@ -168,29 +390,64 @@ def test_equal_inputs_give_equal_pages(report):
 
 
 def test_an_empty_study_is_a_page_too(report):
-    page = Page(report(tables=[], figures=[], sheets=[], bags=[], models=[]))
+    page = Page(report(**NOTHING))
     assert page.of("h1") == ["Study demo"]
+    assert page.of("title") == ["demo: BINGO study"]
+    assert page.attributes("a", "href") == ["#runs"]
+    assert yaml.safe_load(page.of("pre")[0]) == STUDY
+
+
+def first(inputs, kind):
+    return next(iter(inputs[kind].values())) if kind == "sheets" else inputs[kind][0]
 
 
 @pytest.mark.parametrize("kind", ["tables", "figures", "sheets", "bags", "models"])
-def test_missing_inputs_are_refused_by_name(report, inputs, tmp_path, kind):
-    path = inputs[kind][0]
+def test_missing_inputs_are_refused_by_name(report, inputs, output, kind):
+    path = first(inputs, kind)
     path.unlink()
     with pytest.raises(BingoError) as caught:
         report()
     assert str(caught.value).startswith(f"{path}: ")
-    assert not (tmp_path / "report.html").exists()
+    assert "\n" not in str(caught.value)
+    assert not output.exists()
 
 
-@pytest.mark.parametrize("kind", ["tables", "bags", "models"])
-def test_damaged_inputs_are_refused_by_name(report, inputs, kind):
-    path = inputs[kind][0]
-    path.write_bytes(path.read_bytes()[:60])
+@pytest.mark.parametrize("kind", ["tables", "figures", "sheets", "bags", "models"])
+@pytest.mark.parametrize("kept", [0.0, 0.5])
+def test_damaged_inputs_are_refused_by_name(report, inputs, output, kind, kept):
+    path = first(inputs, kind)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(kept * len(content))])
+    if kind == "tables":  # a table that ends with a line is a table
+        path.write_bytes(path.read_bytes() + b'"')
     with pytest.raises(BingoError) as caught:
         report()
     assert str(caught.value).startswith(f"{path}: ")
+    assert "\n" not in str(caught.value)
+    assert not output.exists()
 
 
-def test_a_picture_of_another_format_is_refused(report, tmp_path):
-    with pytest.raises(BingoError, match=r"x\.pdf: no \.svg or \.png"):
-        report(figures=[tmp_path / "x.pdf"])
+def test_pictures_of_another_format_are_refused(report, inputs, tmp_path):
+    for name, message in (("accuracy.pdf", "no SVG"), ("somewhat.svg", "no figure of a known kind (accuracy, ")):
+        path = tmp_path / name
+        path.write_text(SVG)
+        with pytest.raises(BingoError) as caught:
+            report(figures=[path])
+        assert str(caught.value).startswith(f"{path}: {message}")
+    text = tmp_path / "sheet.png"
+    text.write_text(SVG)
+    with pytest.raises(BingoError, match=r"sheet\.png: damaged or no picture"):
+        report(sheets={**inputs["sheets"], "knn-5/random": text})
+
+
+def test_a_table_that_the_study_has_not_is_refused(report, inputs):
+    other = inputs["tables"][0].with_name("other.csv")
+    other.write_text(TABLE)
+    with pytest.raises(BingoError) as caught:
+        report(tables=[other])
+    assert str(caught.value).startswith(f"{other}: ")
+
+
+def test_the_template_travels_with_the_package():
+    project = (Path(__file__).parents[2] / "pyproject.toml").read_text()
+    assert '"report/*.html"' in project

@@ -1,4 +1,7 @@
-import json
+"""Tables of result files: every number has its file, and a missing file is an empty cell."""
+
+import csv
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -7,100 +10,118 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bingo.errors import BingoError
-from bingo.jobs import Row, TableJob, TextJob
+from bingo.jobs import TableJob, TextJob
 from bingo.tables.stage import COLUMNS, make_table, make_text, read_table
 
-ROWS = [
-    Row(model="r50", method="moco", student="", teacher="r50", bags=""),
-    Row(model="alone", method="moco", student="alone", teacher="", bags=""),
-    Row(model="distilled", method="bingo", student="distilled", teacher="r50", bags="knn-5"),
-]
-JOB = TableJob(version=1, rows=ROWS, evaluations=["linear-moco", "knn-10"])
+from .results import JOB, PUBLISHED, RESULTS, ROWS, latex_rows, markdown_rows, row, write_results
 
-RESULTS = [
-    ("r50", "linear-moco", 0, {"top1": 80.5, "top5": 99.0}),
-    ("r50", "knn-10", 0, {"top1": 70.0, "top5": 95.0}),
-    ("alone", "linear-moco", 0, {"top1": 60.0, "top5": 90.0}),
-    ("alone", "linear-moco", 1, {"top1": 62.0, "top5": 91.0}),
-    ("alone", "linear-moco", 2, {"top1": 64.0, "top5": 95.0}),
-    ("distilled", "linear-moco", 0, {"top1": 65.5, "top5": 93.0}),
-    ("distilled", "linear-moco", 1, {"top1": 66.5, "top5": 93.0}),
-    ("distilled", "knn-10", 1, {"top1": 55.123456}),
-]
-
-# By hand: 60, 62, 64 deviate by -2, 0, 2, so their sample variance is 8 / 2; 90, 91, 95 by -2, -1, 3: 14 / 2;
-# 65.5 and 66.5 by half each: 0.5 / 1. `alone` has no knn-10.
-TABLE = """\
-method,student,teacher,bags,protocol,metric,mean,std,seeds,published,source
-moco,,r50,,linear-moco,top1,80.5000,,1,,
-moco,,r50,,linear-moco,top5,99.0000,,1,,
-moco,,r50,,knn-10,top1,70.0000,,1,,
-moco,,r50,,knn-10,top5,95.0000,,1,,
-moco,alone,,,linear-moco,top1,62.0000,2.0000,3,,
-moco,alone,,,linear-moco,top5,92.0000,2.6458,3,,
-moco,alone,,,knn-10,top1,,,0,,
-bingo,distilled,r50,knn-5,linear-moco,top1,66.0000,0.7071,2,,
-bingo,distilled,r50,knn-5,linear-moco,top5,93.0000,0.0000,2,,
-bingo,distilled,r50,knn-5,knn-10,top1,55.1235,,1,,
-"""
-
-NETWORKS = [
-    ["moco", "", "r50", "", "80.50", "99.00", "70.00", "95.00", "1"],
-    ["moco", "alone", "", "", "62.00 ± 2.00", "92.00 ± 2.65", "", "", "3"],
-    ["bingo", "distilled", "r50", "knn-5", "66.00 ± 0.71", "93.00 ± 0.00", "55.12", "", "2"],
-]
-HEADER = ["method", "student", "teacher", "bags", "linear-moco top1", "linear-moco top5", "knn-10 top1", "knn-10 top5"]
+# Worked out by hand from `RESULTS` and `PUBLISHED`. 52, 52.4, 52.8 deviate by -0.4, 0, 0.4 from their mean, so their
+# sample variance is 0.32 / 2; 76, 77, 78 by -1, 0, 1: 2 / 2; 61.3 and 61.9 by 0.3 each: 0.18 / 1; 54 and 59 by 2.5
+# each: 12.5 / 1.
+EXPECTED = Path(__file__).parent / "expected"
+TABLE = (EXPECTED / "own.csv").read_text()
+TITLES = {"own": "Small & large, 100 % of labels", "published": "Beside the paper's"}
 
 
-def write_results(folder, results):
-    paths = []
-    for model, protocol, seed, metrics in results:
-        path = folder / model / f"seed-{seed}" / f"{protocol}.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"model": model, "protocol": protocol, "seed": seed, "metrics": metrics}))
-        paths.append(path)
-    return paths
+@pytest.fixture
+def made(tmp_path):
+    """Make a table of results, and of published numbers where there are any: its path."""
+
+    def make(results, published=None, job=JOB):
+        path = None
+        if published is not None:
+            path = tmp_path / "published.csv"
+            path.write_text(published)
+        output = tmp_path / "tables" / "table.csv"
+        make_table(job, write_results(tmp_path, results), path, output)
+        return output
+
+    return make
 
 
 @pytest.fixture
 def texts(tmp_path):
     """Render a CSV: (Markdown, LaTeX)."""
 
-    def render(csv, title="A title"):
-        (tmp_path / "table.csv").write_text(csv)
-        paths = tmp_path / "table.md", tmp_path / "table.tex"
-        make_text(TextJob(version=1, title=title), tmp_path / "table.csv", *paths)
+    def render(table, title="A title"):
+        (tmp_path / "texts.csv").write_text(table)
+        paths = tmp_path / "texts.md", tmp_path / "texts.tex"
+        make_text(TextJob(version=1, title=title), tmp_path / "texts.csv", *paths)
         return [path.read_text() for path in paths]
 
     return render
 
 
-def markdown_rows(markdown):
-    lines = [line for line in markdown.splitlines() if line.startswith("|")]
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+@pytest.mark.parametrize(("name", "published"), [("own", None), ("published", PUBLISHED)])
+def test_a_table_is_the_one_worked_out_by_hand(name, published, made, texts):
+    table = made(RESULTS, published).read_text()
+    assert table == (EXPECTED / f"{name}.csv").read_text()
+    markdown, latex = texts(table, TITLES[name])
+    assert markdown == (EXPECTED / f"{name}.md").read_text()
+    assert latex == (EXPECTED / f"{name}.tex").read_text()
 
 
-def latex_rows(latex):
-    lines = [line.removesuffix(r" \\") for line in latex.splitlines() if line.endswith(r" \\")]
-    return [[cell.strip() for cell in line.split(" & ")] for line in lines]
+@pytest.mark.parametrize("published", [None, PUBLISHED])
+def test_the_order_of_result_files_does_not_matter(published, made):
+    first = set(made(RESULTS, published).read_text().splitlines())
+    assert set(made(RESULTS[::-1], published).read_text().splitlines()) == first
 
 
-def test_the_csv_is_the_table_worked_out_by_hand(tmp_path):
-    make_table(JOB, write_results(tmp_path, RESULTS), tmp_path / "tables" / "table.csv")
-    assert (tmp_path / "tables" / "table.csv").read_text() == TABLE
+def cells(table):
+    """Return what stands in each row of a CSV, by its names."""
+    rows = list(csv.reader(table.read_text().splitlines()))[1:]
+    found = {tuple(row[:6]): row[6:] for row in rows}
+    assert len(found) == len(rows), "each number has one row"
+    return found
 
 
-def test_the_order_of_result_files_does_not_matter(tmp_path):
-    make_table(JOB, write_results(tmp_path, RESULTS)[::-1], tmp_path / "table.csv")
-    numbers = {tuple(line.split(",")) for line in (tmp_path / "table.csv").read_text().splitlines()}
-    assert numbers == {tuple(line.split(",")) for line in TABLE.splitlines()}
+@pytest.mark.parametrize("published", [None, PUBLISHED])
+@pytest.mark.parametrize("position", range(len(RESULTS)))
+def test_without_one_file_exactly_its_cells_change(position, published, made):
+    model, protocol, _, metrics = RESULTS[position]
+    others = [result for i, result in enumerate(RESULTS) if i != position]
+    left = sum(result[:2] == (model, protocol) for result in others)
+    whole, less = cells(made(RESULTS, published)), cells(made(others, published))
+    own = {key for key in whole if (key[1] or key[2]) == model and key[4] == protocol}
+    assert {key[5] for key in own} >= set(metrics)
+    assert {key: found for key, found in less.items() if key not in own} == {
+        key: found for key, found in whole.items() if key not in own
+    }
+    for key in own & set(less):
+        mean, _, seeds, *beside = less[key]
+        if key[5] in metrics:
+            assert seeds == str(left)
+            assert (mean == "") == (left == 0)
+            assert less[key][:3] != whole[key][:3]
+        assert beside == whole[key][3:]
+    # Nobody knows any more that the protocol has the metrics that only its last file held; the row stays for top-1.
+    gone = own - set(less)
+    assert not gone or left == 0
+    assert all(key[5] != "top1" and whole[key][3] == "" for key in gone)
 
 
-def test_without_results_there_is_no_number(tmp_path):
-    make_table(JOB, [], tmp_path / "table.csv")
-    frame = pd.read_csv(tmp_path / "table.csv")
+@pytest.mark.parametrize("position", range(1, len(PUBLISHED.splitlines())))
+def test_without_one_published_number_exactly_its_cells_change(position, made):
+    lines = PUBLISHED.splitlines()
+    method, student, teacher, protocol, metric, *_ = next(csv.reader([lines[position]]))
+    less = cells(made(RESULTS, "\n".join([*lines[:position], *lines[position + 1 :]])))
+    whole = cells(made(RESULTS, PUBLISHED))
+    shown = {"linear": "linear-moco", "knn-10": "knn-10"}.get(protocol)
+    changed = {key for key in whole if less.get(key) != whole[key]}
+    assert set(less) <= set(whole)
+    # `bingo` and `official` are one network to a publication.
+    students = {"resnet18": {"alone"} if method == "moco" else {"bingo", "official"}, "": {""}}.get(student, {student})
+    assert {(key[1], key[2], key[4], key[5]) for key in changed} == (
+        {(name, teacher, shown, metric) for name in students} if shown else set()
+    )
+    for key in changed & set(less):
+        assert less[key] == [*whole[key][:3], "", ""]
+
+
+def test_without_results_there_is_no_number(made):
+    frame = pd.read_csv(made([]))
     assert list(frame.columns) == COLUMNS
-    assert len(frame) == 6
+    assert len(frame) == 8
     assert frame[["mean", "std", "published"]].isna().all(axis=None)
     assert (frame["seeds"] == 0).all()
 
@@ -110,13 +131,13 @@ def test_without_results_there_is_no_number(tmp_path):
 def test_mean_and_std_are_those_of_the_sample(tmp_path_factory, values):
     folder = tmp_path_factory.mktemp("results")
     paths = write_results(folder, [("alone", "knn-10", i, {"top1": value}) for i, value in enumerate(values)])
-    make_table(TableJob(version=1, rows=ROWS[1:2], evaluations=["knn-10"]), paths, folder / "table.csv")
-    row = pd.read_csv(folder / "table.csv").iloc[0]
-    assert row["mean"] == pytest.approx(np.mean(values), abs=6e-5)
+    make_table(TableJob(version=1, rows=ROWS[1:2], evaluations=["knn-10"]), paths, None, folder / "table.csv")
+    found = pd.read_csv(folder / "table.csv").iloc[0]
+    assert found["mean"] == pytest.approx(np.mean(values), abs=6e-5)
     if len(values) == 1:
-        assert np.isnan(row["std"])
+        assert np.isnan(found["std"])
     else:
-        assert row["std"] == pytest.approx(np.std(values, ddof=1), abs=6e-5)
+        assert found["std"] == pytest.approx(np.std(values, ddof=1), abs=6e-5)
 
 
 @pytest.mark.parametrize(
@@ -131,6 +152,9 @@ def test_mean_and_std_are_those_of_the_sample(tmp_path_factory, values):
         b'{"model": "alone", "protocol": "knn-10", "seed": 0, "metrics": [50.0]}',
         b'{"model": "alone", "protocol": "knn-10", "seed": 0, "metrics": {"top1": "50"}}',
         b'{"model": "alone", "protocol": "knn-10", "seed": 0, "metrics": {"top1": null}}',
+        b'{"model": "alone", "protocol": "knn-10", "seed": 0, "metrics": {"top1": true}}',
+        b'{"model": "alone", "protocol": "knn-10", "seed": 0, "metrics": {"top1": NaN}}',
+        b'{"model": "alone", "protocol": "knn-10", "seed": 0, "metrics": {"top1": Infinity}}',
         b'{"model": "alone", "protocol": "knn-10", "metrics": {"top1": 50}}',
         b'{"model": "alone", "protocol": "knn-10", "seed": "0", "metrics": {"top1": 50}}',
         b'{"model": ["alone"], "protocol": "knn-10", "seed": 0, "metrics": {"top1": 50}}',
@@ -144,21 +168,10 @@ def test_damaged_results_are_refused_by_name(tmp_path, content):
     if content is not None:
         bad.write_bytes(content)
     with pytest.raises(BingoError) as caught:
-        make_table(JOB, [good, bad], tmp_path / "table.csv")
+        make_table(JOB, [good, bad], None, tmp_path / "table.csv")
     assert str(caught.value).startswith(f"{bad}: ")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "table.csv").exists()
-
-
-def test_markdown_and_latex_hold_the_title_and_the_numbers(texts):
-    markdown, latex = texts(TABLE, "Students on ImageNet")
-    assert markdown.splitlines()[0] == "# Students on ImageNet"
-    assert r"\caption{Students on ImageNet}" in latex
-    header, rule, *rows = markdown_rows(markdown)
-    assert header == [*HEADER, "seeds"]
-    assert all(set(cell) <= set(":-") for cell in rule)
-    assert rows == NETWORKS
-    assert latex_rows(latex) == [[*HEADER, "seeds"], *NETWORKS]
 
 
 def test_special_characters_are_escaped_in_latex(texts):
@@ -172,18 +185,24 @@ def test_special_characters_are_escaped_in_latex(texts):
 
 
 @pytest.mark.parametrize("name", ["null", "nan", "na", "none", "001", "1e5", "true"])
-def test_a_student_may_have_any_name(texts, tmp_path, name):
-    rows = [Row(model=name, method="bingo", student=name, teacher=name, bags=name)]
-    results = write_results(tmp_path, [(name, "knn-10", 0, {"top1": 50.0})])
-    make_table(TableJob(version=1, rows=rows, evaluations=["knn-10"]), results, tmp_path / "names.csv")
-    markdown, latex = texts((tmp_path / "names.csv").read_text())
-    assert markdown_rows(markdown)[2] == latex_rows(latex)[1] == ["bingo", name, name, name, "50.00", "1"]
+@pytest.mark.parametrize("published", [None, PUBLISHED])
+def test_a_network_may_have_any_name(name, published, made, texts):
+    job = TableJob(version=1, rows=[row(name, "bingo", name, name, name, name)], evaluations=["knn-10"])
+    beside = published and published + f"bingo,{name},{name},knn-10,top1,49.5,{name}\n"
+    table = made([(name, "knn-10", 0, {"top1": 50.0})], beside, job)
+    found = markdown_rows(texts(table.read_text())[0])[-1]
+    assert found == latex_rows(texts(table.read_text())[1])[-1]
+    if published is None:
+        assert found == ["bingo", name, name, name, "50.00", "1"]
+    else:
+        assert found == ["bingo", name, name, name, "knn-10", "top1", "49.5", "50.00", "1", "+0.50"]
+        assert table.read_text().splitlines()[-1].endswith(f",50.0000,,1,49.5000,{name}")
 
 
-def test_a_table_without_protocols_is_empty(texts, tmp_path):
-    make_table(TableJob(version=1, rows=ROWS, evaluations=[]), [], tmp_path / "empty.csv")
-    assert (tmp_path / "empty.csv").read_text().splitlines() == [",".join(COLUMNS)]
-    markdown, latex = texts((tmp_path / "empty.csv").read_text(), "Nothing yet")
+def test_a_table_without_protocols_is_empty(texts, made):
+    table = made([], None, TableJob(version=1, rows=ROWS, evaluations=[])).read_text()
+    assert table.splitlines() == [",".join(COLUMNS)]
+    markdown, latex = texts(table, "Nothing yet")
     assert len(markdown_rows(markdown)) == 2
     assert r"\caption{Nothing yet}" in latex
 
@@ -194,7 +213,7 @@ def test_a_table_without_protocols_is_empty(texts, tmp_path):
         b"",
         b"\xff\xfe",
         TABLE.replace("mean", "average").encode(),
-        TABLE.replace("62.0000", "n/a").encode(),
+        TABLE.replace("52.4000", "n/a").encode(),
         TABLE.replace(",3,", ",x,").encode(),
         TABLE.replace("moco,alone,", "moco,alone,,,,,,").encode(),
         None,
@@ -213,13 +232,13 @@ def test_damaged_tables_are_refused_by_name(tmp_path, content):
 def test_a_result_that_is_named_twice_is_refused(tmp_path):
     paths = write_results(tmp_path, RESULTS)
     with pytest.raises(BingoError, match="a second result of r50 by linear-moco with seed 0"):
-        make_table(JOB, [*paths, paths[0]], tmp_path / "table.csv")
+        make_table(JOB, [*paths, paths[0]], None, tmp_path / "table.csv")
     assert not (tmp_path / "table.csv").exists()
 
 
-@pytest.mark.parametrize(("model", "protocol"), [("of another table", "knn-10"), ("distilled", "of-another-table")])
+@pytest.mark.parametrize(("model", "protocol"), [("of another table", "knn-10"), ("bingo", "of-another-table")])
 def test_a_result_of_another_table_is_refused_by_name(tmp_path, model, protocol):
     (path,) = write_results(tmp_path, [(model, protocol, 0, {"top1": 12.0})])
     with pytest.raises(BingoError, match=f"{path}: {model} by {protocol} is not in this table"):
-        make_table(JOB, [path], tmp_path / "table.csv")
+        make_table(JOB, [path], None, tmp_path / "table.csv")
     assert not (tmp_path / "table.csv").exists()

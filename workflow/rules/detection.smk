@@ -33,18 +33,3 @@ rule detection:
         " --val-images {params.val_images:q} --val-annotations {input.val_annotations:q}"
         " --model {input.model} --output {output.result}"
         " --log {log} --threads {threads} --workers {resources.workers}"
-
-
-rule export:
-    input:
-        model=lambda wildcards: PLAN.weights(wildcards.model, int(wildcards.seed)),
-    output:
-        weights="results/{study}/export/{model}/seed-{seed}/detectron2.pkl",
-    log:
-        "logs/{study}/export/{model}/seed-{seed}.log",
-    conda:
-        "../../envs/bingo.yaml"
-    params:
-        version=export.STAGE_VERSION,
-    shell:
-        "python -m bingo export {input.model} --to detectron2 --output {output.weights} 2> {log}"

@@ -13,7 +13,9 @@ rule accuracy_figure:
     conda:
         "../../envs/bingo.yaml"
     params:
-        settings=settings.accuracy_figure_settings(STUDY),
+        settings=lambda wildcards: settings.accuracy_figure_settings(
+            STUDY, wildcards.table
+        ),
     shell:
         "python -m bingo figure accuracy --settings {params.settings:q} --table {input.table}"
         " --output {output.svg} --output {output.png} --log {log}"

@@ -1,9 +1,9 @@
 """Batches of views for training: what is drawn depends on seed, epoch and step alone."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +22,8 @@ from bingo.views.parameters import ViewParameters, draw, draw_for_teacher
 from bingo.views.recipes import Recipe
 
 Key = TypeVar("Key")
+Place = TypeVar("Place", contravariant=True)
+Item = TypeVar("Item", covariant=True)
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Batch:
     """By the names that the method gives them."""
 
 
-class TrainingBatches(Dataset[Batch | BingoError]):
+class TrainingBatches:
     """Maps (epoch, step) to a batch, purely; loader workers only decide who computes it."""
 
     def __init__(
@@ -96,15 +98,13 @@ class TrainingBatches(Dataset[Batch | BingoError]):
         whole, rest = divmod(len(self.images.listing), self.batch_size)
         return whole + (rest > 0 and not self.drop_last)
 
-    def __getitem__(self, position: tuple[int, int]) -> Batch | BingoError:
-        """Return the batch of (epoch, step), or the user's fault that prevents it.
+    def __getitem__(self, place: tuple[int, int]) -> Batch:
+        """Return the batch of (epoch, step).
 
-        An exception that crosses from a worker process would arrive wrapped in a traceback.
+        Raises:
+            BingoError: an image cannot be read.
         """
-        try:
-            return self._batch(*position)
-        except BingoError as error:
-            return error
+        return self._batch(*place)
 
     def batches(self, start_epoch: int, epochs: int, workers: int) -> Iterator[Batch]:
         """Yield the batches of epochs ``start_epoch`` to ``epochs`` - 1, one after the other.
@@ -112,18 +112,7 @@ class TrainingBatches(Dataset[Batch | BingoError]):
         Raises:
             BingoError: an image cannot be read.
         """
-        loader = DataLoader(
-            self,
-            sampler=product(range(start_epoch, epochs), range(self.steps)),
-            batch_size=None,
-            collate_fn=unchanged,
-            num_workers=workers,
-            generator=torch.Generator(),  # else it draws from the one that networks draw from
-        )
-        for batch in loader:
-            if isinstance(batch, BingoError):
-                raise batch
-            yield batch
+        yield from load(self, product(range(start_epoch, epochs), range(self.steps)), workers)
 
     def render(self, view: ViewPixels, device: torch.device) -> Tensor:
         """Finish a view on ``device``: float32 (B, 3, S, S), normalised, in channels-last memory."""
@@ -180,6 +169,46 @@ def render(view: ViewPixels, recipe: Recipe, preprocessing: NetworkInput, device
     return normalise(colour(pixels / 255, view.parameters, recipe), preprocessing)
 
 
-def unchanged(batch: Any) -> Any:
-    """Pass a ready batch through: collation for datasets that make whole batches."""
-    return batch
+class Source(Protocol[Place, Item]):
+    """Something that makes an item for a place, purely: it may be asked in any process."""
+
+    def __getitem__(self, place: Place, /) -> Item:
+        """Return the item at ``place``, or raise a user's fault."""
+
+
+def load(source: Source[Place, Item], places: Iterable[Place], workers: int) -> Iterator[Item]:
+    """Yield the items of ``source`` at ``places``, in this order, made by ``workers`` processes if there are any.
+
+    Raises:
+        BingoError: making an item raises it.
+    """
+    loader = DataLoader(
+        _Caught(source),
+        sampler=places,
+        batch_size=None,
+        collate_fn=_unchanged,
+        num_workers=workers,
+        generator=torch.Generator(),  # else it draws from the one that networks draw from
+    )
+    for item in loader:
+        if isinstance(item, BingoError):
+            raise item
+        yield item
+
+
+class _Caught(Dataset[Any]):
+    """Hands over a user's fault as an item: raised in a worker process, it would arrive wrapped in a traceback."""
+
+    def __init__(self, source: Source[Any, Any]) -> None:
+        self.source = source
+
+    def __getitem__(self, place: Any) -> Any:
+        try:
+            return self.source[place]
+        except BingoError as error:
+            return error
+
+
+def _unchanged(item: Any) -> Any:
+    """Pass a ready item through: collation for sources that make whole batches."""
+    return item

@@ -6,9 +6,8 @@ from itertools import product
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
-from bingo.data.loader import unchanged
+from bingo.data.loader import load
 from bingo.detection.coco import CocoImages
 from bingo.errors import BingoError
 from bingo.philox import Stream, permutation, uniform
@@ -63,7 +62,7 @@ def flip(pixels: Tensor, target: Target) -> tuple[Tensor, Target]:
     return pixels.flip(2), mirrored
 
 
-class DetectionBatches(Dataset[Batch | BingoError]):
+class DetectionBatches:
     """Maps (epoch, step) to a batch, purely; loader workers only decide who computes it."""
 
     def __init__(self, images: CocoImages, batch_size: int, seed: int) -> None:
@@ -88,15 +87,13 @@ class DetectionBatches(Dataset[Batch | BingoError]):
         whole, rest = divmod(len(self.positions), self.batch_size)
         return whole + (rest > 1)
 
-    def __getitem__(self, place: tuple[int, int]) -> Batch | BingoError:
-        """Return the batch of (epoch, step), or the user's fault that prevents it.
+    def __getitem__(self, place: tuple[int, int]) -> Batch:
+        """Return the batch of (epoch, step).
 
-        An exception that crosses from a worker process would arrive wrapped in a traceback.
+        Raises:
+            BingoError: an image cannot be read.
         """
-        try:
-            return self._batch(*place)
-        except BingoError as error:
-            return error
+        return self._batch(*place)
 
     def batches(self, start_epoch: int, epochs: int, workers: int) -> Iterator[Batch]:
         """Yield the batches of epochs ``start_epoch`` to ``epochs`` - 1, one after the other.
@@ -104,18 +101,7 @@ class DetectionBatches(Dataset[Batch | BingoError]):
         Raises:
             BingoError: an image cannot be read.
         """
-        loader = DataLoader(
-            self,
-            sampler=product(range(start_epoch, epochs), range(self.steps)),
-            batch_size=None,
-            collate_fn=unchanged,
-            num_workers=workers,
-            generator=torch.Generator(),  # else it draws from the one that networks draw from
-        )
-        for batch in loader:
-            if isinstance(batch, BingoError):
-                raise batch
-            yield batch
+        yield from load(self, product(range(start_epoch, epochs), range(self.steps)), workers)
 
     def _batch(self, epoch: int, step: int) -> Batch:
         order = permutation(self.seed, Stream.ORDER, epoch, len(self.positions))
@@ -141,17 +127,14 @@ class DetectionBatches(Dataset[Batch | BingoError]):
         )
 
 
-class _Pixels(Dataset[Tensor | BingoError]):
-    """Maps a position to an image, or to the user's fault that prevents it."""
+class _Pixels:
+    """Maps a position to an image."""
 
     def __init__(self, images: CocoImages) -> None:
         self.images = images
 
-    def __getitem__(self, position: int) -> Tensor | BingoError:
-        try:
-            return self.images.read(position)
-        except BingoError as error:
-            return error
+    def __getitem__(self, position: int) -> Tensor:
+        return self.images.read(position)
 
 
 def pictures(images: CocoImages, workers: int) -> Iterator[Tensor]:
@@ -160,15 +143,4 @@ def pictures(images: CocoImages, workers: int) -> Iterator[Tensor]:
     Raises:
         BingoError: an image cannot be read.
     """
-    loader = DataLoader(
-        _Pixels(images),
-        sampler=range(len(images)),
-        batch_size=None,
-        collate_fn=unchanged,
-        num_workers=workers,
-        generator=torch.Generator(),
-    )
-    for pixels in loader:
-        if isinstance(pixels, BingoError):
-            raise pixels
-        yield pixels
+    yield from load(_Pixels(images), range(len(images)), workers)

@@ -8,12 +8,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
 
 from bingo.artifacts import read_hdf5, require_same
 from bingo.data.images import Images
 from bingo.data.listing import Listing
-from bingo.data.loader import unchanged
+from bingo.data.loader import load
 from bingo.errors import BingoError
 from bingo.sections import Preprocessing
 from bingo.tensors import network_digest, read_metadata
@@ -33,7 +32,7 @@ class Embeddings:
     digest: str
 
 
-class CentreViews(Dataset[Tensor | BingoError]):
+class CentreViews:
     """Batches of centre views, in order."""
 
     def __init__(self, images: Images, preprocessing: Preprocessing, interpolation: Interpolation) -> None:
@@ -44,13 +43,14 @@ class CentreViews(Dataset[Tensor | BingoError]):
         """Return the number of batches."""
         return -(-len(self.images.listing) // _BATCH)
 
-    def __getitem__(self, batch: int) -> Tensor | BingoError:
-        """Return uint8 (B, 3, S, S), or the user's fault that prevents it."""
+    def __getitem__(self, batch: int) -> Tensor:
+        """Return uint8 (B, 3, S, S).
+
+        Raises:
+            BingoError: an image cannot be read.
+        """
         rows = np.arange(batch * _BATCH, min((batch + 1) * _BATCH, len(self.images.listing)))
-        try:
-            return centre(self.images.fetch(rows), self.preprocessing, self.interpolation)
-        except BingoError as error:
-            return error
+        return centre(self.images.fetch(rows), self.preprocessing, self.interpolation)
 
 
 @torch.inference_mode()
@@ -71,10 +71,7 @@ def embed(
         BingoError: an image cannot be read.
     """
     views = CentreViews(images, preprocessing, interpolation)
-    loader = DataLoader(views, batch_size=None, num_workers=workers, collate_fn=unchanged)
-    for pixels in loader:
-        if isinstance(pixels, BingoError):
-            raise pixels
+    for pixels in load(views, range(len(views)), workers):
         yield network(normalise(pixels.to(device) / 255, preprocessing))
 
 

@@ -10,12 +10,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from bingo.artifacts import provenance, write_hdf5
 from bingo.data.images import Images, open_images
 from bingo.data.listing import read_listing
-from bingo.data.loader import ViewPixels, render, show, unchanged
+from bingo.data.loader import ViewPixels, load, render, show
 from bingo.engine.device import autocast, describe_device, resolve_precision
 from bingo.errors import BingoError
 from bingo.jobs import TargetsJob
@@ -45,7 +44,7 @@ class _Shown:
     views: dict[int, ViewPixels]
 
 
-class _ViewsInOrder(Dataset[_Shown | BingoError]):
+class _ViewsInOrder:
     """Batches of images in the listing's order, in some of their views at a time."""
 
     def __init__(self, images: Images, job: TargetsJob) -> None:
@@ -55,16 +54,13 @@ class _ViewsInOrder(Dataset[_Shown | BingoError]):
     def __len__(self) -> int:
         return -(-len(self.images.listing) // _BATCH) * self.groups
 
-    def __getitem__(self, position: int) -> _Shown | BingoError:
+    def __getitem__(self, position: int) -> _Shown:
         batch, group = divmod(position, self.groups)
         rows = np.arange(batch * _BATCH, min((batch + 1) * _BATCH, len(self.images.listing)))
         views = range(group * _VIEWS_AT_ONCE, min((group + 1) * _VIEWS_AT_ONCE, self.job.views))
         recipe, size = RECIPES[self.job.recipe], self.images.listing.size[rows]
         parameters = {view: draw_for_teacher(recipe, rows, view, self.job.number, size) for view in views}
-        try:
-            shown = show(self.images, rows, parameters, self.job.preprocessing.size, recipe)
-        except BingoError as error:
-            return error
+        shown = show(self.images, rows, parameters, self.job.preprocessing.size, recipe)
         return _Shown(slice(int(rows[0]), int(rows[-1]) + 1), shown)
 
 
@@ -115,10 +111,8 @@ def _outputs(
     dtype = resolve_precision(job.precision, device)
     network = network_of(teacher, job.layer)
     require_size(teacher.backbone, job.preprocessing.size, device)
-    loader = DataLoader(_ViewsInOrder(images, job), batch_size=None, num_workers=workers, collate_fn=unchanged)
-    for shown in loader:
-        if isinstance(shown, BingoError):
-            raise shown
+    views = _ViewsInOrder(images, job)
+    for shown in load(views, range(len(views)), workers):
         for view, pixels in shown.views.items():
             rendered = render(pixels, RECIPES[job.recipe], job.preprocessing, device)
             with autocast(dtype, device):

@@ -24,6 +24,8 @@ def evaluate_finetune(protocol: Finetune, probe: Probe) -> Measurement:
         rows = listed_rows(listing, probe.label_list)
     else:
         rows = stratified_rows(listing.label, protocol.labels, least=1, seed=probe.seed)
+    if len(rows) < 2:
+        raise BingoError(f"evaluations: fine-tuning of {probe.name} has one labelled image, and needs two at least")
     images = open_images(listing.select(rows))
     # An image alone in the last batch may have no batch statistics.
     drop_last = len(rows) % protocol.batch_size == 1

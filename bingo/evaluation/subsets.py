@@ -23,11 +23,10 @@ def stratified_rows(labels: NDArray[np.int64], share: float, least: int, seed: i
         The positions drawn, in rising order.
     """
     order = permutation(seed, Stream.LABELS, 0, len(labels))
-    chosen = []
-    for label in np.unique(labels):
-        own = order[labels[order] == label]
-        chosen.append(own[: max(least, round(share * len(own)))])
-    return np.sort(np.concatenate(chosen))
+    by_class = order[np.argsort(labels[order], kind="stable")]
+    ends = np.cumsum(np.unique(labels, return_counts=True)[1])
+    classes = np.split(by_class, ends[:-1])
+    return np.sort(np.concatenate([own[: max(least, round(share * len(own)))] for own in classes]))
 
 
 def listed_rows(listing: Listing, path: Path) -> NDArray[np.int64]:

@@ -38,6 +38,8 @@ def crop_batch(images: Tensor, parameters: ViewParameters, size: int, interpolat
     batch, channels, source_height, source_width = images.shape
     across = images.float().reshape(batch, -1, source_width) @ columns.transpose(1, 2)  # (B, C H, S)
     across = across.reshape(batch, channels, source_height, size).transpose(1, 2)  # (B, H, C, S)
+    if interpolation == "bicubic":  # between the passes too, as torch and Pillow do with bytes
+        across = across.clamp(0, 255)
     both = rows @ across.reshape(batch, source_height, -1)  # (B, S, C S)
     crops = both.reshape(batch, size, channels, size).transpose(1, 2)
     return crops if interpolation == "bilinear" else crops.clamp(0, 255)

@@ -2,7 +2,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pydantic import TypeAdapter
 
+from bingo.config import Data
 from bingo.data.listing import write_listing
 from bingo.jobs import DataJob
 
@@ -26,14 +28,14 @@ def save_image():
 def list_images(tmp_path):
     """Run the data stage with the given keys of `data`; return the path of the split's listing."""
 
-    def listed(output=tmp_path / "listing.h5", threads=2, split="train", **data):
-        data = {key: str(value) if key in ("train", "val", "root") else value for key, value in data.items()}
-        data = {"source": "folder", **data}
-        write_listing(DataJob(version=1, split="train", data=data), None, output, threads)
+    def listed(output=tmp_path / "listing.h5", threads=2, split="train", key="data", **data):
+        data = {name: str(value) if name in ("train", "val", "root") else value for name, value in data.items()}
+        data = TypeAdapter(Data).validate_python({"source": "folder", **data})  # as a study has it
+        write_listing(DataJob(version=1, split="train", data=data), key, None, output, threads)
         if split == "train":
             return output
         val = output.with_name("val-listing.h5")
-        write_listing(DataJob(version=1, split="val", data=data), output, val, threads)
+        write_listing(DataJob(version=1, split="val", data=data), key, output, val, threads)
         return val
 
     return listed

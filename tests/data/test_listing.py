@@ -66,6 +66,23 @@ def test_nested_folders_belong_to_the_class_of_the_first_level(tmp_path, save_im
     assert dict(zip(listing.paths, listing.label.tolist(), strict=True)) == dict(zip(names, [0, 0, 1], strict=True))
 
 
+def test_a_fault_names_the_key_of_the_set_that_is_listed(two_classes, save_image, list_images):
+    birds = {"train": two_classes, "key": "transfer.birds"}
+    (two_classes / "bee" / "1.png").write_text("no image")
+    with pytest.raises(
+        BingoError, match=r"^transfer\.birds\.train: .*; repair .* set transfer\.birds\.on_bad_image: skip$"
+    ):
+        list_images(**birds)
+    save_image(two_classes / "stray.png")
+    with pytest.raises(
+        BingoError, match=r"^transfer\.birds\.train: .*; move it, or set transfer\.birds\.labels: none$"
+    ):
+        list_images(**birds)
+    (two_classes / "stray.png").unlink()
+    with pytest.raises(BingoError, match=r"^transfer\.birds\.val: this study has no validation images"):
+        list_images(split="val", on_bad_image="skip", **birds)
+
+
 def test_declined_labels_are_not_read_from_folders(two_classes, save_image, list_images):
     save_image(two_classes / "stray.png", 9)
     listing = read_listing(list_images(train=two_classes, labels="none"), "train")
@@ -218,7 +235,7 @@ def test_validation_images_of_a_study_that_names_none_are_refused(two_classes, t
 def test_validation_images_without_a_listing_of_the_training_images_are_refused(two_classes, tmp_path):
     job = DataJob(version=1, split="val", data=FolderData(source="folder", train=str(two_classes), val="photos"))
     with pytest.raises(BingoError, match="validation images need --train-listing"):
-        write_listing(job, None, tmp_path / "val-listing.h5", 1)
+        write_listing(job, "data", None, tmp_path / "val-listing.h5", 1)
 
 
 def test_max_train_and_max_val_draw_nested_subsets_of_all_images(two_classes, tmp_path, list_images):

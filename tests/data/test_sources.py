@@ -36,11 +36,11 @@ def flat(tmp_path):
 
 def test_named_sets_have_labels_and_a_validation_split_without_a_look_at_the_disk(tmp_path):
     facts = SourceFacts(labels=True, validation=True, most_images=10_000, folders={"train": [], "val": []})
-    assert facts_of(DemoData(source="demo")) == facts
+    assert facts_of(DemoData(source="demo"), "data") == facts
     assert len(load_arrays("demo", tmp_path, "train")[0]) == 10_000
     cifar = TorchvisionData(source="cifar10", root=str(tmp_path / "absent"))
-    assert facts_of(cifar) == replace(facts, most_images=50_000)
-    assert facts_of(cifar.model_copy(update={"max_train": 7})) == replace(facts, most_images=7)
+    assert facts_of(cifar, "data") == replace(facts, most_images=50_000)
+    assert facts_of(cifar.model_copy(update={"max_train": 7}), "data") == replace(facts, most_images=7)
 
 
 def test_class_folders_are_sorted_with_links_and_without_hidden_ones_and_files(classes):
@@ -48,38 +48,52 @@ def test_class_folders_are_sorted_with_links_and_without_hidden_ones_and_files(c
 
 
 def test_facts_of_class_folders_name_every_folder_whose_files_may_come_and_go(classes, flat):
-    facts = facts_of(folder_data(classes, val=str(flat)))
+    facts = facts_of(folder_data(classes, val=str(flat)), "data")
     folders = {"train": [str(classes), str(classes / "ant"), str(classes / "cat")], "val": [str(flat)]}
     assert facts == SourceFacts(labels=True, validation=True, most_images=None, folders=folders)
 
 
 def test_facts_of_a_flat_folder_are_no_labels_and_no_validation(flat):
-    assert facts_of(folder_data(flat)) == SourceFacts(
+    assert facts_of(folder_data(flat), "data") == SourceFacts(
         labels=False, validation=False, most_images=None, folders={"train": [str(flat)], "val": []}
     )
 
 
 @pytest.mark.parametrize(("labels", "expected"), [("auto", True), ("folders", True), ("none", False)])
 def test_class_folders_are_labels_unless_declined(classes, labels, expected):
-    assert has_labels(folder_data(classes, labels=labels)) is expected
+    assert has_labels(folder_data(classes, labels=labels), "data") is expected
 
 
-def test_labels_asked_of_a_flat_folder_are_refused_by_name(flat):
-    with pytest.raises(BingoError, match=rf"data\.train: {flat} has no class folders"):
-        has_labels(folder_data(flat, labels="folders"))
+@pytest.mark.parametrize("section", ["data", "transfer.birds"])
+def test_labels_asked_of_a_flat_folder_are_refused_by_name(section, flat):
+    message = rf"^{section}\.train: {flat} has no class folders; set {section}\.labels: none$"
+    with pytest.raises(BingoError, match=message):
+        has_labels(folder_data(flat, labels="folders"), section)
 
 
+@pytest.mark.parametrize("section", ["data", "transfer.birds"])
 @pytest.mark.parametrize("key", ["train", "val"])
-def test_missing_and_empty_folders_are_refused_by_key_and_name(key, classes, tmp_path):
+def test_missing_and_empty_folders_are_refused_by_key_and_name(key, section, classes, tmp_path):
     def facts(folder):
-        return facts_of(folder_data(**{"train": classes, key: str(folder)}))
+        return facts_of(folder_data(**{"train": classes, key: str(folder)}), section)
 
-    with pytest.raises(BingoError, match=rf"data\.{key}: there is no folder {tmp_path / 'absent'}"):
+    with pytest.raises(BingoError, match=rf"^{section}\.{key}: there is no folder {tmp_path / 'absent'}"):
         facts(tmp_path / "absent")
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / ".hidden").write_text("x")
-    with pytest.raises(BingoError, match=rf"data\.{key}: the folder {tmp_path / 'empty'} is empty"):
+    with pytest.raises(BingoError, match=rf"^{section}\.{key}: the folder {tmp_path / 'empty'} is empty"):
         facts(tmp_path / "empty")
+
+
+@pytest.mark.parametrize(
+    ("count", "last", "expected"),
+    [(1000, "n15075141", True), (999, "n15075141", False), (1000, "birds", False), (1000, "n150751410", False)],
+)
+def test_imagenet_is_told_by_a_thousand_wordnet_numbers(count, last, expected, tmp_path):
+    for number in range(count - 1):
+        (tmp_path / f"n{1440764 + number:08d}").mkdir()
+    (tmp_path / last).mkdir()
+    assert facts_of(folder_data(tmp_path), "data").is_imagenet is expected
 
 
 def test_asking_for_facts_does_not_load_torch():
@@ -91,4 +105,4 @@ def test_asking_for_facts_does_not_load_torch():
 def test_a_class_folder_with_braces_is_refused_by_name(classes):
     (classes / "a{b}").mkdir()
     with pytest.raises(BingoError, match=r"data\.train: .*a\{b\} has braces in its name"):
-        facts_of(folder_data(classes))
+        facts_of(folder_data(classes), "data")

@@ -24,7 +24,7 @@ def preprocessing():
 def demo(tmp_path_factory):
     """Path, listing and images of 21 demo images."""
     path = tmp_path_factory.mktemp("listing") / "demo.h5"
-    write_listing(DataJob(version=1, split="train", data=DemoData(source="demo", max_train=21)), None, path, 1)
+    write_listing(DataJob(version=1, split="train", data=DemoData(source="demo", max_train=21)), "data", None, path, 1)
     listing = read_listing(path, "train")
     return SimpleNamespace(path=path, listing=listing, images=open_images(listing))
 

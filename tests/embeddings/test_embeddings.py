@@ -19,11 +19,11 @@ from bingo.sections import Backbone
 CPU = torch.device("cpu")
 
 
-def one_by_one(network, images, preprocessing):
+def one_by_one(network, images, preprocessing, interpolation="bilinear"):
     """Features by torchvision's own transforms, image after image."""
     transform = v2.Compose(
         [
-            v2.Resize(preprocessing.resize, antialias=True),
+            v2.Resize(preprocessing.resize, v2.InterpolationMode(interpolation), antialias=True),
             v2.CenterCrop(preprocessing.size),
             v2.ToDtype(torch.float32, scale=True),
             v2.Normalize(preprocessing.mean, preprocessing.std),
@@ -42,9 +42,8 @@ def folder(tmp_path):
         pixels = draw.integers(0, 256, size=(20 + 3 * i, 31 - 2 * i, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(tmp_path / f"{i}.{'png' if i % 2 else 'jpg'}")
     path = tmp_path / "listing.h5"
-    write_listing(
-        DataJob(version=1, split="train", data=FolderData(source="folder", train=str(tmp_path))), None, path, 1
-    )
+    job = DataJob(version=1, split="train", data=FolderData(source="folder", train=str(tmp_path)))
+    write_listing(job, "data", None, path, 1)
     return open_images(read_listing(path, "train"))
 
 
@@ -52,7 +51,7 @@ def folder(tmp_path):
 @pytest.mark.parametrize("batch", [1, 4, 256])
 def test_pixels_reach_the_network_in_the_order_of_the_dataset(batch, workers, demo, preprocessing, monkeypatch):
     monkeypatch.setattr(embeddings, "_BATCH", batch)
-    parts = list(embed(nn.Flatten(), demo.images, preprocessing, CPU, workers))
+    parts = list(embed(nn.Flatten(), demo.images, preprocessing, CPU, workers, "bilinear"))
     assert [len(part) for part in parts[:-1]] == [batch] * (len(parts) - 1)
     expected = one_by_one(nn.Flatten(), demo.images, preprocessing)
     torch.testing.assert_close(torch.cat(parts), expected, rtol=1e-5, atol=1e-5)
@@ -63,7 +62,7 @@ def test_features_are_those_of_image_after_image_whatever_the_batch(batch, demo,
     monkeypatch.setattr(embeddings, "_BATCH", batch)
     torch.manual_seed(0)
     network = build_backbone(Backbone(architecture="resnet10", stem="small", width=1 / 8)).eval()
-    features = torch.cat(list(embed(network, demo.images, preprocessing, CPU, 0)))
+    features = torch.cat(list(embed(network, demo.images, preprocessing, CPU, 0, "bilinear")))
     assert features.dtype == torch.float32
     expected = one_by_one(network, demo.images, preprocessing)
     torch.testing.assert_close(features, expected, rtol=1e-4, atol=1e-4)
@@ -73,19 +72,27 @@ def test_loader_workers_change_no_bit(demo, preprocessing, monkeypatch):
     monkeypatch.setattr(embeddings, "_BATCH", 5)
     torch.manual_seed(0)
     network = torchvision.models.shufflenet_v2_x0_5(num_classes=7).eval()  # any network will do
-    alone, helped = (torch.cat(list(embed(network, demo.images, preprocessing, CPU, n))) for n in (0, 2))
+    alone, helped = (torch.cat(list(embed(network, demo.images, preprocessing, CPU, n, "bilinear"))) for n in (0, 2))
     assert torch.equal(alone, helped)
 
 
 def test_a_folder_of_images_of_different_sizes_keeps_its_order(folder, preprocessing, monkeypatch):
     monkeypatch.setattr(embeddings, "_BATCH", 3)
-    features = torch.cat(list(embed(nn.Flatten(), folder, preprocessing, CPU, 0)))
+    features = torch.cat(list(embed(nn.Flatten(), folder, preprocessing, CPU, 0, "bilinear")))
     torch.testing.assert_close(features, one_by_one(nn.Flatten(), folder, preprocessing), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_bicubic_views_are_resized_so_and_differ_from_bilinear_ones(workers, folder, preprocessing):
+    features = torch.cat(list(embed(nn.Flatten(), folder, preprocessing, CPU, workers, "bicubic")))
+    expected = one_by_one(nn.Flatten(), folder, preprocessing, "bicubic")
+    torch.testing.assert_close(features, expected, rtol=1e-5, atol=1e-5)
+    assert (features - one_by_one(nn.Flatten(), folder, preprocessing)).abs().max() > 0.1
 
 
 def test_the_network_is_taken_as_it_is_and_no_graph_is_kept(demo, preprocessing):
     network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 4), nn.Dropout(0.5))
-    features = next(embed(network.eval(), demo.images, preprocessing, CPU, 0))
+    features = next(embed(network.eval(), demo.images, preprocessing, CPU, 0, "bilinear"))
     assert not network.training
     assert features.requires_grad is False
     assert features.grad_fn is None
@@ -95,6 +102,6 @@ def test_the_network_is_taken_as_it_is_and_no_graph_is_kept(demo, preprocessing)
 def test_an_image_that_went_away_stops_with_its_name(workers, folder, preprocessing, tmp_path):
     (tmp_path / "3.png").unlink()
     with pytest.raises(BingoError) as caught:
-        list(embed(nn.Flatten(), folder, preprocessing, CPU, workers))
+        list(embed(nn.Flatten(), folder, preprocessing, CPU, workers, "bilinear"))
     assert str(tmp_path / "3.png") in str(caught.value)
     assert "\n" not in str(caught.value)

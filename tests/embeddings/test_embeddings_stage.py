@@ -65,7 +65,7 @@ def refusal(call, *args):
 
 def test_the_file_holds_features_positions_and_labels_of_every_image(made, teacher_path, demo, preprocessing):
     teacher = load_teacher(teacher_path, CPU)
-    features = torch.cat(list(embed(teacher.backbone, demo.images, preprocessing, CPU, 0)))
+    features = torch.cat(list(embed(teacher.backbone, demo.images, preprocessing, CPU, 0, "bilinear")))
     with h5py.File(made) as file:
         assert set(file) == {"embedding", "index", "label"}
         assert file["embedding"].dtype == np.float16
@@ -141,7 +141,7 @@ def test_a_teacher_that_cannot_take_images_of_the_size_is_refused_and_leaves_no_
 
 def test_embeddings_of_another_dataset_are_refused(made, teacher_path, tmp_path):
     other = tmp_path / "other.h5"
-    write_listing(DataJob(version=1, split="train", data=DemoData(source="demo", max_train=20)), None, other, 1)
+    write_listing(DataJob(version=1, split="train", data=DemoData(source="demo", max_train=20)), "data", None, other, 1)
     message = refusal(read_embeddings, made, other, read_listing(other, "train"), teacher_path)
     assert message.startswith(f"{made}: belongs to another dataset")
 

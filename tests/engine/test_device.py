@@ -1,9 +1,12 @@
+import platform
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 import torch
 
-from bingo.engine.device import autocast, describe_machine, pick_device, resolve_precision
+from bingo.engine.device import autocast, describe_device, describe_machine, pick_device, resolve_precision
 from bingo.sections import Training
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -59,6 +62,42 @@ def test_a_machine_is_described_by_what_bears_on_results(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_options: True)
     assert describe_machine(Training(precision="float32"), CPU) == {"device": "cpu", "precision": "float32"}
     assert describe_machine(Training(precision="auto"), CUDA) == {"device": "cuda", "precision": "bfloat16"}
+
+
+def test_a_cpu_is_described_by_the_name_that_lscpu_gives_it():
+    if shutil.which("lscpu") is None:
+        pytest.skip("no lscpu")
+    lines = subprocess.run(["lscpu"], capture_output=True, text=True, check=True, env={"LC_ALL": "C"}).stdout
+    names = [line.partition(":")[2].strip() for line in lines.splitlines() if line.startswith("Model name:")]
+    if not names or "model name" not in Path("/proc/cpuinfo").read_text():
+        pytest.skip("this CPU has no name")
+    assert describe_device(CPU) == {"device": "cpu", "hardware": names[0]}
+
+
+@pytest.mark.parametrize("content", [None, "", "processor\t: 0\nBogoMIPS\t: 50.00\n"])
+def test_a_cpu_whose_name_is_nowhere_is_described_by_what_python_knows(content, monkeypatch):
+    def read(path, **_options):
+        if content is None:
+            raise FileNotFoundError(path)
+        return content
+
+    monkeypatch.setattr(Path, "read_text", read)
+    monkeypatch.setattr(platform, "processor", lambda: "")
+    monkeypatch.setattr(platform, "machine", lambda: "riscv64")
+    assert describe_device(CPU) == {"device": "cpu", "hardware": "riscv64"}
+    monkeypatch.setattr(platform, "processor", lambda: "arm")
+    assert describe_device(CPU) == {"device": "cpu", "hardware": "arm"}
+
+
+def test_a_cpus_name_is_found_among_the_lines_of_cpuinfo(monkeypatch):
+    content = "processor\t: 0\nvendor_id\t: X\nmodel\t\t: 1\nmodel name\t: Some CPU @ 2:1 GHz \nmodel name\t: B\n"
+    monkeypatch.setattr(Path, "read_text", lambda *_, **_options: content)
+    assert describe_device(CPU)["hardware"] == "Some CPU @ 2:1 GHz"
+
+
+def test_a_gpu_is_described_by_its_name(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"Some {device.type}")
+    assert describe_device(CUDA) == {"device": "cuda", "hardware": "Some cuda"}
 
 
 def test_float32_is_not_rounded_to_tf32(monkeypatch):

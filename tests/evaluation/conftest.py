@@ -1,18 +1,29 @@
+import json
+from dataclasses import replace
 from functools import cache
 
 import h5py
 import numpy as np
 import pytest
 import torch
+from torchvision.transforms import InterpolationMode, v2
 
 from bingo.config import DemoData
 from bingo.data import images
 from bingo.data.arrays import DEMO
-from bingo.data.listing import write_listing
-from bingo.jobs import DataJob
+from bingo.data.images import open_images
+from bingo.data.listing import read_listing, write_listing
+from bingo.evaluation.probe import Probe
+from bingo.evaluation.protocols import PROTOCOLS, TRANSFER_PROTOCOLS, Finetune, Linear, LinearSweep
+from bingo.evaluation.stage import evaluate
+from bingo.jobs import DataJob, EvaluationJob
 from bingo.models.backbone import build_backbone
-from bingo.sections import Backbone, Preprocessing
+from bingo.sections import Backbone, Preprocessing, Steps
 from bingo.tensors import write_tensors
+
+TRAIN, VAL = 210, 60
+CPU = torch.device("cpu")
+SPEC = {"architecture": "resnet10", "stem": "small", "width": 0.125}
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -31,7 +42,8 @@ def demo_in_memory():
 
 @pytest.fixture(scope="session")
 def preprocessing():
-    return Preprocessing(size=28, resize=28, mean=[0.286] * 3, std=[0.353] * 3)
+    """Centre views that are not the whole image: resizing and cropping both show in features."""
+    return Preprocessing(size=22, resize=25, mean=[0.286] * 3, std=[0.353] * 3)
 
 
 @pytest.fixture(scope="session")
@@ -40,9 +52,9 @@ def write_listings():
 
     def write(folder, data):
         train, val = folder / "train-listing.h5", folder / "val-listing.h5"
-        write_listing(DataJob(version=1, split="train", data=data), None, train, 1)
+        write_listing(DataJob(version=1, split="train", data=data), "data", None, train, 1)
         if data.source == "demo" or data.val:
-            write_listing(DataJob(version=1, split="val", data=data), train, val, 1)
+            write_listing(DataJob(version=1, split="val", data=data), "data", train, val, 1)
         return train, val
 
     return write
@@ -50,15 +62,15 @@ def write_listings():
 
 @pytest.fixture(scope="session")
 def listings(write_listings, tmp_path_factory):
-    """Listings of 80 training and of 60 validation images of the demo."""
-    return write_listings(tmp_path_factory.mktemp("evaluation"), DemoData(source="demo", max_train=80, max_val=60))
+    """Listings of some training and some validation images of the demo."""
+    return write_listings(tmp_path_factory.mktemp("evaluation"), DemoData(source="demo", max_train=TRAIN, max_val=VAL))
 
 
 @pytest.fixture(scope="session")
 def backbone():
     """A random network in eval mode; its batch-norm statistics are no longer the initial ones."""
     torch.manual_seed(0)
-    network = build_backbone(Backbone(architecture="resnet10", stem="small", width=0.125))
+    network = build_backbone(Backbone(**SPEC))
     network(torch.randn(8, 3, 28, 28))
     return network.eval().requires_grad_(False)
 
@@ -67,22 +79,118 @@ def backbone():
 def model(backbone, tmp_path_factory):
     """The backbone as a student's file."""
     path = tmp_path_factory.mktemp("evaluation") / "backbone.safetensors"
-    spec = {"architecture": "resnet10", "stem": "small", "width": 0.125}
-    write_tensors(path, backbone.state_dict(), {"method": "moco", "backbone": spec})
+    write_tensors(path, backbone.state_dict(), {"method": "moco", "backbone": SPEC})
     return path
 
 
 @pytest.fixture(scope="session")
-def features(listings, backbone):
-    """Features and labels of a split, straight from the demo's file: split -> (float32 (N, D), int64 (N,))."""
+def teacher(backbone, tmp_path_factory):
+    """The same backbone with a projection head, as a teacher's file."""
+    torch.manual_seed(1)
+    head = {"0.weight": torch.randn(5, backbone.dim), "0.bias": torch.randn(5)}
+    head |= {"2.weight": torch.randn(4, 5), "2.bias": torch.randn(4)}
+    state = {f"backbone.{name}": tensor for name, tensor in backbone.state_dict().items()}
+    state |= {f"head.{name}": tensor for name, tensor in head.items()}
+    path = tmp_path_factory.mktemp("evaluation") / "teacher.safetensors"
+    write_tensors(path, state, {"method": "moco", "backbone": SPEC})
+    return path
 
-    def compute(split, listing):
-        with h5py.File(listing) as file:
+
+@pytest.fixture(scope="session")
+def features(listings, backbone, preprocessing):
+    """Features and labels of a split, from the demo's file by torchvision's transforms: float32 (N, D), int64 (N,)."""
+
+    @cache
+    def compute(split, interpolation="bilinear", whole=False):
+        with h5py.File(listings[split == "val"]) as file:
             rows = file[f"{split}/index"][:]
         with h5py.File(DEMO) as file:
             pixels, labels = file[f"{split}/image"][:][rows], file[f"{split}/label"][:][rows].astype(np.int64)
-        views = torch.from_numpy(pixels)[:, None].expand(-1, 3, -1, -1)
+        resize = preprocessing.size if whole else preprocessing.resize
+        transform = v2.Compose(
+            [
+                v2.Resize(resize, InterpolationMode(interpolation), antialias=True),
+                v2.CenterCrop(preprocessing.size),
+                v2.ToDtype(torch.float32, scale=True),
+                v2.Normalize(preprocessing.mean, preprocessing.std),
+            ]
+        )
         with torch.no_grad():
-            return backbone((views / 255 - 0.286) / 0.353), torch.from_numpy(labels)
+            views = torch.stack([transform(image.expand(3, -1, -1)) for image in torch.from_numpy(pixels)[:, None]])
+            return backbone(views), torch.from_numpy(labels)
 
-    return {split: compute(split, path) for split, path in zip(("train", "val"), listings, strict=True)}
+    return compute
+
+
+@pytest.fixture(scope="session")
+def make_job(preprocessing):
+    """Settings of the evaluation stage: (protocol, other settings)."""
+
+    def make_job(protocol, **changes):
+        defaults = {"version": 1, "preprocessing": preprocessing, "model": "bingo", "target": "", "seed": 0}
+        return EvaluationJob(protocol=protocol, **{**defaults, **changes})
+
+    return make_job
+
+
+@pytest.fixture
+def probe(listings, preprocessing):
+    """A probe of the demo's images: (network, other fields)."""
+
+    def make(backbone, **changes):
+        train, val = (
+            open_images(read_listing(path, split)) for path, split in zip(listings, ("train", "val"), strict=True)
+        )
+        return replace(Probe("bingo", "resnet10", backbone, train, val, preprocessing, 0, CPU, 0), **changes)
+
+    return make
+
+
+@pytest.fixture
+def shorten(monkeypatch):
+    """Let a protocol keep its name but train for two epochs on small batches; kNN stays as it is."""
+
+    def shorten(name, **changes):
+        table = PROTOCOLS if name in PROTOCOLS else TRANSFER_PROTOCOLS
+        protocol = table[name]
+        if isinstance(protocol, Linear | LinearSweep | Finetune):
+            changes = {"epochs": 2, "batch_size": 64, **changes}
+            if isinstance(getattr(protocol, "schedule", None), Steps):
+                changes["schedule"] = Steps(milestones=[1], factor=0.1)
+        monkeypatch.setitem(table, name, replace(protocol, **changes))
+
+    return shorten
+
+
+@pytest.fixture(scope="session")
+def plain_sgd():
+    """Train one classifier as anybody would: torch's layer, optimizer and loss -> weight (C, D), bias (C,)."""
+
+    def train(batches, weight, bias, rates, weight_decay):
+        layer = torch.nn.Linear(weight.shape[1], weight.shape[0])
+        with torch.no_grad():
+            layer.weight.copy_(weight)
+            layer.bias.copy_(bias)
+        optimizer = torch.optim.SGD(layer.parameters(), lr=1, momentum=0.9, weight_decay=weight_decay)
+        for epoch, lr in enumerate(rates):
+            optimizer.param_groups[0]["lr"] = lr
+            for rows, labels in batches(epoch):
+                optimizer.zero_grad()
+                torch.nn.functional.cross_entropy(layer(rows), labels).backward()
+                optimizer.step()
+        return layer.weight.detach(), layer.bias.detach()
+
+    return train
+
+
+@pytest.fixture
+def measured(make_job, listings, model, tmp_path):
+    """Run the stage: (protocol, other arguments) -> what its result file holds."""
+
+    def run(
+        protocol, listings=listings, model=model, label_list=None, workers=0, output=tmp_path / "result.json", **job
+    ):
+        evaluate(make_job(protocol, **job), *listings, model, label_list, output, CPU, workers)
+        return json.loads(output.read_text())
+
+    return run

@@ -1,6 +1,5 @@
-import json
+import hashlib
 import shutil
-from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -10,201 +9,182 @@ import pytest
 import torch
 from PIL import Image
 from sklearn.neighbors import KNeighborsClassifier
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import normalize
 
 from bingo.config import FolderData
+from bingo.engine.device import describe_device
 from bingo.errors import BingoError
-from bingo.evaluation import stage
-from bingo.evaluation.linear import linear_accuracy, train_linear
-from bingo.evaluation.protocols import PROTOCOLS, Linear
-from bingo.evaluation.stage import evaluate
-from bingo.jobs import EvaluationJob
+from bingo.evaluation import finetune, knn
+from bingo.evaluation.protocols import PROTOCOLS, Finetune, Knn, LinearSweep
 from bingo.models.backbone import build_backbone
 from bingo.sections import Backbone
 from bingo.tensors import digest_tensors, network_digest, read_metadata, write_tensors
-from bingo.views.recipes import RECIPES, Recipe
 
-CPU = torch.device("cpu")
+from .conftest import CPU, SPEC, TRAIN, VAL
 
-
-@pytest.fixture
-def job(preprocessing):
-    def make(protocol, seed=0):
-        return EvaluationJob(version=1, preprocessing=preprocessing, model="bingo", protocol=protocol, seed=seed)
-
-    return make
+TRAINED = ["linear-moco", "linear-bingo", "linear-moco-small", "linear-cached", "semi-1", "semi-10"]
 
 
-@pytest.fixture
-def short(monkeypatch):
-    """Register a protocol with two epochs and batches of 32; for knn, the protocol itself."""
-
-    def register(name):
-        protocol = PROTOCOLS[name]
-        if isinstance(protocol, Linear):
-            protocol = replace(protocol, epochs=2, batch_size=32, milestones=(1,))
-        monkeypatch.setitem(PROTOCOLS, f"short-{name}", protocol)
-        return f"short-{name}"
-
-    return register
-
-
-@pytest.fixture
-def seen(monkeypatch):
-    """What the stage hands to training and measuring of a linear classifier: the batches of each epoch, the rest."""
-    calls = {}
-
-    def train(protocol, batches, dim, classes, seed):
-        calls["epochs"] = [list(batches(epoch)) for epoch in range(protocol.epochs)]
-        calls.update(protocol=protocol, dim=dim, classes=classes, seed=seed)
-        return train_linear(protocol, batches, dim, classes, seed)
-
-    def measure(classifier, features, labels):
-        calls.update(val=features, val_labels=labels)
-        return linear_accuracy(classifier, features, labels)
-
-    monkeypatch.setattr(stage, "train_linear", train)
-    monkeypatch.setattr(stage, "linear_accuracy", measure)
-    return calls
-
-
-def rows_of(features, expected):
-    """Return which row of ``expected`` each of ``features`` is."""
-    distance = torch.cdist(features.double(), expected.double())
-    assert distance.min(1).values.max() < 1e-3
-    return distance.argmin(1)
-
-
-def test_the_result_says_what_was_measured_and_on_what(job, listings, model, backbone, tmp_path):
-    evaluate(job("knn-10", seed=4), *listings, model, tmp_path / "deep" / "result.json", CPU, 0)
-    result = json.loads((tmp_path / "deep" / "result.json").read_text())
+def test_the_result_says_what_was_measured_and_on_what(measured, make_job, listings, model, backbone, tmp_path):
+    result = measured("knn-10", seed=4, output=tmp_path / "deep" / "result.json")
     provenance = result.pop("provenance")
     digests = {}
     for split, path in zip(("train", "val"), listings, strict=True):
         with h5py.File(path) as file:
             digests[split] = file[split].attrs["digest"]
-    assert result.pop("metrics").keys() == {"top1"}
-    assert result == {"protocol": "knn-10", "model": "bingo", "seed": 4}
+    assert result.pop("metrics").keys() == {"top1", "top5"}
+    assert result == {"protocol": "knn-10", "model": "bingo", "seed": 4, "facts": {}}
     assert read_metadata(model)["digest"] == digest_tensors(backbone.state_dict())
     assert provenance["inputs"] == {**digests, "model": network_digest(read_metadata(model))}
-    assert provenance["settings"] == job("knn-10", seed=4).model_dump(mode="json")
+    assert provenance["settings"] == make_job("knn-10", seed=4).model_dump(mode="json")
     assert (provenance["stage"], provenance["version"]) == ("evaluation", 1)
     assert provenance["packages"]["torch"] == version("torch")
+    assert {key: provenance[key] for key in ("device", "hardware")} == describe_device(CPU)
 
 
 @pytest.mark.parametrize("name", list(PROTOCOLS))
-def test_every_protocol_measures_shares_of_the_validation_images(name, short, job, listings, model, tmp_path):
+def test_every_protocol_measures_shares_of_the_validation_images(name, shorten, measured, model):
     before = model.read_bytes()
-    evaluate(job(short(name)), *listings, model, tmp_path / "result.json", CPU, 0)
-    metrics = json.loads((tmp_path / "result.json").read_text())["metrics"]
-    images = {metric: value * 60 / 100 for metric, value in metrics.items()}
+    shorten(name)
+    result = measured(name)
+    metrics = result["metrics"]
+    assert result["protocol"] == name
+    assert list(metrics) == (["top1"] if name == "knn-1" else ["top1", "top5"])
+    images = {metric: value * VAL / 100 for metric, value in metrics.items()}
     assert images == {metric: pytest.approx(round(count), abs=1e-9) for metric, count in images.items()}
     assert 0 <= metrics["top1"] <= metrics.get("top5", 100) <= 100
+    facts = {Finetune: {"labels"}, LinearSweep: {"lr", "held_out"}}.get(type(PROTOCOLS[name]), set())
+    assert set(result["facts"]) == facts
     assert model.read_bytes() == before
 
 
-@pytest.mark.parametrize("name", ["linear-moco", "linear-moco-small"])
-def test_the_same_seed_gives_the_same_bytes(name, short, job, listings, model, tmp_path):
-    for output in ("a.json", "b.json"):
+@pytest.mark.parametrize("name", TRAINED)
+def test_the_same_seed_gives_the_same_bytes(name, shorten, measured, tmp_path):
+    shorten(name)
+    for output, workers in (("a.json", 0), ("b.json", 2 if name in ("linear-moco", "semi-10") else 0)):
         torch.rand(3)  # the global generator is somewhere else each time
-        evaluate(job(short(name), seed=5), *listings, model, tmp_path / output, CPU, 0)
+        measured(name, seed=5, output=tmp_path / output, workers=workers)
     assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
 
 
-def test_knn_on_the_demo_is_that_of_scikit_learn(job, listings, model, features, tmp_path):
-    evaluate(job("knn-1"), *listings, model, tmp_path / "result.json", CPU, 0)
-    reference = KNeighborsClassifier(1, metric="cosine", algorithm="brute").fit(*features["train"])
-    found = json.loads((tmp_path / "result.json").read_text())["metrics"]["top1"]
-    assert found == pytest.approx(100 * reference.score(*features["val"]))
+@pytest.mark.parametrize("name", ["knn-1", "knn-dino-20"])
+def test_knn_on_the_demo_is_that_of_scikit_learn(name, measured, features):
+    protocol = PROTOCOLS[name]
+    (train, labels), (val, val_labels) = (features(split, protocol.interpolation) for split in ("train", "val"))
+
+    def weights(distance):
+        return np.exp((1 - distance**2 / 2) / 0.07)
+
+    reference = KNeighborsClassifier(
+        protocol.k, weights=weights if protocol.temperature else "uniform", algorithm="brute"
+    )
+    reference.fit(normalize(train.double()), labels)
+    found = measured(name)["metrics"]["top1"]
+    assert found == pytest.approx(100 * reference.score(normalize(val.double()), val_labels))
+    assert 20 < found < 90
 
 
-def test_images_without_a_label_take_no_part(job, listings, model, features, tmp_path):
-    kept = {"train": np.arange(80) % 4 > 0, "val": np.arange(60) % 3 > 0}
+@pytest.mark.parametrize("name", [name for name, protocol in PROTOCOLS.items() if isinstance(protocol, Knn)])
+def test_knn_compares_features_of_centre_views_resized_as_its_source_does(name, measured, features, monkeypatch):
+    compared, compare = [], knn.knn_accuracy
+    monkeypatch.setattr(knn, "knn_accuracy", lambda *arguments: compared.append(arguments[1:5]) or compare(*arguments))
+    measured(name)
+    interpolation = "bicubic" if name.startswith("knn-dino") else "bilinear"
+    expected = (*features("train", interpolation), *features("val", interpolation))
+    for found, values in zip(compared[0], expected, strict=True):
+        torch.testing.assert_close(found, values, atol=1e-4, rtol=1e-4)
+
+
+def test_images_without_a_label_take_no_part(measured, listings, features, tmp_path):
+    kept = {"train": np.arange(TRAIN) % 4 > 0, "val": np.arange(VAL) % 3 > 0}
     partly = [Path(shutil.copy(path, tmp_path)) for path in listings]
     for path, (split, mask) in zip(partly, kept.items(), strict=True):
         with h5py.File(path, "r+") as file:
             file[f"{split}/label"][:] = np.where(mask, file[f"{split}/label"][:], -1)
-    evaluate(job("knn-1"), *partly, model, tmp_path / "result.json", CPU, 0)
-    train, val = ([values[torch.from_numpy(kept[split])] for values in features[split]] for split in ("train", "val"))
+    train, val = ([values[torch.from_numpy(kept[split])] for values in features(split)] for split in ("train", "val"))
     reference = KNeighborsClassifier(1, metric="cosine", algorithm="brute").fit(*train)
-    found = json.loads((tmp_path / "result.json").read_text())["metrics"]["top1"]
+    found = measured("knn-1", partly)["metrics"]["top1"]
     assert found == pytest.approx(100 * reference.score(*val))
 
 
-def test_cached_features_are_standardised_by_the_training_images_alone(
-    job, short, seen, listings, model, features, tmp_path
-):
-    evaluate(job(short("linear-moco-small"), seed=7), *listings, model, tmp_path / "result.json", CPU, 0)
-    (train, labels), (val, val_labels) = features["train"], features["val"]
-    scaler = StandardScaler().fit(train.double())
-    expected, expected_val = (
-        torch.from_numpy(scaler.transform(part.double()) * np.sqrt(79 / 80)) for part in (train, val)
-    )
-    assert (seen["dim"], seen["classes"], seen["seed"]) == (train.shape[1], 10, 7)
-    for epoch in seen["epochs"]:
-        rows = torch.cat([rows_of(batch, expected) for batch, _ in epoch])
-        assert sorted(rows.tolist()) == list(range(80))
-        assert torch.equal(torch.cat([batch_labels for _, batch_labels in epoch]), labels[rows])
-    torch.testing.assert_close(seen["val"].double(), expected_val, atol=1e-3, rtol=1e-3)
-    assert torch.equal(seen["val_labels"], val_labels)
+def test_fine_tuning_with_the_published_recipe_works_on_the_demo(measured, listings, tmp_path):
+    result = measured("semi-10", seed=2)
+    with h5py.File(listings[0]) as file:
+        counts = np.bincount(file["train/label"][:])
+    assert result["facts"] == {"labels": np.rint(0.1 * counts).sum()}
+    assert 20 < result["metrics"]["top1"] < 90
+    again = tmp_path / "again.json"
+    measured("semi-10", seed=2, output=again)
+    assert again.read_bytes() == (tmp_path / "result.json").read_bytes()
 
 
-def test_augmented_features_are_those_of_the_images_with_their_labels(
-    job, short, seen, listings, model, features, monkeypatch, tmp_path
-):
-    # With crops that keep the whole image, an augmented view is the centre view.
-    monkeypatch.setitem(RECIPES, "crop-flip", Recipe(crop_scale=(1, 1), crop_ratio=(1, 1), flip=0))
-    evaluate(job(short("linear-moco")), *listings, model, tmp_path / "result.json", CPU, 0)
-    (train, labels), (val, _) = features["train"], features["val"]
-    orders = []
-    for epoch in seen["epochs"]:
-        assert [len(batch) for batch, _ in epoch] == [32, 32, 16]  # the incomplete last batch too
-        rows = torch.cat([rows_of(batch, train) for batch, _ in epoch])
-        assert torch.equal(torch.cat([batch_labels for _, batch_labels in epoch]), labels[rows])
-        assert len(set(rows.tolist())) == 80
-        orders.append(rows.tolist())
-    assert orders[0] != orders[1]
-    torch.testing.assert_close(seen["val"], val, atol=1e-4, rtol=1e-4)  # not standardised
+@pytest.mark.parametrize("name", ["knn-10", "linear-moco-small", "semi-10"])
+def test_a_teacher_is_measured_by_its_backbone(name, shorten, measured, model, teacher):
+    shorten(name)
+    results = [measured(name, model=path) for path in (model, teacher)]
+    assert results[0]["metrics"] == results[1]["metrics"]
+    assert results[0]["facts"] == results[1]["facts"]
+    assert results[1]["provenance"]["inputs"]["model"] == network_digest(read_metadata(teacher))
+    assert results[0]["provenance"]["inputs"]["model"] != results[1]["provenance"]["inputs"]["model"]
 
 
-def test_augmented_features_are_new_in_every_epoch(job, short, seen, listings, model, tmp_path):
-    evaluate(job(short("linear-moco")), *listings, model, tmp_path / "result.json", CPU, 0)
-    first, second = (torch.cat([batch for batch, _ in epoch]) for epoch in seen["epochs"])
-    assert torch.cdist(first.double(), second.double()).min() > 1e-3
+@pytest.mark.parametrize("name", ["linear", "finetune", "knn-dino-10", "semi-1", "linear-cached"])
+def test_a_result_on_another_set_carries_that_sets_name(name, shorten, measured, listings):
+    shorten(name)
+    result = measured(name, target="cifar10", seed=1)
+    assert result["protocol"] == f"cifar10-{name}"
+    assert (result["model"], result["seed"]) == ("bingo", 1)
+    assert result["provenance"]["settings"]["target"] == "cifar10"
+    if name == "finetune":
+        assert result["facts"] == {"labels": TRAIN}
+    # The set's name changes nothing else.
+    own = measured(name, seed=1)
+    assert own["protocol"] == name
+    assert (own["metrics"], own["facts"]) == (result["metrics"], result["facts"])
 
 
-def test_a_teacher_is_measured_by_its_backbone(job, listings, model, backbone, tmp_path):
-    head = {"0.weight": torch.randn(5, backbone.dim), "0.bias": torch.randn(5)}
-    head |= {"2.weight": torch.randn(4, 5), "2.bias": torch.randn(4)}
-    state = {f"backbone.{name}": tensor for name, tensor in backbone.state_dict().items()}
-    state |= {f"head.{name}": tensor for name, tensor in head.items()}
-    spec = {"architecture": "resnet10", "stem": "small", "width": 0.125}
-    write_tensors(tmp_path / "teacher.safetensors", state, {"backbone": spec})
-    results = []
-    for path in (model, tmp_path / "teacher.safetensors"):
-        evaluate(job("knn-10"), *listings, path, tmp_path / "result.json", CPU, 0)
-        results.append(json.loads((tmp_path / "result.json").read_text())["metrics"])
-    assert results[0] == results[1]
-
-
-def test_a_protocol_that_changes_the_backbone_gives_no_result(job, listings, model, monkeypatch, tmp_path):
-    def measure(probe, protocol):
-        probe.backbone.bn1.running_mean += 1  # what batch norm in training mode does
-        yield "top1", 100.0
-
-    monkeypatch.setattr(stage.Probe, "measure", measure)
-    with pytest.raises(AssertionError, match="changed the backbone"):
-        evaluate(job("knn-1"), *listings, model, tmp_path / "result.json", CPU, 0)
-    assert list(tmp_path.iterdir()) == []
-
-
-def write_folder(root, classes):
-    """Write two small images for each class, into a folder of its own."""
-    for name in classes:
+def write_folder(root, classes, images=2):
+    """Write small images for each class, into a folder of its own, named as ImageNet's are."""
+    for number, name in enumerate(classes):
         (root / name).mkdir(parents=True)
-        for i in range(2):
-            Image.fromarray(np.full((8, 8, 3), 40 * i, dtype=np.uint8)).save(root / name / f"{i}.png")
+        for i in range(images):
+            pixels = np.random.default_rng([number, i]).integers(0, 256, (12, 12, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / name / f"{name}_{i}.JPEG")
     return str(root)
+
+
+@pytest.fixture
+def folder(write_listings, tmp_path):
+    """Listings of six images of each of two classes."""
+    root = write_folder(tmp_path / "images", ["n01440764", "n01443537"], 6)
+    return write_listings(tmp_path / "data", FolderData(source="folder", train=root, val=root))
+
+
+def test_a_label_list_says_which_labels_are_used(folder, shorten, measured, tmp_path, monkeypatch):
+    used, train = [], finetune.finetune
+    monkeypatch.setattr(
+        finetune, "finetune", lambda *arguments: used.append(arguments[2].images.listing) or train(*arguments)
+    )
+    shorten("semi-1")
+    names = ["n01443537_5.JPEG", "n01440764_0.JPEG", "n01443537_2.JPEG"]
+    path = tmp_path / "1percent.txt"
+    path.write_text("\n".join(names) + "\n")
+    result = measured("semi-1", folder, label_list=path)
+    assert [Path(name).name for name in used[0].paths] == sorted(names)
+    assert used[0].label.tolist() == [0, 1, 1]
+    assert result["facts"] == {"labels": 3}
+    assert result["provenance"]["inputs"]["label_list"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    drawn = measured("semi-1", folder)
+    assert drawn["facts"] == {"labels": 2}
+    assert "label_list" not in drawn["provenance"]["inputs"]
+
+
+def test_a_label_list_of_another_set_is_refused(folder, measured, tmp_path):
+    path = tmp_path / "1percent.txt"
+    path.write_text("n01440764_0.JPEG\nn01440764_6.JPEG\n")
+    with pytest.raises(BingoError, match=f"^{path}: names n01440764_6.JPEG, which is not among the training images"):
+        measured("semi-1", folder, label_list=path)
+    assert not (tmp_path / "result.json").exists()
 
 
 @pytest.mark.parametrize(
@@ -214,17 +194,17 @@ def write_folder(root, classes):
         (True, "none", "train-listing.h5: the train images have no labels"),
     ],
 )
-def test_data_that_allow_no_evaluation_are_refused(with_val, labels, message, job, model, write_listings, tmp_path):
+def test_data_that_allow_no_evaluation_are_refused(with_val, labels, message, measured, write_listings, tmp_path):
     train = write_folder(tmp_path / "train", ["cat", "dog"])
     val = write_folder(tmp_path / "val", ["cat", "dog"]) if with_val else None
     listings = write_listings(tmp_path, FolderData(source="folder", train=train, val=val, labels=labels))
     with pytest.raises(BingoError, match=message) as caught:
-        evaluate(job("knn-1"), *listings, model, tmp_path / "result.json", CPU, 0)
+        measured("knn-1", listings)
     assert str(caught.value).startswith(f"{tmp_path}/")
     assert not (tmp_path / "result.json").exists()
 
 
-def test_validation_images_of_other_classes_are_refused(job, model, write_listings, tmp_path):
+def test_validation_images_of_other_classes_are_refused(measured, write_listings, tmp_path):
     folders = [write_folder(tmp_path / name, [name, "dog"]) for name in ("cat", "bee")]
     listings = [
         write_listings(tmp_path / "listings" / Path(folder).name, FolderData(source="folder", train=folder, val=folder))
@@ -232,28 +212,40 @@ def test_validation_images_of_other_classes_are_refused(job, model, write_listin
     ]
     (train, _), (_, val) = listings
     with pytest.raises(BingoError, match=f"{val}: its classes are not those of {train}"):
-        evaluate(job("knn-1"), train, val, model, tmp_path / "result.json", CPU, 0)
+        measured("knn-1", (train, val))
 
 
-def test_an_unknown_protocol_is_refused_with_the_nearest_name(job, listings, model, tmp_path):
-    with pytest.raises(BingoError, match="no protocol 'linear-moko'; did you mean 'linear-moco'"):
-        evaluate(job("linear-moko"), *listings, model, tmp_path / "result.json", CPU, 0)
+@pytest.mark.parametrize("name", ["linear-moko", "mask-rcnn"])
+def test_an_unknown_protocol_is_refused_with_the_nearest_name(name, measured):
+    hint = "; did you mean 'linear-moco'" if name == "linear-moko" else ""
+    with pytest.raises(BingoError, match=f"no protocol '{name}'{hint}"):
+        measured(name)
 
 
-def test_a_network_that_cannot_take_images_of_the_size_is_refused(job, listings, tmp_path):
+def test_a_network_that_cannot_take_images_of_the_size_is_refused(measured, tmp_path):
     pytest.importorskip("timm")
     spec = Backbone(architecture="timm/vit_tiny_patch16_224")
     path = tmp_path / "backbone.safetensors"
     write_tensors(path, build_backbone(spec).state_dict(), {"method": "moco", "backbone": spec.model_dump()})
     with pytest.raises(
-        BingoError, match=r"^backbone: cannot take images of 28 px \(.*\); set data\.preprocessing\.size$"
+        BingoError, match=r"^backbone: cannot take images of 22 px \(.*\); set data\.preprocessing\.size$"
     ):
-        evaluate(job("knn-1"), *listings, path, tmp_path / "result.json", CPU, 0)
+        measured("knn-1", model=path)
     assert not (tmp_path / "result.json").exists()
 
 
-def test_more_neighbours_than_images_are_refused(job, model, write_listings, tmp_path):
+def test_features_too_large_for_a_classifier_are_refused(shorten, measured, backbone, tmp_path):
+    shorten("linear-moco")
+    state = backbone.state_dict()
+    state["layer4.0.bn2.weight"] = state["layer4.0.bn2.weight"] * 1e30
+    write_tensors(tmp_path / "backbone.safetensors", state, {"method": "moco", "backbone": SPEC})
+    with pytest.raises(BingoError, match="the linear classifier diverged; its features are far too large"):
+        measured("linear-moco", model=tmp_path / "backbone.safetensors")
+    assert not (tmp_path / "result.json").exists()
+
+
+def test_more_neighbours_than_images_are_refused(measured, write_listings, tmp_path):
     folder = write_folder(tmp_path / "train", ["cat", "dog"])
     listings = write_listings(tmp_path, FolderData(source="folder", train=folder, val=folder))
-    with pytest.raises(BingoError, match="knn-10 needs 10 labelled images, there are 4"):
-        evaluate(job("knn-10"), *listings, model, tmp_path / "result.json", CPU, 0)
+    with pytest.raises(BingoError, match="k 10 needs as many labelled images, there are 4"):
+        measured("knn-10", listings)

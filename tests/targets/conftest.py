@@ -45,7 +45,7 @@ def list_demo(tmp_path_factory):
     def list_demo(count):
         path = tmp_path_factory.mktemp("listing") / "train-listing.h5"
         data = DemoData(source="demo", max_train=count)
-        write_listing(DataJob(version=1, split="train", data=data), None, path, 1)
+        write_listing(DataJob(version=1, split="train", data=data), "data", None, path, 1)
         listing = read_listing(path, "train")
         return SimpleNamespace(path=path, listing=listing, images=open_images(listing))
 

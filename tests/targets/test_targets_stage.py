@@ -183,7 +183,7 @@ def folder(tmp_path):
         pixels = draw.integers(0, 256, size=(20 + 3 * i, 31 - 2 * i, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(tmp_path / "photos" / f"{i}.png")
     data = FolderData(source="folder", train=str(tmp_path / "photos"))
-    write_listing(DataJob(version=1, split="train", data=data), None, tmp_path / "listing.h5", 1)
+    write_listing(DataJob(version=1, split="train", data=data), "data", None, tmp_path / "listing.h5", 1)
     return tmp_path / "listing.h5"
 
 

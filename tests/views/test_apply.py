@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torchvision.transforms import CenterCrop, Resize
+from torchvision.transforms import CenterCrop, InterpolationMode, Resize
 from torchvision.transforms.v2 import functional as V
 
 from bingo.sections import Preprocessing
@@ -14,6 +14,7 @@ from bingo.views.parameters import ViewParameters, draw
 from bingo.views.recipes import RECIPES, Recipe
 
 PAPER = RECIPES["paper"]
+INTERPOLATIONS = ["bilinear", "bicubic"]
 ADJUST = (V.adjust_brightness, V.adjust_contrast, V.adjust_saturation, V.adjust_hue)
 
 
@@ -58,48 +59,67 @@ def neutral(count):
     )
 
 
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
 @pytest.mark.parametrize(
     ("height", "width", "size"),
     [(64, 48, 12), (20, 30, 40), (28, 28, 28), (9, 70, 16), (1, 1, 8), (33, 5, 10)],
 )
-def test_crop_batch_is_resized_crop_of_each_image(height, width, size):
-    batch = images(30, height, width)
+def test_crop_batch_is_resized_crop_of_each_image(height, width, size, interpolation):
+    batch = 1 + images(30, height, width)  # above 0, so that what bicubic overshoots is not cut
     parameters = views(Recipe(crop_scale=(0.05, 1.0), crop_ratio=(0.3, 3.0)), 30, height, width)
     expected = [
-        V.resized_crop(image, *box, [size, size], antialias=True)
+        V.resized_crop(image, *box, [size, size], InterpolationMode(interpolation), antialias=True)
         for image, box in zip(batch, parameters.box.tolist(), strict=True)
     ]
     expected = [V.horizontal_flip(view) if flip else view for view, flip in zip(expected, parameters.flip, strict=True)]
     assert 0 < parameters.flip.sum() < 30
-    assert torch.allclose(crop_batch(batch, parameters, size), torch.stack(expected), atol=1e-5, rtol=0)
+    assert torch.allclose(crop_batch(batch, parameters, size, interpolation), torch.stack(expected), atol=1e-5, rtol=0)
 
 
-def test_crop_batch_takes_bytes_as_numbers_up_to_255():
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
+def test_crop_batch_takes_bytes_as_numbers_up_to_255(interpolation):
     pixels = (images(8, 20, 24) * 255).byte()
     parameters = views(PAPER, 8, 20, 24)
-    found = crop_batch(pixels, parameters, 10)
+    found = crop_batch(pixels, parameters, 10, interpolation)
     assert found.dtype == torch.float32
-    assert torch.equal(found, crop_batch(pixels.float(), parameters, 10))
+    assert torch.equal(found, crop_batch(pixels.float(), parameters, 10, interpolation))
 
 
-def test_a_crop_of_everything_at_the_same_size_changes_nothing():
+def test_what_bicubic_overshoots_is_cut_to_the_range_of_bytes():
+    # Beside the edge between black and white, the cubic filter goes beyond both.
+    bars = torch.zeros(1, 3, 12, 12)
+    bars[..., 4:8] = 255
+    whole = replace(neutral(1), box=torch.tensor([[0, 0, 12, 12]]))
+    uncut = V.resize(bars, [30, 30], InterpolationMode.BICUBIC, antialias=True)
+    assert uncut.min() < -10
+    assert uncut.max() > 265
+    found = crop_batch(bars, whole, 30, "bicubic")
+    assert torch.allclose(found, uncut.clamp(0, 255), atol=1e-3, rtol=0)
+    (in_bytes,) = crop_each(bars.byte(), [whole], 30, "bicubic")
+    assert (found - in_bytes).abs().max() <= 0.51
+
+
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
+def test_a_crop_of_everything_at_the_same_size_changes_nothing(interpolation):
     batch = images(4, 16, 16)
     whole = replace(neutral(4), box=torch.tensor([[0, 0, 16, 16]]).repeat(4, 1))
-    assert torch.equal(crop_batch(batch, whole, 16), batch)
-    assert torch.equal(crop_batch(batch, replace(whole, flip=torch.ones(4, dtype=torch.bool)), 16), batch.flip(3))
+    flipped = replace(whole, flip=torch.ones(4, dtype=torch.bool))
+    assert torch.equal(crop_batch(batch, whole, 16, interpolation), batch)
+    assert torch.equal(crop_batch(batch, flipped, 16, interpolation), batch.flip(3))
 
 
-def test_crop_each_is_pillows_crop_of_each_image():
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
+def test_crop_each_is_pillows_crop_of_each_image(interpolation):
     sizes = np.array([(50, 40), (12, 90), (20, 20), (7, 5), (64, 64), (30, 41), (19, 23), (80, 33)])
     sources = [picture(h, w) for h, w in sizes.tolist()]
     parameters = draw(PAPER, 0, np.arange(8), 0, 0, sizes)
-    (found,) = crop_each(sources, [parameters], 16)
+    (found,) = crop_each(sources, [parameters], 16, interpolation)
     assert found.dtype == torch.uint8
     for view, source, (top, left, height, width), flip in zip(
         found, sources, parameters.box.tolist(), parameters.flip.tolist(), strict=True
     ):
         crop = pillow(source).crop((left, top, left + width, top + height))
-        expected = crop.resize((16, 16), Image.Resampling.BILINEAR)
+        expected = crop.resize((16, 16), Image.Resampling[interpolation.upper()])
         if flip:
             expected = expected.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         assert (view.int() - tensor(expected).int()).abs().max() <= 1
@@ -118,16 +138,19 @@ def test_crop_each_crops_an_image_in_every_view_and_lets_it_go():
             yield copy
             del copy
 
-    together = crop_each(one_by_one(), both, 12)
-    apart = [crop_each(pixels, [view], 12)[0] for view in both]
+    together = crop_each(one_by_one(), both, 12, "bilinear")
+    apart = [crop_each(pixels, [view], 12, "bilinear")[0] for view in both]
     assert all(torch.equal(found, expected) for found, expected in zip(together, apart, strict=True))
 
 
-def test_cropping_in_the_loader_or_on_the_device_gives_the_same_views_but_for_rounding():
-    pixels = (images(10, 30, 22) * 255).byte()
+@pytest.mark.parametrize(("interpolation", "rounding"), [("bilinear", 1), ("bicubic", 1.2)])
+def test_cropping_in_the_loader_or_on_the_device_gives_the_same_views_but_for_rounding(interpolation, rounding):
+    pixels = (64 + images(10, 30, 22) * 127).byte()
     parameters = views(PAPER, 10, 30, 22)
-    difference = crop_each(list(pixels), [parameters], 12)[0].float() - crop_batch(pixels, parameters, 12)
-    assert difference.abs().max() <= 1
+    in_loader, on_device = (
+        crop(pixels, view, 12, interpolation) for crop, view in ((crop_each, [parameters]), (crop_batch, parameters))
+    )
+    assert (in_loader[0].float() - on_device).abs().max() <= rounding
 
 
 @pytest.mark.parametrize("step", range(4), ids=["brightness", "contrast", "saturation", "hue"])
@@ -203,17 +226,19 @@ def test_normalise_is_that_of_torchvision_in_channels_last_memory():
     assert found.is_contiguous(memory_format=torch.channels_last)
 
 
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
 @pytest.mark.parametrize(("height", "width"), [(40, 60), (60, 40), (20, 20), (24, 24), (10, 200)])
-def test_the_evaluation_view_is_pillows_resize_and_centre_crop(height, width):
+def test_the_evaluation_view_is_pillows_resize_and_centre_crop(height, width, interpolation):
     source = picture(height, width)
-    expected = tensor(CenterCrop(16)(Resize(24)(pillow(source))))
-    found = centre(source[None], Preprocessing(size=16, resize=24))
+    expected = tensor(CenterCrop(16)(Resize(24, InterpolationMode(interpolation))(pillow(source))))
+    found = centre(source[None], Preprocessing(size=16, resize=24), interpolation)
     assert found.dtype == torch.uint8
     assert (found[0].int() - expected.int()).abs().max() <= 1
 
 
-def test_the_evaluation_views_of_images_of_many_sizes_are_those_of_each():
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
+def test_the_evaluation_views_of_images_of_many_sizes_are_those_of_each(interpolation):
     sources = [picture(40, 60), picture(24, 24), picture(9, 31)]
     preprocessing = Preprocessing(size=16, resize=20)
-    expected = torch.cat([centre(source[None], preprocessing) for source in sources])
-    assert torch.equal(centre(sources, preprocessing), expected)
+    expected = torch.cat([centre(source[None], preprocessing, interpolation) for source in sources])
+    assert torch.equal(centre(sources, preprocessing, interpolation), expected)

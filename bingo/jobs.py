@@ -125,7 +125,7 @@ class Row(Strict):
     teacher: str
     bags: str
     architecture: str
-    """The student's, as publications name it."""
+    """The student's, as publications name it; empty if they have no such student."""
 
 
 class TableJob(Job):
@@ -167,7 +167,7 @@ class TrainingFigureJob(Job):
     """Draw training curves."""
 
     panels: dict[str, str]
-    """Of each teacher and student, the title of its panel; losses of one panel compare."""
+    """Of each teacher and student, the title of its panel."""
 
 
 class MapFigureJob(Job):

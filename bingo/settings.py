@@ -136,9 +136,16 @@ def table_rows(study: Study, name: str) -> list[Row]:
     for name in students:
         entry = study.students[name]
         origin = {"teacher": study.teacher_of(name) or "", "bags": study.bags_of(name) or ""}
-        architecture = entry.backbone.architecture
-        rows.append(Row(model=name, method=entry.method, student=name, architecture=architecture, **origin))
+        rows.append(Row(model=name, method=entry.method, student=name, architecture=_published(study, name), **origin))
     return rows
+
+
+def _published(study: Study, student: str) -> str:
+    """Return the architecture under which publications have numbers of such a student, empty if they have none."""
+    entry, bag = study.students[student], study.bags.get(study.bags_of(student) or "")
+    is_published = entry.backbone.width == 1 and entry.backbone.stem == "imagenet"
+    is_published &= getattr(entry, "terms", None) is None and (bag is None or isinstance(bag, KnnBag))
+    return entry.backbone.architecture if is_published else ""
 
 
 def _method(teacher: TrainedTeacher | ImportedTeacher) -> str:
@@ -183,7 +190,15 @@ def bag_size_series(study: Study) -> list[BagSizeSeries]:
             label = f"{_variant(entry)}, {_printed(entry.backbone)} from {bag.teacher}"
             sizes = series[same].sizes if same in series else {}
             series[same] = BagSizeSeries(label=label, sizes={**sizes, name: bag.size})
-    return [found for found in series.values() if len(set(found.sizes.values())) > 1]
+    several = [found for found in series.values() if len(set(found.sizes.values())) > 1]
+    labels = [found.label for found in several]
+    # What else differs is told by the name of the first student.
+    return [
+        found.model_copy(update={"label": f"{found.label}: {next(iter(found.sizes))}, ..."})
+        if labels.count(found.label) > 1
+        else found
+        for found in several
+    ]
 
 
 def bag_size_figure_settings(study: Study, evaluations: list[str]) -> str:

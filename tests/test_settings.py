@@ -300,7 +300,7 @@ def test_a_table_has_all_networks_or_those_it_names_below_their_teachers():
     rows = names(settings.table_rows(study, "all"))
     assert rows[:4] == [*TEACHERS, ALONE, BINGO]
     assert rows[5:] == [
-        ("label", "bingo", "label", "given", "classes", "resnet18"),
+        ("label", "bingo", "label", "given", "classes", ""),
         ("seed", "seed", "seed", "given", "", "resnet18"),
     ]
     assert names(settings.table_rows(study, "some")) == [TEACHERS[0], BINGO, ALONE]
@@ -309,7 +309,25 @@ def test_a_table_has_all_networks_or_those_it_names_below_their_teachers():
     assert names(settings.table_rows(study_of(changed("tables.some.students", ["alone"])), "some")) == [ALONE]
     # Bags from which nothing is drawn have no part in a student.
     intra = study_of(changed("students.bingo-5.terms", ["intra"]))
-    assert names(settings.table_rows(intra, "some"))[1] == ("bingo-5", "bingo", "bingo-5", "big", "", "resnet18")
+    assert names(settings.table_rows(intra, "some"))[1] == ("bingo-5", "bingo", "bingo-5", "big", "", "")
+
+
+@pytest.mark.parametrize(
+    ("change", "published"),
+    [
+        ({}, "resnet18"),
+        ({"objective": "official"}, "resnet18"),
+        ({"bags": "knn-9"}, "resnet18"),
+        ({"bags": "classes", "teacher": "big"}, ""),
+        ({"terms": ["inter"]}, ""),
+        ({"backbone": {"architecture": "resnet18", "width": 0.5}}, ""),
+        ({"backbone": {"architecture": "resnet18", "stem": "small"}}, ""),
+        ({"backbone": {"architecture": "resnet34"}}, "resnet34"),
+    ],
+)
+def test_publications_know_whole_networks_and_bags_of_neighbours(change, published):
+    study = study_of(changed("students.bingo-5", {**STUDY["students"]["bingo-5"], **change}))
+    assert {row.model: row.architecture for row in settings.table_rows(study, "some")}["bingo-5"] == published
 
 
 def test_a_teacher_has_results_for_its_own_seed_a_student_for_those_of_the_study():

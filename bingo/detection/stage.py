@@ -1,21 +1,23 @@
 """Entry point of the detection stage."""
 
-import json
 import logging
 from pathlib import Path
 
 import torch
 
-from bingo.artifacts import digest_json, provenance, write_text
+from bingo.artifacts import digest_json
 from bingo.detection.annotations import read_annotations
 from bingo.detection.average_precision import average_precision, detect_objects
 from bingo.detection.batches import DetectionBatches
 from bingo.detection.coco import CocoImages
 from bingo.detection.network import build_detector
 from bingo.detection.train import train
+from bingo.engine.device import describe_device
 from bingo.engine.state import TrainingState
 from bingo.errors import BingoError, nearest
+from bingo.evaluation.probe import Measurement
 from bingo.evaluation.protocols import DETECTION_PROTOCOLS, Detection
+from bingo.evaluation.result import write_result
 from bingo.jobs import DetectionJob
 from bingo.models.checkpoint import load_backbone
 from bingo.tensors import network_digest
@@ -92,13 +94,5 @@ def measure(
     with state.exclusively():
         train(detector, data, protocol, state, device, workers, title)
         metrics = average_precision(val_set, detect_objects(detector, val_set, device, workers, title))
-        result = {
-            "protocol": job.name,
-            "model": job.model,
-            "seed": job.seed,
-            "metrics": metrics,
-            "provenance": provenance("detection", job.version, settings, inputs, device=device.type),
-        }
-        write_text(output, json.dumps(result, indent=2, sort_keys=True) + "\n")
+        write_result(output, job, Measurement(metrics), inputs, describe_device(device))
         state.discard()
-    log.info("%s: %s", title, metrics)

@@ -88,13 +88,15 @@ class Probe:
         if whole:
             preprocessing = preprocessing.model_copy(update={"resize": preprocessing.size})
         with Progress(f"{self.name} {title} images", len(images.listing), "images") as progress:
-            parts = []
+            outputs, done = torch.empty(0, 0), 0
             for batch in embed(network, images, preprocessing, self.device, self.workers, interpolation):
-                parts.append(batch.cpu())
+                if done == 0:
+                    outputs = torch.empty(len(images.listing), batch.shape[1])  # no second copy, as of parts joined
+                outputs[done : done + len(batch)] = batch
+                done += len(batch)
                 progress.advance(len(batch))
-        outputs = torch.cat(parts)
         if not outputs.isfinite().all():
-            raise BingoError(f"{self.name}: its features are not finite; train it with a lower learning rate")
+            raise BingoError(f"{self.name}: its outputs are not finite; train it with a lower learning rate")
         return outputs
 
     def training_batches(self, images: Images, recipe: Recipe, batch_size: int, drop_last: bool) -> TrainingBatches:

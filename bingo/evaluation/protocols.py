@@ -139,7 +139,7 @@ _MASK_RCNN = Detection(
     longer_side=1333,
     anchors=(32, 64, 128, 256, 512),
     source="MoCo's transfer to COCO with the 1x schedule (12 epochs, lr 0.02 for 16 images, x0.1 at 8 and 11), on "
-    "torchvision's Mask R-CNN with a feature pyramid",
+    "torchvision's Mask R-CNN with a feature pyramid; one image scale, and weight decay on all parameters",
 )
 _DETECTION_SMALL = replace(
     _MASK_RCNN,
@@ -163,8 +163,8 @@ PROTOCOLS: dict[str, Protocol] = {
         weight_decay=0.0,
         schedule="cosine",
         views=RECIPES["crop-flip"],
-        source="haohang96/bingo, scripts: cosine from 30 to 0.01 (EfficientNets 3 to 0.001), 120 epochs; "
-        "the last epoch's accuracy here, the best epoch's there",
+        source="haohang96/bingo, scripts: cosine from 30 to 0.01 (EfficientNets 3 to 0.001), 120 epochs; MobileNets as "
+        "ResNets, for want of a script; the last epoch's accuracy here, the best epoch's there",
     ),
     "linear-moco-small": replace(
         _MOCO,
@@ -198,8 +198,8 @@ PROTOCOLS: dict[str, Protocol] = {
         labels=0.01,
         backbone_lr=0.02,
         head_lr=5.0,
-        source="SwAV (facebookresearch/swav), README: as semi-10, with 1 % of the labels, lr 0.02 for the backbone and 5 "
-        "for the classifier; the last epoch's accuracy here, the best epoch's there",
+        source="SwAV (facebookresearch/swav), README: as semi-10, with 1 % of the labels, lr 0.02 for the backbone and "
+        "5 for the classifier; the last epoch's accuracy here, the best epoch's there",
     ),
     "semi-10": _SEMI,
 }
@@ -253,5 +253,9 @@ def headline_metric(evaluation: str) -> str:
 
 
 def published_name(evaluation: str) -> str:
-    """Return the name under which publications give an evaluation's numbers: `linear` for every linear probe."""
-    return "linear" if isinstance(PROTOCOLS.get(evaluation), Linear | LinearSweep) else evaluation
+    """Return the name under which publications give an evaluation's numbers.
+
+    It is `linear` for every linear probe on fresh views; each paper has its own hyper-parameters for that.
+    """
+    protocol = PROTOCOLS.get(evaluation)
+    return "linear" if isinstance(protocol, Linear) and protocol.views is not None else evaluation

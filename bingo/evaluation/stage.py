@@ -1,16 +1,13 @@
 """Entry point of the evaluation stage."""
 
 import hashlib
-import json
-import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from bingo.artifacts import provenance, write_text
 from bingo.data.images import open_images
 from bingo.data.listing import Listing, read_listing
 from bingo.engine.device import describe_device
@@ -20,13 +17,12 @@ from bingo.evaluation.knn import evaluate_knn
 from bingo.evaluation.linear import evaluate_linear
 from bingo.evaluation.probe import Measurement, Probe
 from bingo.evaluation.protocols import PROTOCOLS, TRANSFER_PROTOCOLS, Finetune, Knn, Linear, LinearSweep
+from bingo.evaluation.result import write_result
 from bingo.evaluation.sweep import evaluate_sweep
-from bingo.jobs import DetectionJob, EvaluationJob
+from bingo.jobs import EvaluationJob
 from bingo.models.backbone import require_size
 from bingo.models.checkpoint import load_backbone
 from bingo.tensors import digest_tensors, network_digest
-
-log = logging.getLogger(__name__)
 
 _EVALUATORS: dict[type, Callable[[Any, Probe], Measurement]] = {
     Knn: evaluate_knn,
@@ -97,36 +93,6 @@ def evaluate(
     if label_list is not None:
         inputs["label_list"] = hashlib.sha256(label_list.read_bytes()).hexdigest()
     write_result(output, job, found, inputs, describe_device(device))
-
-
-def write_result(
-    output: Path,
-    job: EvaluationJob | DetectionJob,
-    found: Measurement,
-    inputs: Mapping[str, str],
-    machine: Mapping[str, str],
-) -> None:
-    """Write what a protocol found as one JSON: protocol, model, seed, metrics, facts, provenance.
-
-    Args:
-        output: file to write.
-        job: whose result it is.
-        found: metrics and facts.
-        inputs: name and digest of what it was measured with, the model among them.
-        machine: where it was measured.
-    """
-    settings = job.model_dump(mode="json")
-    stage = "detection" if isinstance(job, DetectionJob) else "evaluation"
-    result = {
-        "protocol": job.name,
-        "model": job.model,
-        "seed": job.seed,
-        "metrics": found.metrics,
-        "facts": found.facts,
-        "provenance": provenance(stage, job.version, settings, inputs, **machine),
-    }
-    write_text(output, json.dumps(result, indent=2, sort_keys=True) + "\n")
-    log.info("%s, %s: %s %s", job.model, job.name, found.metrics, found.facts or "")
 
 
 def _labelled(listing: Listing) -> Listing:

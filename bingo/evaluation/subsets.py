@@ -49,7 +49,9 @@ def listed_rows(listing: Listing, path: Path) -> NDArray[np.int64]:
     files = [str(name).rpartition("/")[2] for name in listing.paths]
     position = {name: row for row, name in enumerate(files)}
     if stray := next((name for name in names if name not in position), None):
-        raise BingoError(f"{path}: names {stray}, which is not among the training images; take the list of this set")
+        raise BingoError(
+            f"{path}: names {stray}, which is not among the training images; take this set's list, and all of the set"
+        )
     rows = np.array(sorted({position[name] for name in names}), dtype=np.int64)
     twice = len(names) - len(rows) or len(files) - len(position)
     if twice:

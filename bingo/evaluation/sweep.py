@@ -6,10 +6,11 @@ from torch import Tensor
 from bingo.engine.schedule import learning_rate
 from bingo.errors import BingoError
 from bingo.evaluation.linear import LinearHeads, cached_batches, linear_accuracy, standardiser, train_linear
-from bingo.evaluation.metrics import accuracy
 from bingo.evaluation.probe import Measurement, Probe
 from bingo.evaluation.protocols import LinearSweep
 from bingo.evaluation.subsets import stratified_rows
+
+_BATCH = 8192
 
 
 def evaluate_sweep(protocol: LinearSweep, probe: Probe) -> Measurement:
@@ -51,8 +52,12 @@ def best_head(heads: LinearHeads, features: Tensor, labels: Tensor) -> int:
     Raises:
         BingoError: all diverged.
     """
-    logits = heads(features.to(heads.weight.device)).cpu()  # (H, C, N)
-    found = {head: accuracy(scores.T, labels)["top1"] for head, scores in enumerate(logits) if scores.isfinite().all()}
-    if not found:
+    hits = torch.zeros(len(heads.weight), dtype=torch.int64)
+    finite = torch.ones(len(heads.weight), dtype=torch.bool)
+    for part, expected in zip(features.split(_BATCH), labels.split(_BATCH), strict=True):
+        logits = heads(part.to(heads.weight.device)).cpu()  # (H, C, b)
+        hits += (logits.argmax(1) == expected).sum(1)
+        finite &= logits.isfinite().all(2).all(1)
+    if not finite.any():
         raise BingoError("evaluations: the linear classifiers diverged; the network's features are far too large")
-    return max(found, key=lambda head: found[head])
+    return int(hits.masked_fill(~finite, -1).argmax())

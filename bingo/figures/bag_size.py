@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
 from bingo.errors import BingoError
+from bingo.evaluation.protocols import headline_metric
 from bingo.figures.networks import Panel
 from bingo.figures.style import METRICS, WIDTH, line_look, marker_look, new_figure, note_no_result, save, styled
 from bingo.jobs import BagSizeFigureJob, BagSizeSeries
@@ -85,11 +86,11 @@ def read_results(job: BagSizeFigureJob, results: Sequence[Path]) -> Measured:
 
 
 def bag_size_panels(job: BagSizeFigureJob, measured: Measured) -> list[Panel]:
-    """Return the panels: the headline metrics of each protocol, top-1 where there is no result yet."""
+    """Return the panels: the headline metrics of each protocol, the first where there is no result yet."""
     panels = []
     for protocol in job.evaluations:
         known = [metric for metric in METRICS if any(key[1:] == (protocol, metric) for key in measured)]
-        panels += [Panel(protocol, metric) for metric in known or ["top1"]]
+        panels += [Panel(protocol, metric) for metric in known or [headline_metric(protocol)]]
     return panels
 
 

@@ -48,7 +48,7 @@ styled = matplotlib.rc_context(
         "ytick.major.width": 0.6,
         "lines.linewidth": 1.2,
         "lines.markersize": 5,
-        # Text stays text, to be searched and read out.
+        # In the files, text stays text, to be searched and read out.
         "svg.fonttype": "none",
         "svg.hashsalt": "bingo",
     }

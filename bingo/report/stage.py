@@ -22,7 +22,7 @@ from bingo.tensors import read_metadata
 _FIGURES = {
     "accuracy": ("Accuracy", "Diamonds are published numbers, where there are any."),
     "bag-size": ("Accuracy by bag size", "Students that differ in nothing but the size of their bags."),
-    "training": ("Training", "Losses of different methods are sums of different terms and do not compare."),
+    "training": ("Training", "Losses compare only where method, temperature and queue are the same."),
     "purity": ("Neighbours in the teacher's space", "Purity is the share of neighbours that have the anchor's class."),
     "similarity": ("Similarities in bags", "Cosine of the teacher's features of an anchor and the members of its bag."),
     "map": ("Maps of features", "t-SNE of the same images in each network; distances between groups mean little."),

@@ -20,12 +20,13 @@ Network = tuple[str, str, str]
 NAMES = ["method", "student", "teacher", "bags", "protocol", "metric"]
 COLUMNS = [*NAMES, "mean", "std", "seeds", "published", "source"]
 FOOTNOTE = (
-    "Accuracy in percent on the validation images; mean ± sample standard deviation over seeds. "
+    "Accuracy on the validation images, of detectors COCO's average precision, in percent; mean ± sample standard "
+    "deviation over seeds. "
     "A row without a student is the teacher itself."
 )
 PUBLISHED_FOOTNOTE = (
-    "Accuracy in percent; ours: mean ± sample standard deviation over seeds, empty where nothing was measured; "
-    "difference: ours less published. The CSV names the source of each published number."
+    "In percent; ours: mean ± sample standard deviation over seeds, empty where nothing was measured; difference: ours "
+    "less published. The CSV names the source of each published number, whose linear probe may have had other settings."
 )
 # pandas escapes cells, but not the caption.
 _LATEX = str.maketrans(

@@ -36,7 +36,7 @@ def test_features_can_be_trained_on(probe, backbone):
 
 
 def test_features_that_are_not_finite_are_refused(probe, backbone):
-    with pytest.raises(BingoError, match=r"^bingo: its features are not finite"):
+    with pytest.raises(BingoError, match=r"^bingo: its outputs are not finite"):
         probe(nn.Sequential(backbone, nn.Threshold(torch.inf, torch.nan))).val_features("bilinear")
 
 

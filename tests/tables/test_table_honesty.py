@@ -16,7 +16,7 @@ from .results import ROWS, latex_rows, markdown_rows, write_results
 
 MODELS = {row.model: row for row in ROWS}
 # What a publication calls the number of each.
-PROTOCOLS = {"linear-moco": "linear", "linear-cached": "linear", "knn-10": "knn-10", "cifar10-linear": "cifar10-linear"}
+PROTOCOLS = {"linear-moco": "linear", "linear-seed": "linear", "knn-10": "knn-10", "cifar10-linear": "cifar10-linear"}
 METRICS = ["top1", "top5"]
 PERCENT = st.floats(0, 100)
 RESULTS = st.dictionaries(

@@ -4,6 +4,12 @@ rule tables:
         PLAN.paths("tables/{}.md", PLAN.tables),
 
 
+rule tables_so_far:
+    input:
+        PLAN.paths("tables-so-far/{}.csv", PLAN.tables),
+        PLAN.paths("tables-so-far/{}.md", PLAN.tables),
+
+
 rule table:
     input:
         unpack(lambda wildcards: PLAN.published(wildcards.table)),
@@ -43,3 +49,26 @@ rule table_text:
     shell:
         "python -m bingo text --settings {params.settings:q} --table {input.table}"
         " --markdown {output.markdown} --latex {output.latex} --log {log}"
+
+
+# The same of the results that are there.
+use rule table as table_so_far with:
+    input:
+        unpack(lambda wildcards: PLAN.published(wildcards.table)),
+        results=lambda wildcards: [
+            path for path in PLAN.table_results(wildcards.table) if Path(path).exists()
+        ],
+    output:
+        table="results/{study}/tables-so-far/{table}.csv",
+    log:
+        "logs/{study}/table_so_far/{table}.log",
+
+
+use rule table_text as table_text_so_far with:
+    input:
+        table="results/{study}/tables-so-far/{table}.csv",
+    output:
+        markdown="results/{study}/tables-so-far/{table}.md",
+        latex="results/{study}/tables-so-far/{table}.tex",
+    log:
+        "logs/{study}/table_text_so_far/{table}.log",

@@ -1,5 +1,6 @@
 """Which files a study consists of, given what its data allow. Imports no torch: Snakemake asks this at every start."""
 
+import csv
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -46,6 +47,7 @@ class Plan:
             asked += table.evaluations or []
             if table.published is not None:
                 _require_file(f"tables.{name}.published", table.published)
+                _require_columns(f"tables.{name}.published", table.published)
         self.asked = list(dict.fromkeys(asked))
         self.targets = self._targets()
         self._require_label_lists()
@@ -308,6 +310,15 @@ def _require_file(key: str, path: str) -> None:
     if not Path(path).is_file():
         raise BingoError(f"{key}: there is no file {path}; correct the path")
     _refuse_braces(key, path)
+
+
+def _require_columns(key: str, path: str) -> None:
+    """Refuse now what would be no table of published numbers at the end of a study."""
+    with Path(path).open(encoding="utf-8", errors="replace", newline="") as file:
+        columns = next(csv.reader(file), [])
+    needed = ("method", "student", "teacher", "protocol", "metric", "published", "source")
+    if missing := [name for name in needed if name not in columns]:
+        raise BingoError(f"{key}: {path} lacks the columns {', '.join(missing)}; config/paper has examples")
 
 
 def _refuse_braces(key: str, path: str) -> None:

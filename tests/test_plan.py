@@ -369,6 +369,10 @@ def test_missing_files_of_labels_and_published_numbers_are_refused_by_their_keys
     assert refusal(data=data) == message
     tables = {"all": {"title": "T", "published": "nowhere.csv"}}
     assert refusal(tables=tables) == "tables.all.published: there is no file nowhere.csv; correct the path"
+    (photos / "odd.csv").write_text("method,student,number,source\n")
+    message = "tables.all.published: odd.csv lacks the columns teacher, protocol, metric, published; "
+    assert refusal(tables={"all": {"title": "T", "published": "odd.csv"}}).startswith(message)
+    (photos / "paper.csv").write_text("method,student,teacher,protocol,metric,published,source\n")
     plan = measured(tables={"all": {"title": "T", "published": "paper.csv"}, "none": {"title": "T"}})
     assert plan.published("all") == {"published": "paper.csv"}
     assert plan.published("none") == {}

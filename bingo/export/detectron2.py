@@ -1,5 +1,6 @@
 """Backbones as detectron2 reads them."""
 
+import logging
 import pickle
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from bingo.artifacts import atomic
 from bingo.errors import BingoError
 from bingo.models.backbone import ResNet
 from bingo.models.checkpoint import load_backbone
+
+log = logging.getLogger(__name__)
 
 
 def export_detectron2(model: Path, output: Path) -> None:
@@ -43,8 +46,11 @@ def export_detectron2(model: Path, output: Path) -> None:
         output: file to write.
 
     Raises:
-        BingoError: the file is missing or damaged, or holds anything but a ResNet with the ImageNet stem.
+        BingoError: the file is missing or damaged, or holds anything but a ResNet with the ImageNet stem, or
+            ``output`` does not end in ``.pkl``.
     """
+    if output.suffix != ".pkl":
+        raise BingoError(f"{output}: detectron2 reads this format from names that end in .pkl; choose such a name")
     backbone, metadata = load_backbone(model, torch.device("cpu"))
     spec = metadata["backbone"]
     if not isinstance(backbone, ResNet):
@@ -58,6 +64,13 @@ def export_detectron2(model: Path, output: Path) -> None:
     content = {"model": weights, "__author__": "bingo", "matching_heuristics": True}
     with atomic(output) as temporary, temporary.open("wb") as file:
         _Pickler(file, protocol=4).dump(content)
+    log.info(
+        "%s: set MODEL.RESNETS.DEPTH and RES2_OUT_CHANNELS to those of a %s of width %g, STRIDE_IN_1X1 False, "
+        "INPUT.FORMAT RGB, MODEL.PIXEL_MEAN and PIXEL_STD to 255 times the study's",
+        output,
+        spec["architecture"],
+        spec.get("width", 1),
+    )
 
 
 def detectron2_name(name: str) -> str:

@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from bingo.figures.networks import Line, Panel, split_blocks, table_groups, table_panels
+from bingo.figures.networks import Line, Panel, beside_ours, split_blocks, table_groups, table_panels
 from bingo.figures.style import METRICS, SMALL, WIDTH, marker_look, new_figure, note_no_result, save, styled
 from bingo.jobs import AccuracyFigureJob
 from bingo.tables.stage import read_table
@@ -39,7 +39,7 @@ def draw_accuracy(job: AccuracyFigureJob, table: Path, outputs: Sequence[Path]) 
     Raises:
         BingoError: the table is damaged.
     """
-    frame = read_table(table)
+    frame = beside_ours(read_table(table))
     panels = table_panels(frame) or [Panel("", "top1")]
     blocks = split_blocks(table_groups(frame, job.architectures), _LINES) or [[Line("")]]
     lines = [line for block in blocks for line in block]

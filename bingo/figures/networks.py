@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from bingo.evaluation.protocols import published_name
 from bingo.figures.style import METRICS
 
 TEACHERS = "teachers"
@@ -35,6 +36,19 @@ class Line:
     method: str = ""
     """Empty for a title."""
     numbers: dict[Panel, Numbers] = field(default_factory=dict)
+
+
+def beside_ours(frame: pd.DataFrame) -> pd.DataFrame:
+    """Put numbers that publications alone have under each of our protocols that they are compared with.
+
+    Publications call every linear probe `linear`; where a table has none of these, they keep their own name.
+    """
+    protocols = list(dict.fromkeys(frame["protocol"]))
+    ours = {
+        name: [other for other in protocols if other != name and published_name(other) == name] for name in protocols
+    }
+    moved = frame.assign(protocol=frame["protocol"].map(lambda name: ours[name] or [name]))
+    return moved.explode("protocol", ignore_index=True)
 
 
 def table_panels(frame: pd.DataFrame) -> list[Panel]:

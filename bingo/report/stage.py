@@ -30,8 +30,8 @@ _FIGURES = {
 _PAGES = {
     "random": "drawn at random",
     "more": "more, drawn at random",
-    "best": "the best",
-    "worst": "the worst",
+    "best": "those of one class first, then the most alike",
+    "worst": "those of other classes first, then the least alike",
 }
 
 

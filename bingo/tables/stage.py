@@ -122,11 +122,11 @@ def _published_alone(job: TableJob, numbers: list[Published]) -> list[dict[str, 
     """Return the rows of published numbers of networks that the table has not; teachers' only if it shows teachers."""
     own = {_network(row) for row in job.rows}
     teachers = any(not row.student for row in job.rows)
+    asked = {published_name(protocol) for protocol in job.evaluations}
     return [
-        {**vars(number), "bags": "", "protocol": protocol, "seeds": 0}
-        for protocol in job.evaluations
+        {**vars(number), "bags": "", "seeds": 0}
         for number in numbers
-        if number.protocol == published_name(protocol) and number.network() not in own and (number.student or teachers)
+        if number.protocol in asked and number.network() not in own and (number.student or teachers)
     ]
 
 

@@ -107,6 +107,8 @@ def test_without_one_published_number_exactly_its_cells_change(position, made):
     less = cells(made(RESULTS, "\n".join([*lines[:position], *lines[position + 1 :]])))
     whole = cells(made(RESULTS, PUBLISHED))
     shown = {"linear": "linear-moco", "knn-10": "knn-10"}.get(protocol)
+    if shown and student not in ("resnet18", ""):
+        shown = protocol  # a network of nobody here, under the name it was published by
     changed = {key for key in whole if less.get(key) != whole[key]}
     assert set(less) <= set(whole)
     # `bingo` and `official` are one network to a publication.

@@ -1,5 +1,6 @@
 rule tables:
     input:
+        [path for table in PLAN.tables for path in PLAN.table_results(table)],
         PLAN.paths("tables/{}.csv", PLAN.tables),
         PLAN.paths("tables/{}.md", PLAN.tables),
 

@@ -79,7 +79,7 @@ def test_all_methods_bags_and_teachers_in_one_study(workspace):
     study["students"] |= {"same": {**stored, "teacher_views": 2}, "fewer": {**stored, "teacher_views": 1}}
     workspace.write(study)
     new = {"targets:foreign:small:auto:projection:0:1", "student:same:0", "student:fewer:0"}
-    assert workspace.planned() == new | {"training_figure", "report"}
+    assert workspace.planned() == new | {"map_figure:same", "map_figure:fewer", "training_figure", "report"}
 
     # The stored outputs are shared: another seed of every student needs no new ones.
     study["students"], study["seeds"] = students, [0, 1]

@@ -108,7 +108,7 @@ class Workspace:
 
     def run(self, *options: str) -> subprocess.CompletedProcess:
         process = self.start(*options)
-        output, _ = process.communicate(timeout=300)
+        output, _ = process.communicate(timeout=900)
         return subprocess.CompletedProcess(process.args, process.returncode, output)
 
     def planned(self) -> set[str]:

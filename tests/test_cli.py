@@ -209,8 +209,12 @@ FAULTS = {
 PLAIN_FAULTS = {
     "inspect": ("inspect MISSING", "MISSING: "),
     "inspect what is none": ("inspect JUNK", "JUNK: "),
-    "export": ("export MISSING --to detectron2 --output OUTPUT", "MISSING: no such file"),
-    "export of what is none": ("export JUNK --to detectron2 --output OUTPUT", "JUNK: damaged or no safetensors file"),
+    "export": ("export MISSING --to detectron2 --output WEIGHTS", "MISSING: no such file"),
+    "export to a wrong name": (
+        "export JUNK --to detectron2 --output OUTPUT",
+        "OUTPUT: detectron2 reads this format from names that end in .pkl",
+    ),
+    "export of what is none": ("export JUNK --to detectron2 --output WEIGHTS", "JUNK: damaged or no safetensors file"),
     "summary": ("summary MISSING", "MISSING: no such folder"),
 }
 
@@ -254,6 +258,7 @@ def files(tmp_path):
         "JUNK": junk,
         "IMAGES": tmp_path / "images",
         "OUTPUT": tmp_path / "output.svg",
+        "WEIGHTS": tmp_path / "weights.pkl",
     }
 
 
@@ -289,6 +294,7 @@ def test_a_users_fault_is_one_line_of_commands_without_a_log_too(bingo, files, f
     (line,) = err.splitlines()
     assert line.startswith(f"bingo: error: {fill(expected)}")
     assert not files["OUTPUT"].exists()
+    assert not files["WEIGHTS"].exists()
 
 
 def test_there_is_a_fault_of_every_subcommand():

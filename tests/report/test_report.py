@@ -240,7 +240,12 @@ def test_sheets_are_shown_page_by_page_smaller_but_alike(report, inputs):
     # `random`, `more`, `best`, `worst` had these grey levels.
     assert shades == pytest.approx([120, 60, 180, 0], abs=3)
     captions = [text for text in page.of("figcaption") if text.startswith("Bags of knn-5: ")]
-    kinds = ["drawn at random", "more, drawn at random", "the best", "the worst"]
+    kinds = [
+        "drawn at random",
+        "more, drawn at random",
+        "those of one class first, then the most alike",
+        "those of other classes first, then the least alike",
+    ]
     assert captions == [f"Bags of knn-5: {kind}" for kind in kinds]
 
 

@@ -83,10 +83,7 @@ class StudentJob(Job):
     seed: int
 
 
-class EvaluationJob(Job):
-    """Evaluate a backbone."""
-
-    preprocessing: Preprocessing
+class _Measurement(Job):
     model: str
     protocol: str
     """As `bingo.evaluation.protocols` names it."""
@@ -100,20 +97,17 @@ class EvaluationJob(Job):
         return f"{self.target}-{self.protocol}" if self.target else self.protocol
 
 
-class DetectionJob(Job):
+class EvaluationJob(_Measurement):
+    """Evaluate a backbone."""
+
+    preprocessing: Preprocessing
+
+
+class DetectionJob(_Measurement):
     """Fine-tune a backbone as part of a detector."""
 
     preprocessing: NetworkInput
     """Its mean and standard deviation are used; sizes come from the protocol."""
-    model: str
-    protocol: str
-    target: str
-    seed: int
-
-    @property
-    def name(self) -> str:
-        """Name of the protocol in results and tables: `coco-mask-rcnn`, say."""
-        return f"{self.target}-{self.protocol}"
 
 
 class Row(Strict):

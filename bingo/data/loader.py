@@ -104,27 +104,7 @@ class TrainingBatches:
         Raises:
             BingoError: an image cannot be read.
         """
-        return self._batch(*place)
-
-    def batches(self, start_epoch: int, epochs: int, workers: int) -> Iterator[Batch]:
-        """Yield the batches of epochs ``start_epoch`` to ``epochs`` - 1, one after the other.
-
-        Raises:
-            BingoError: an image cannot be read.
-        """
-        yield from load(self, product(range(start_epoch, epochs), range(self.steps)), workers)
-
-    def render(self, view: ViewPixels, device: torch.device) -> Tensor:
-        """Finish a view on ``device``: float32 (B, 3, S, S), normalised, in channels-last memory."""
-        return render(view, self.recipe, self.preprocessing, device)
-
-    def _order_of(self, epoch: int) -> NDArray[np.int64]:
-        """Return the order of the images in an epoch: (N,); the last one asked for is kept."""
-        if self._order is None or self._order[0] != epoch:
-            self._order = epoch, permutation(self.seed, Stream.ORDER, epoch, len(self.images.listing))
-        return self._order[1]
-
-    def _batch(self, epoch: int, step: int) -> Batch:
+        epoch, step = place
         rows = {"anchor": self._order_of(epoch)[step * self.batch_size : (step + 1) * self.batch_size]}
         if self.needs_positives:
             assert self.bags is not None
@@ -144,6 +124,24 @@ class TrainingBatches:
             if wanted:
                 views |= show(self.images, index, wanted, self.preprocessing.size, self.recipe)
         return Batch(epoch, step, rows, views)
+
+    def batches(self, start_epoch: int, epochs: int, workers: int) -> Iterator[Batch]:
+        """Yield the batches of epochs ``start_epoch`` to ``epochs`` - 1, one after the other.
+
+        Raises:
+            BingoError: an image cannot be read.
+        """
+        yield from load(self, product(range(start_epoch, epochs), range(self.steps)), workers)
+
+    def render(self, view: ViewPixels, device: torch.device) -> Tensor:
+        """Finish a view on ``device``: float32 (B, 3, S, S), normalised, in channels-last memory."""
+        return render(view, self.recipe, self.preprocessing, device)
+
+    def _order_of(self, epoch: int) -> NDArray[np.int64]:
+        """Return the order of the images in an epoch: (N,); the last one asked for is kept."""
+        if self._order is None or self._order[0] != epoch:
+            self._order = epoch, permutation(self.seed, Stream.ORDER, epoch, len(self.images.listing))
+        return self._order[1]
 
 
 def show(

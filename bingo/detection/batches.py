@@ -93,17 +93,7 @@ class DetectionBatches:
         Raises:
             BingoError: an image cannot be read.
         """
-        return self._batch(*place)
-
-    def batches(self, start_epoch: int, epochs: int, workers: int) -> Iterator[Batch]:
-        """Yield the batches of epochs ``start_epoch`` to ``epochs`` - 1, one after the other.
-
-        Raises:
-            BingoError: an image cannot be read.
-        """
-        yield from load(self, product(range(start_epoch, epochs), range(self.steps)), workers)
-
-    def _batch(self, epoch: int, step: int) -> Batch:
+        epoch, step = place
         order = permutation(self.seed, Stream.ORDER, epoch, len(self.positions))
         chosen = self.positions[order[step * self.batch_size : (step + 1) * self.batch_size]]
         flipped = uniform(self.seed, Stream.VIEW, chosen, epoch, 0, 1)[:, 0] < 0.5
@@ -125,6 +115,14 @@ class DetectionBatches:
             labels=torch.cat([target["labels"] for target in targets]),
             masks=None if masks is None else torch.cat(masks),
         )
+
+    def batches(self, start_epoch: int, epochs: int, workers: int) -> Iterator[Batch]:
+        """Yield the batches of epochs ``start_epoch`` to ``epochs`` - 1, one after the other.
+
+        Raises:
+            BingoError: an image cannot be read.
+        """
+        yield from load(self, product(range(start_epoch, epochs), range(self.steps)), workers)
 
 
 class _Pixels:

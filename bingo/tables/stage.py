@@ -21,8 +21,7 @@ NAMES = ["method", "student", "teacher", "bags", "protocol", "metric"]
 COLUMNS = [*NAMES, "mean", "std", "seeds", "published", "source"]
 FOOTNOTE = (
     "Accuracy on the validation images, of detectors COCO's average precision, in percent; mean ± sample standard "
-    "deviation over seeds. "
-    "A row without a student is the teacher itself."
+    "deviation over seeds. A row without a student is the teacher itself."
 )
 PUBLISHED_FOOTNOTE = (
     "In percent; ours: mean ± sample standard deviation over seeds, empty where nothing was measured; difference: ours "

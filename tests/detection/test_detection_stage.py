@@ -82,7 +82,7 @@ def test_a_killed_stage_goes_on_from_its_last_epoch_and_ends_with_the_same_bytes
             run(job("short-faster"))
     assert states == [True]
     with monkeypatch.context() as patch:  # the two epochs are done, so no batch is asked for again
-        patch.setattr("bingo.detection.batches.DetectionBatches._batch", None)
+        patch.setattr("bingo.detection.batches.DetectionBatches.__getitem__", None)
         run(job("short-faster"))
     whole, resumed = (tmp_path / "deep" / f"{name}.json" for name in ("whole", "result"))
     assert resumed.read_bytes() == whole.read_bytes()

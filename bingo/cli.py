@@ -11,7 +11,19 @@ from typing import Annotated, Literal
 
 import typer
 
-from bingo.command import Listing, Log, Output, Settings, Threads, Workers, named_files, read_job, start, use_threads
+from bingo.command import (
+    Listing,
+    Log,
+    Output,
+    Settings,
+    Threads,
+    Workers,
+    named_files,
+    read_job,
+    start,
+    unique_files,
+    use_threads,
+)
 from bingo.errors import BingoError, nearest
 from bingo.figures.commands import app as figure_app
 from bingo.jobs import (
@@ -151,7 +163,7 @@ def sheets(
     from bingo.bags.sheet import PAGES
     from bingo.bags.stage import make_sheets
 
-    pages = dict(named_files("--page", page))
+    pages = unique_files("--page", page)
     if unknown := [name for name in pages if name not in PAGES]:
         raise BingoError(f"--page: there is no page {unknown[0]}{nearest(unknown[0], PAGES)}")
     make_sheets(listing, bags, {name: pages[name] for name in PAGES if name in pages})
@@ -304,7 +316,7 @@ def report(
     start(log)
     from bingo.report.stage import write_report
 
-    sheets = dict(named_files("--sheet", sheet or []))
+    sheets = unique_files("--sheet", sheet or [])
     benchmarks: dict[str, list[Path]] = {}
     for stage, path in named_files("--benchmark", benchmark or []):
         benchmarks.setdefault(stage, []).append(path)

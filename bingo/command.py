@@ -96,3 +96,17 @@ def named_files(option: str, pairs: Iterable[str]) -> list[tuple[str, Path]]:
         if not (name and separator and path):
             raise BingoError(f"{option}: is NAME=FILE, found {name}{separator}{path}")
     return [(name, Path(path)) for name, _, path in split]
+
+
+def unique_files(option: str, pairs: Iterable[str]) -> dict[str, Path]:
+    """Split arguments of the form NAME=FILE, where a name stands for one file.
+
+    Raises:
+        BingoError: one has another form, or a name occurs twice; ``option`` names it.
+    """
+    files: dict[str, Path] = {}
+    for name, path in named_files(option, pairs):
+        if name in files:
+            raise BingoError(f"{option}: {name} occurs twice; name each once")
+        files[name] = path
+    return files

@@ -13,7 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bingo.command import named_files, read_job, start, use_threads
+from bingo.command import named_files, read_job, start, unique_files, use_threads
 from bingo.errors import BingoError
 from bingo.jobs import BagsJob, TableJob, TextJob
 
@@ -94,6 +94,12 @@ def test_a_file_without_a_name_or_a_name_without_a_file_is_refused(pair):
     with pytest.raises(BingoError) as caught:
         named_files("--sheet", ["a=b", pair])
     assert str(caught.value) == f"--sheet: is NAME=FILE, found {pair}".strip()
+
+
+def test_a_name_that_stands_for_one_file_is_refused_the_second_time():
+    assert unique_files("--page", ["best=a.png", "worst=a.png"]) == {"best": Path("a.png"), "worst": Path("a.png")}
+    with pytest.raises(BingoError, match=r"^--page: best occurs twice; name each once$"):
+        unique_files("--page", ["best=a.png", "worst=b.png", "best=c.png"])
 
 
 def test_a_log_starts_anew_and_only_warnings_reach_stderr_beside_it(begin, tmp_path, capsys):

@@ -100,6 +100,9 @@ def draw_sheet(bags: Bags, images: Images, anchors: NDArray[np.int64], output: P
 
     Titles give the class where there are labels; members of another class have a broken red frame and a title with an
     unequal sign, and for knn bags the similarity stands below.
+
+    Raises:
+        BingoError: an image cannot be read.
     """
     listing = images.listing
     members = [_members(bags, int(anchor)) for anchor in anchors]

@@ -74,7 +74,11 @@ def measure(
     device: torch.device,
     workers: int,
 ) -> None:
-    """Do what `detect` does, by the hyper-parameters of ``protocol``."""
+    """Do what `detect` does, by the hyper-parameters of ``protocol``.
+
+    Raises:
+        BingoError: as `detect`.
+    """
     if val_set.annotations.categories != train_set.annotations.categories:
         raise BingoError(f"{val_set.annotations.path}: its categories are not those of {train_set.annotations.path}")
     val_set.require_objects()

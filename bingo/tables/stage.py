@@ -4,7 +4,7 @@ import json
 import math
 import statistics
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from bingo.evaluation.protocols import headline_metric, published_name
 from bingo.jobs import Row, TableJob, TextJob
 
 Network = tuple[str, str, str]
+Measured = tuple[str, str]
+"""A model and an evaluation."""
 NAMES = ["method", "student", "teacher", "bags", "protocol", "metric"]
 COLUMNS = [*NAMES, "mean", "std", "seeds", "published", "source"]
 FOOTNOTE = (
@@ -64,7 +66,7 @@ def make_table(job: TableJob, result_paths: list[Path], published_path: Path | N
     Raises:
         BingoError: a file cannot be read, or a result belongs to no row of the table.
     """
-    values = _gather(job, result_paths)
+    values = gather_results(result_paths, {row.model for row in job.rows}, job.evaluations, "table")
     numbers = [] if published_path is None else read_published(published_path)
     rows = []
     for row in job.rows:
@@ -94,21 +96,35 @@ def make_table(job: TableJob, result_paths: list[Path], published_path: Path | N
         frame.to_csv(temporary, index=False, float_format="%.4f")
 
 
-def _gather(job: TableJob, result_paths: list[Path]) -> Mapping[tuple[str, str], Mapping[str, list[float]]]:
-    """Return the values of all seeds, by model and protocol and by metric."""
-    values: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+def gather_results(
+    paths: Sequence[Path], models: Collection[str], evaluations: Collection[str], place: str
+) -> Mapping[Measured, Mapping[str, list[float]]]:
+    """Read result files of the evaluation stage.
+
+    Args:
+        paths: one file for each model, evaluation and seed.
+        models: teachers and students that may occur.
+        evaluations: evaluations that may occur.
+        place: what the results are for, for messages.
+
+    Returns:
+        By model and evaluation and by metric, the values of all seeds; nothing where there are none.
+
+    Raises:
+        BingoError: a file cannot be read, is of another model or evaluation, or holds what another one holds too.
+    """
+    values: dict[Measured, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     seen: set[tuple[str, str, int]] = set()
-    models = {row.model for row in job.rows}
-    for path in result_paths:
+    for path in paths:
         result = read_result(path)
-        key = (result["model"], result["protocol"], result["seed"])
-        if key[0] not in models or key[1] not in job.evaluations:
-            raise BingoError(f"{path}: {key[0]} by {key[1]} is not in this table; leave the file out")
-        if key in seen:
-            raise BingoError(f"{path}: a second result of {key[0]} by {key[1]} with seed {key[2]}; name each file once")
-        seen.add(key)
+        model, protocol, seed = result["model"], result["protocol"], result["seed"]
+        if model not in models or protocol not in evaluations:
+            raise BingoError(f"{path}: {model} by {protocol} is not in this {place}; leave the file out")
+        if (model, protocol, seed) in seen:
+            raise BingoError(f"{path}: a second result of {model} by {protocol} with seed {seed}; name each file once")
+        seen.add((model, protocol, seed))
         for metric, value in result["metrics"].items():
-            values[result["model"], result["protocol"]][metric].append(value)
+            values[model, protocol][metric].append(value)
     return values
 
 
@@ -130,7 +146,11 @@ def _published_alone(job: TableJob, numbers: list[Published]) -> list[dict[str, 
 
 
 def make_text(job: TextJob, table: Path, markdown: Path, latex: Path) -> None:
-    """Render a table's CSV as Markdown and LaTeX, as `readable_table` has it."""
+    """Render a table's CSV as Markdown and LaTeX, as `readable_table` has it.
+
+    Raises:
+        BingoError: the table is damaged.
+    """
     readable, footnote = readable_table(read_table(table))
     text = readable.to_markdown(index=False, disable_numparse=True)
     write_text(markdown, f"# {job.title}\n\n{text}\n\n{footnote}\n")

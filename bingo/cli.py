@@ -50,6 +50,8 @@ app = typer.Typer(
 app.add_typer(figure_app, name="figure", help="Draw one figure of a study.")
 
 
+Part = Annotated[str | None, typer.Option(help="Make this part of the rows alone, 3-of-8 say, as a shard.")]
+Shards = Annotated[list[Path] | None, typer.Option("--shard", help="A shard to gather; repeated for all.")]
 Model = Annotated[Path, typer.Option(help="A student's backbone, or a teacher.")]
 
 
@@ -120,6 +122,8 @@ def embeddings(
     listing: Listing,
     teacher: Annotated[Path, typer.Option(help="The teacher.")],
     output: Output,
+    part: Part = None,
+    shard: Shards = None,
     log: Log = None,
     threads: Threads = 1,
     workers: Workers = 0,
@@ -127,10 +131,14 @@ def embeddings(
     """Embed every training image with a teacher."""
     start(log)
     use_threads(threads)
-    from bingo.embeddings.stage import make_embeddings
+    from bingo.embeddings.stage import make_embeddings, make_embeddings_shard
     from bingo.engine.device import pick_device
 
-    make_embeddings(read_job(EmbeddingsJob, settings), listing, teacher, output, pick_device(), workers)
+    job = read_job(EmbeddingsJob, settings)
+    if part is None:
+        make_embeddings(job, listing, teacher, output, pick_device(), workers, shard or [])
+    else:
+        make_embeddings_shard(job, listing, teacher, output, pick_device(), workers, part)
 
 
 @app.command()
@@ -140,15 +148,21 @@ def bags(
     output: Output,
     teacher: Annotated[Path | None, typer.Option(help="The teacher that made the embeddings.")] = None,
     embeddings: Annotated[Path | None, typer.Option(help="Embeddings of the training images.")] = None,
+    part: Part = None,
+    shard: Shards = None,
     log: Log = None,
     threads: Threads = 1,
 ) -> None:
     """Group images into bags."""
     start(log)
     use_threads(threads)
-    from bingo.bags.stage import make_bags
+    from bingo.bags.stage import make_bags, make_bags_shard
 
-    make_bags(read_job(BagsJob, settings), listing, teacher, embeddings, output)
+    job = read_job(BagsJob, settings)
+    if part is None:
+        make_bags(job, listing, teacher, embeddings, output, shard or [])
+    else:
+        make_bags_shard(job, listing, teacher, embeddings, output, part)
 
 
 @app.command()

@@ -150,6 +150,31 @@ Teacher = Annotated[
 ]
 
 
+class Ivf(Strict):
+    """An inverted file: images in lists by their nearest centroid, of which a search looks into a few."""
+
+    lists: int = Field(default=4096, ge=1)
+    """Centroids; some multiple of the root of the number of images."""
+    probes: int = Field(default=32, ge=1)
+    """Lists that are looked into for each image: more find more and take longer."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.probes > self.lists:
+            raise PydanticCustomError("said", "probes must be at most lists")
+        return self
+
+
+class IvfSearch(Strict):
+    """Search with an inverted file, which holds all features in memory as float16 and misses some neighbours."""
+
+    ivf: Ivf
+    """The index."""
+
+
+NeighbourSearch = Literal["exact"] | IvfSearch
+
+
 class KnnBag(Strict):
     """Each image's bag holds its nearest neighbours by cosine similarity of the teacher's features."""
 
@@ -159,6 +184,9 @@ class KnnBag(Strict):
     """Entry of `teachers` whose features are compared."""
     size: int = Field(default=5, ge=1)
     """Neighbours per image, the image itself not counted."""
+    search: NeighbourSearch = "exact"
+    """`exact`, or `{ivf: {...}}`, which is faster for millions of images and misses some neighbours; its recall is
+    measured and noted with the bags."""
 
 
 class KmeansBag(Strict):

@@ -29,6 +29,8 @@ class Stream(IntEnum):
     GROUP = 7
     EPOCH = 8
     LABELS = 9
+    CENTROID = 10
+    RECALL = 11
 
 
 def philox(counter: NDArray[np.uint64], key: tuple[int, int]) -> NDArray[np.uint64]:

@@ -10,6 +10,7 @@ from bingo.config import (
     CocoSet,
     FolderData,
     ImportedTeacher,
+    IvfSearch,
     KmeansBag,
     KnnBag,
     LabelBag,
@@ -332,6 +333,9 @@ def _require_enough(study: Study, images: int) -> None:
     for name, bag in study.bags.items():
         if isinstance(bag, KnnBag | RandomBag):
             needs[f"bags.{name}.size"] = bag.size, bag.size + 1
+            if isinstance(bag, KnnBag) and isinstance(bag.search, IvfSearch):
+                lists = bag.search.ivf.lists
+                needs[f"bags.{name}.search.ivf.lists"] = lists, lists
         elif isinstance(bag, KmeansBag):
             needs[f"bags.{name}.clusters"] = bag.clusters, bag.clusters
     for section, entries in (("teachers", study.teachers), ("students", study.students)):

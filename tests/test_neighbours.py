@@ -22,7 +22,7 @@ def gathered(queries, bank, k):
 @pytest.mark.parametrize("block", [1, 5, 23, 4096])
 @pytest.mark.parametrize("k", [1, 7, 40])
 def test_neighbours_are_those_of_an_argsort_whatever_the_block(k, block, vectors, monkeypatch):
-    monkeypatch.setattr(neighbours, "_BLOCK", block)
+    monkeypatch.setattr(neighbours, "UNIT", block)
     queries, bank = vectors
     products = queries.astype(np.float64) @ bank.T.astype(np.float64)
     expected = np.argsort(-products, axis=1)[:, :k]

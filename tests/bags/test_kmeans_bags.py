@@ -74,7 +74,7 @@ def test_the_objective_is_the_mean_cosine_to_the_groups_directions_once_nothing_
 
 @pytest.mark.parametrize("block", [7, 4096])
 def test_each_image_belongs_to_its_nearest_centroid(block, monkeypatch):
-    monkeypatch.setattr(neighbours, "_BLOCK", block)
+    monkeypatch.setattr(neighbours, "UNIT", block)
     features = unit(np.random.default_rng(1).normal(size=(100, 5)).astype(np.float32))
     similarity = features @ find_centroids(features, 6, 3, 0).T
     bags = kmeans_bags(features.copy(), 6, 3, 0)

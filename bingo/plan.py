@@ -86,6 +86,10 @@ class Plan:
             return {}
         return {"teacher": self.weights(teacher, 0), "embeddings": self.path(f"embeddings/{teacher}.h5")}
 
+    def searched_bags(self) -> list[str]:
+        """Return the bags whose images can be shared out among jobs: a search looks up each image by itself."""
+        return [name for name, bag in self.study.bags.items() if isinstance(bag, KnnBag)]
+
     def student_inputs(self, student: str) -> dict[str, str | list[str]]:
         """Return what a student is trained from beside the data: a teacher or its stored outputs, and bags."""
         entry, teacher = self.study.students[student], self.study.teacher_of(student)
@@ -164,6 +168,10 @@ class Plan:
         """Return the result files of a table."""
         models = [row.model for row in table_rows(self.study, table)]
         return self.results(models, self.table_evaluations(table))
+
+    def results_so_far(self, table: str) -> list[str]:
+        """Return those result files of a table that are there."""
+        return [path for path in self.table_results(table) if Path(path).exists()]
 
     def published(self, table: str) -> dict[str, str]:
         """Return the file of published numbers that stand in a table."""

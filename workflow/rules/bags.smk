@@ -1,7 +1,20 @@
+# `snakemake --set-scatter bags=8` has 8 jobs search the neighbours of a part of the images each.
+scattergather:
+    bags=1,
+
+
 rule bags:
     input:
         unpack(lambda wildcards: PLAN.bags_inputs(wildcards.bags)),
         listing="results/{study}/data/train-listing.h5",
+        shards=branch(
+            lambda wildcards: wildcards.bags in PLAN.searched_bags(),
+            then=lambda wildcards: shards(
+                gather.bags,
+                "results/{study}/bags/shards/{bags}-{{scatteritem}}.h5",
+                wildcards,
+            ),
+        ),
     output:
         bags="results/{study}/bags/{bags}.h5",
     log:
@@ -12,14 +25,33 @@ rule bags:
         "../../envs/bingo.yaml"
     threads: 2
     resources:
+        gpu=lambda wildcards, input: 0 if input.get("shards") else GPU,
+    params:
+        settings=lambda wildcards: settings.bags_settings(STUDY, wildcards.bags),
+        sources=lambda wildcards: flags(**PLAN.bags_inputs(wildcards.bags)),
+        part=lambda wildcards, input: flags(shard=input.get("shards", [])),
+    shell:
+        "python -m bingo bags --settings {params.settings:q} --listing {input.listing}"
+        " {params.sources} {params.part} --output {output}"
+        " --log {log} --threads {threads}"
+
+
+use rule bags as bags_shard with:
+    input:
+        unpack(lambda wildcards: PLAN.bags_inputs(wildcards.bags)),
+        listing="results/{study}/data/train-listing.h5",
+    output:
+        temp("results/{study}/bags/shards/{bags}-{scatteritem}.h5"),
+    log:
+        "logs/{study}/bags/{bags}-{scatteritem}.log",
+    benchmark:
+        "results/{study}/benchmarks/bags/shards/{bags}-{scatteritem}.tsv"
+    resources:
         gpu=GPU,
     params:
         settings=lambda wildcards: settings.bags_settings(STUDY, wildcards.bags),
         sources=lambda wildcards: flags(**PLAN.bags_inputs(wildcards.bags)),
-    shell:
-        "python -m bingo bags --settings {params.settings:q} --listing {input.listing}"
-        " {params.sources} --output {output.bags}"
-        " --log {log} --threads {threads}"
+        part=lambda wildcards: flags(part=wildcards.scatteritem),
 
 
 rule sheets:

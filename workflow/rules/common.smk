@@ -37,6 +37,12 @@ def flags(**options):
     )
 
 
+def shards(gather, pattern, wildcards):
+    """Return the files that the jobs of a scattered stage make; none where a single job does it all."""
+    paths = gather(pattern.format(**wildcards))
+    return paths if len(paths) > 1 else []
+
+
 # Jobs that fail may say why long before the end.
 onerror:
     print(*(f"bingo: failed: {fault}" for fault in PLAN.faults(STARTED)), sep="\n")

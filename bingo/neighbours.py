@@ -16,7 +16,7 @@ from bingo.errors import BingoError
 
 UNIT = 16_384
 """Queries looked up in one call, counted from row 0: a row's result never depends on how queries are shared out."""
-_GPU_MOST = 2048
+_MOST = 2048
 """Neighbours that faiss can select on a GPU; more are looked up on the CPU."""
 _ALIGNED = 1024
 """Rows of a chunk of embeddings, and of the blocks in which faiss multiplies."""
@@ -87,7 +87,7 @@ class Search:
         """Find the GPUs; ``k`` is the largest number of neighbours that will be asked for."""
         import faiss
 
-        gpus = faiss.get_num_gpus() if k <= _GPU_MOST else 0
+        gpus = faiss.get_num_gpus() if k <= _MOST else 0
         self.budget = GPU if gpus else CPU
         self._engines: list[Callable[..., Any]] = [partial(faiss.knn, metric=faiss.METRIC_INNER_PRODUCT)]
         if gpus:
@@ -129,8 +129,9 @@ def nearest_neighbours(
 ) -> Iterator[Block]:
     """Yield, unit after unit of queries, their ``k`` nearest rows of ``bank`` by inner product.
 
-    Similarities fall along each row, and among equal ones positions rise. The order of blocks and the number of GPUs
-    do not change the result beyond the rounding of float32, by which rows that are alike may change places.
+    Similarities fall along each row, and among equal ones positions rise; where more than 2,048 rows of a block are
+    equally similar, any of them stand last. Blocks and the number of GPUs do not change the result beyond the rounding
+    of float32, by which rows that are alike may change places.
 
     Args:
         queries: (Q, D) float32.
@@ -142,7 +143,7 @@ def nearest_neighbours(
     Yields:
         Rows of ``queries``, similarity (b, k), position in ``bank`` (b, k).
     """
-    search = Search(k)
+    search = Search(k + 1)
     budget = budget or search.budget
     width = bank.shape[1]
     held = max(1, budget.queries // (UNIT * (4 * width + 24 * k)))
@@ -151,8 +152,13 @@ def nearest_neighbours(
         blocks = [queries[part] for part in parts[first : first + held]]
         best = [(np.full((len(block), k), -np.inf, np.float32), np.full((len(block), k), -1)) for block in blocks]
         for start, block in _blocks(bank, budget.bank // (4 * width)):
-            for kept, (similarity, index) in zip(best, search(blocks, block, min(k, len(block))), strict=True):
-                _merge(kept, (similarity, index + start))
+            for kept, unit, found in zip(best, blocks, search(blocks, block, min(k + 1, len(block))), strict=True):
+                tied = _tied(kept, found)
+                _merge(kept, np.flatnonzero((found[0][:, 0] > kept[0][:, -1]) & ~tied), found, start)
+                for some in np.split(np.flatnonzero(tied), range(_ALIGNED, tied.sum(), _ALIGNED)):
+                    if len(some):
+                        [wide] = search([unit[some]], block, min(max(k + 1, _MOST), len(block)))
+                        _merge(kept, some, wide, start)
         for part, (similarity, index) in zip(parts[first : first + held], best, strict=True):
             yield part, similarity, index
 
@@ -170,15 +176,33 @@ def _blocks(bank: Rows, most: int) -> Iterator[tuple[int, Floats]]:
             yield start, block
 
 
-def _merge(kept: Found, found: Found) -> None:
-    """Put what was found in a later block of the bank among the best so far, in place."""
-    # Of equal similarities those kept stand first, and `found` falls along each row: few rows change.
-    changed = np.flatnonzero(found[0][:, 0] > kept[0][:, -1])
-    similarity = np.concatenate([kept[0][changed], found[0][changed]], axis=1)
-    index = np.concatenate([kept[1][changed], found[1][changed]], axis=1)
+def _tied(kept: Found, found: Found) -> NDArray[np.bool_]:
+    """Tell for which queries faiss may have left out a row as similar as the last that is wanted: (b,).
+
+    It keeps any of several equal ones. Those no better than what is kept do not count.
+    """
+    k = kept[0].shape[1]
+    last = found[0][:, -1]
+    return (
+        (found[0][:, k - 1] == last) & (last > kept[0][:, -1]) if found[0].shape[1] > k else np.zeros(len(last), bool)
+    )
+
+
+def _merge(kept: Found, rows: NDArray[np.int64], found: Found, start: int) -> None:
+    """Put what was found for some queries in a later block of the bank among the best so far, in place.
+
+    Args:
+        kept: similarity and position (b, k) of all queries of a unit.
+        rows: (c,) the queries.
+        found: similarity and position in the block of all queries, or of ``rows`` alone.
+        start: the block's first row.
+    """
+    own = slice(None) if len(found[0]) == len(rows) else rows
+    similarity = np.concatenate([kept[0][rows], found[0][own]], axis=1)
+    index = np.concatenate([kept[1][rows], found[1][own] + start], axis=1)
     best = np.lexsort((index, -similarity))[:, : kept[0].shape[1]]
-    kept[0][changed] = np.take_along_axis(similarity, best, 1)
-    kept[1][changed] = np.take_along_axis(index, best, 1)
+    kept[0][rows] = np.take_along_axis(similarity, best, 1)
+    kept[1][rows] = np.take_along_axis(index, best, 1)
 
 
 def take_rows(source: Rows, positions: NDArray[np.int64]) -> Floats:

@@ -71,8 +71,10 @@ def whole_shards(paths: Sequence[Path], kind: str, count: int, origin: Mapping[s
                 f"{shard.path}: begins with row {shard.rows.start:,} where {done:,} is needed; name all shards"
             )
         done = shard.rows.stop
-    if done != count:
-        raise BingoError(f"--shard: the last of {count:,} rows is missing; name all shards, and each once")
+    if done < count:
+        raise BingoError(f"--shard: the last of {count:,} rows is missing; name all shards")
+    if done > count:
+        raise BingoError(f"{shards[-1].path}: ends with row {done:,}, but there are but {count:,} rows; leave it out")
     return shards
 
 

@@ -3,7 +3,30 @@ scattergather:
     bags=1,
 
 
-rule bags:
+rule bags_shard:
+    input:
+        unpack(lambda wildcards: PLAN.bags_inputs(wildcards.bags)),
+        listing="results/{study}/data/train-listing.h5",
+    output:
+        temp("results/{study}/bags/shards/{bags}-{scatteritem}-{identity}.h5"),
+    log:
+        "logs/{study}/bags/{bags}-{scatteritem}-{identity}.log",
+    conda:
+        "../../envs/bingo.yaml"
+    threads: 2
+    resources:
+        gpu=GPU,
+    params:
+        settings=lambda wildcards: settings.bags_settings(STUDY, wildcards.bags),
+        sources=lambda wildcards: flags(**PLAN.bags_inputs(wildcards.bags)),
+        part=lambda wildcards: flags(part=wildcards.scatteritem),
+    shell:
+        "python -m bingo bags --settings {params.settings:q} --listing {input.listing}"
+        " {params.sources} {params.part} --output {output}"
+        " --log {log} --threads {threads}"
+
+
+use rule bags_shard as bags with:
     input:
         unpack(lambda wildcards: PLAN.bags_inputs(wildcards.bags)),
         listing="results/{study}/data/train-listing.h5",
@@ -11,8 +34,9 @@ rule bags:
             lambda wildcards: wildcards.bags in PLAN.searched_bags(),
             then=lambda wildcards: shards(
                 gather.bags,
-                "results/{study}/bags/shards/{bags}-{{scatteritem}}.h5",
+                "results/{study}/bags/shards/{bags}",
                 wildcards,
+                settings.bags_settings(STUDY, wildcards.bags),
             ),
         ),
     output:
@@ -21,37 +45,12 @@ rule bags:
         "logs/{study}/bags/{bags}.log",
     benchmark:
         "results/{study}/benchmarks/bags/{bags}.tsv"
-    conda:
-        "../../envs/bingo.yaml"
-    threads: 2
     resources:
         gpu=lambda wildcards, input: 0 if input.get("shards") else GPU,
     params:
         settings=lambda wildcards: settings.bags_settings(STUDY, wildcards.bags),
         sources=lambda wildcards: flags(**PLAN.bags_inputs(wildcards.bags)),
         part=lambda wildcards, input: flags(shard=input.get("shards", [])),
-    shell:
-        "python -m bingo bags --settings {params.settings:q} --listing {input.listing}"
-        " {params.sources} {params.part} --output {output}"
-        " --log {log} --threads {threads}"
-
-
-use rule bags as bags_shard with:
-    input:
-        unpack(lambda wildcards: PLAN.bags_inputs(wildcards.bags)),
-        listing="results/{study}/data/train-listing.h5",
-    output:
-        temp("results/{study}/bags/shards/{bags}-{scatteritem}.h5"),
-    log:
-        "logs/{study}/bags/{bags}-{scatteritem}.log",
-    benchmark:
-        "results/{study}/benchmarks/bags/shards/{bags}-{scatteritem}.tsv"
-    resources:
-        gpu=GPU,
-    params:
-        settings=lambda wildcards: settings.bags_settings(STUDY, wildcards.bags),
-        sources=lambda wildcards: flags(**PLAN.bags_inputs(wildcards.bags)),
-        part=lambda wildcards: flags(part=wildcards.scatteritem),
 
 
 rule sheets:

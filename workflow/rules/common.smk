@@ -1,3 +1,4 @@
+import hashlib
 import shlex
 import sys
 import time
@@ -37,9 +38,14 @@ def flags(**options):
     )
 
 
-def shards(gather, pattern, wildcards):
-    """Return the files that the jobs of a scattered stage make; none where a single job does it all."""
-    paths = gather(pattern.format(**wildcards))
+def shards(gather, stem, wildcards, settings):
+    """Return the files that the jobs of a scattered stage make; none where a single job does it all.
+
+    Their names tell the settings: Snakemake would take the number of shards that were made last with other settings,
+    and are gone since, for a change.
+    """
+    identity = hashlib.sha256(settings.encode()).hexdigest()[:8]
+    paths = gather(f"{stem.format(**wildcards)}-{{scatteritem}}-{identity}.h5")
     return paths if len(paths) > 1 else []
 
 
@@ -62,4 +68,5 @@ wildcard_constraints:
     precision="auto|float32|bfloat16",
     layer="projection|features",
     number=r"\d+",
+    identity="[0-9a-f]{8}",
     views=r"\d+",

@@ -3,14 +3,38 @@ scattergather:
     embeddings=1,
 
 
-rule embeddings:
+rule embeddings_shard:
+    input:
+        listing="results/{study}/data/train-listing.h5",
+        teacher="results/{study}/teachers/{teacher}.safetensors",
+    output:
+        temp("results/{study}/embeddings/shards/{teacher}-{scatteritem}-{identity}.h5"),
+    log:
+        "logs/{study}/embeddings/{teacher}-{scatteritem}-{identity}.log",
+    conda:
+        "../../envs/bingo.yaml"
+    threads: 2
+    resources:
+        gpu=GPU,
+        workers=STUDY.data.workers,
+    params:
+        settings=settings.embeddings_settings(STUDY),
+        part=lambda wildcards: flags(part=wildcards.scatteritem),
+    shell:
+        "python -m bingo embeddings --settings {params.settings:q} --listing {input.listing}"
+        " --teacher {input.teacher} {params.part} --output {output}"
+        " --log {log} --threads {threads} --workers {resources.workers}"
+
+
+use rule embeddings_shard as embeddings with:
     input:
         listing="results/{study}/data/train-listing.h5",
         teacher="results/{study}/teachers/{teacher}.safetensors",
         shards=lambda wildcards: shards(
             gather.embeddings,
-            "results/{study}/embeddings/shards/{teacher}-{{scatteritem}}.h5",
+            "results/{study}/embeddings/shards/{teacher}",
             wildcards,
+            settings.embeddings_settings(STUDY),
         ),
     output:
         embeddings="results/{study}/embeddings/{teacher}.h5",
@@ -18,31 +42,9 @@ rule embeddings:
         "logs/{study}/embeddings/{teacher}.log",
     benchmark:
         "results/{study}/benchmarks/embeddings/{teacher}.tsv"
-    conda:
-        "../../envs/bingo.yaml"
-    threads: 2
     resources:
         gpu=lambda wildcards, input: 0 if input.get("shards") else GPU,
         workers=STUDY.data.workers,
     params:
         settings=settings.embeddings_settings(STUDY),
         part=lambda wildcards, input: flags(shard=input.get("shards", [])),
-    shell:
-        "python -m bingo embeddings --settings {params.settings:q} --listing {input.listing}"
-        " --teacher {input.teacher} {params.part} --output {output}"
-        " --log {log} --threads {threads} --workers {resources.workers}"
-
-
-use rule embeddings as embeddings_shard with:
-    input:
-        listing="results/{study}/data/train-listing.h5",
-        teacher="results/{study}/teachers/{teacher}.safetensors",
-    output:
-        temp("results/{study}/embeddings/shards/{teacher}-{scatteritem}.h5"),
-    log:
-        "logs/{study}/embeddings/{teacher}-{scatteritem}.log",
-    benchmark:
-        "results/{study}/benchmarks/embeddings/shards/{teacher}-{scatteritem}.tsv"
-    params:
-        settings=settings.embeddings_settings(STUDY),
-        part=lambda wildcards: flags(part=wildcards.scatteritem),

@@ -8,9 +8,9 @@ import torch
 
 from bingo.config import DemoData
 from bingo.data.listing import read_listing, write_listing
-from bingo.embeddings import embeddings
+from bingo.embeddings import embeddings, stage
 from bingo.embeddings.embeddings import Embeddings, embed, open_embeddings
-from bingo.embeddings.stage import make_embeddings
+from bingo.embeddings.stage import make_embeddings, make_embeddings_shard
 from bingo.errors import BingoError
 from bingo.jobs import DataJob, EmbeddingsJob
 from bingo.models.backbone import build_backbone
@@ -26,9 +26,9 @@ CPU = torch.device("cpu")
 def make(demo, preprocessing):
     """Run the stage."""
 
-    def make(teacher_path, output, workers=0):
+    def make(teacher_path, output, workers=0, shards=()):
         job = EmbeddingsJob(version=1, preprocessing=preprocessing)
-        make_embeddings(job, demo.path, teacher_path, output, CPU, workers)
+        make_embeddings(job, demo.path, teacher_path, output, CPU, workers, shards)
         return output
 
     return make
@@ -106,6 +106,64 @@ def test_the_batch_changes_no_more_than_rounding(make, made, read, teacher_path,
     monkeypatch.setattr(embeddings, "BATCH", 4)
     small = make(teacher_path, tmp_path / "small.h5")
     np.testing.assert_allclose(read(small).features, read(made).features, rtol=2e-3, atol=1e-3)  # a step of float16
+
+
+@pytest.fixture
+def shards(demo, preprocessing, teacher_path, tmp_path, monkeypatch):
+    """Make the shards of embeddings in batches of 4, so many."""
+    for module in (embeddings, stage):
+        monkeypatch.setattr(module, "BATCH", 4)
+
+    def make(parts, teacher_path=teacher_path):
+        paths = [tmp_path / f"{number}-of-{parts}.h5" for number in range(1, parts + 1)]
+        for path in paths:
+            job = EmbeddingsJob(version=1, preprocessing=preprocessing)
+            make_embeddings_shard(job, demo.path, teacher_path, path, CPU, 0, path.stem)
+        return paths
+
+    return make
+
+
+@pytest.mark.parametrize("parts", [1, 2, 5, 9])
+def test_shards_give_the_bytes_of_a_single_job(parts, shards, make, teacher_path, tmp_path):
+    gathered = make(teacher_path, tmp_path / "gathered.h5", shards=shards(parts)[::-1])
+    assert gathered.read_bytes() == make(teacher_path, tmp_path / "alone.h5").read_bytes()
+
+
+def test_provenance_names_whatever_computed_shards_and_not_what_gathers_them(
+    shards, make, teacher_path, tmp_path, monkeypatch
+):
+    paths = []
+    for number, name in enumerate("AAB"):
+        monkeypatch.setattr(stage, "describe_device", lambda _, name=name: {"device": "cuda", "hardware": name})
+        path = tmp_path / f"{number}.h5"
+        shutil.copy(shards(3)[number], path)
+        paths.append(path)
+    monkeypatch.undo()
+    with h5py.File(make(teacher_path, tmp_path / "gathered.h5", shards=paths)) as file:
+        provenance = json.loads(file.attrs["provenance"])
+    assert (provenance["device"], provenance["hardware"]) == ("cuda", "A, B")
+
+
+def test_shards_of_another_teacher_or_not_all_of_them_are_refused(shards, make, write_teacher, teacher_path, tmp_path):
+    paths = shards(3)
+    message = refusal(lambda: make(write_teacher(seed=1), tmp_path / "out.h5", shards=paths))
+    assert message == f"{paths[0]}: was made with other settings or inputs; delete it and run again"
+    message = refusal(lambda: make(teacher_path, tmp_path / "out.h5", shards=[paths[0], paths[2]]))
+    assert message == f"{paths[2]}: begins with row 16 where 8 is needed; name all shards"
+    assert not (tmp_path / "out.h5").exists()
+
+
+def test_a_damaged_shard_is_refused(shards, make, teacher_path, tmp_path):
+    paths = shards(2)
+    with h5py.File(paths[0]) as file:
+        start = file["embedding"].id.get_chunk_info(0).byte_offset
+    damaged = bytearray(paths[0].read_bytes())
+    damaged[start + 9] ^= 4
+    paths[0].write_bytes(damaged)
+    message = refusal(lambda: make(teacher_path, tmp_path / "out.h5", shards=paths))
+    assert message.startswith(f"{paths[0]}: truncated or damaged")
+    assert not (tmp_path / "out.h5").exists()
 
 
 def test_embeddings_are_read_as_they_are_stored(made, read, teacher_path):

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
+from pydantic import Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from bingo.errors import BingoError, nearest
@@ -172,7 +172,13 @@ class IvfSearch(Strict):
     """The index."""
 
 
-NeighbourSearch = Literal["exact"] | IvfSearch
+def _search_kind(value: Any) -> str:
+    return "index" if isinstance(value, dict | IvfSearch) else "exact"
+
+
+NeighbourSearch = Annotated[
+    Annotated[Literal["exact"], Tag("exact")] | Annotated[IvfSearch, Tag("index")], Discriminator(_search_kind)
+]
 
 
 class KnnBag(Strict):
@@ -187,6 +193,14 @@ class KnnBag(Strict):
     search: NeighbourSearch = "exact"
     """`exact`, or `{ivf: {...}}`, which is faster for millions of images and misses some neighbours; its recall is
     measured and noted with the bags."""
+
+    @field_validator("search", mode="before")
+    @classmethod
+    def _exact_or_index(cls, value: Any) -> Any:
+        if value != "exact" and not isinstance(value, dict | IvfSearch):
+            message = "must be exact, or a section with ivf, found {value}"
+            raise PydanticCustomError("said", message, {"value": repr(value)})
+        return value
 
 
 class KmeansBag(Strict):

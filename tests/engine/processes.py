@@ -46,6 +46,7 @@ def _in_process(rank, count, port, answers, function, arguments):
     try:
         join()
         answers.put(pickle.dumps((rank, (function(*arguments),))))
-        torch.distributed.barrier()
+        if count > 1:
+            torch.distributed.barrier()
     except BaseException:
         answers.put(pickle.dumps((rank, traceback.format_exc())))

@@ -28,7 +28,8 @@ rule detection:
         images=lambda wildcards: PLAN.detection_images(wildcards.evaluation).train,
         val_images=lambda wildcards: PLAN.detection_images(wildcards.evaluation).val,
     shell:
-        "python -m bingo detection --settings {params.settings:q}"
+        "python -m bingo launch --gpus {resources.gpu} --processes 1"
+        " detection --settings {params.settings:q}"
         " --images {params.images:q} --annotations {input.annotations:q}"
         " --val-images {params.val_images:q} --val-annotations {input.val_annotations:q}"
         " --model {input.model} --output {output.result}"

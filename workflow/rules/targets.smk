@@ -14,6 +14,7 @@ rule targets:
     threads: 1
     resources:
         gpu=GPU,
+        nodes=1,
         workers=STUDY.data.workers,
     params:
         settings=lambda wildcards: settings.targets_settings(
@@ -25,6 +26,7 @@ rule targets:
             int(wildcards.views),
         ),
     shell:
-        "python -m bingo targets --settings {params.settings:q} --listing {input.listing}"
+        "python -m bingo launch --gpus {resources.gpu} --nodes {resources.nodes}"
+        " targets --settings {params.settings:q} --listing {input.listing}"
         " --teacher {input.teacher} --output {output.targets}"
         " --log {log} --threads {threads} --workers {resources.workers}"

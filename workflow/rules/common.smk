@@ -34,6 +34,11 @@ if not workflow.is_main_process:
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 
 
+def cpus_per_process(wildcards, threads):
+    """Return the cores of one process of a stage, for SLURM: its threads, and its loader processes."""
+    return threads + STUDY.data.workers
+
+
 def flags(**options):
     """Repeat each option for each of its files: ``--table a.csv --table b.csv``."""
     return " ".join(

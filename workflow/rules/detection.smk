@@ -21,6 +21,7 @@ rule detection:
     resources:
         gpu=GPU,
         workers=STUDY.data.workers,
+        cpus_per_gpu=cpus_per_process,
     params:
         settings=lambda wildcards: settings.detection_settings(
             STUDY, wildcards.model, wildcards.evaluation, int(wildcards.seed)

@@ -15,6 +15,7 @@ rule embeddings:
         gpu=GPU,
         nodes=1,
         workers=STUDY.data.workers,
+        cpus_per_gpu=cpus_per_process,
     params:
         settings=settings.embeddings_settings(STUDY),
     shell:

@@ -17,6 +17,7 @@ rule evaluation:
         gpu=GPU,
         nodes=1,
         workers=STUDY.data.workers,
+        cpus_per_gpu=cpus_per_process,
     params:
         settings=lambda wildcards: settings.evaluation_settings(
             STUDY, wildcards.model, wildcards.evaluation, int(wildcards.seed)

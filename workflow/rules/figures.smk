@@ -133,6 +133,7 @@ rule map_figure:
     resources:
         gpu=GPU,
         workers=STUDY.data.workers,
+        cpus_per_gpu=cpus_per_process,
     params:
         settings=lambda wildcards: settings.map_figure_settings(STUDY, wildcards.model),
         split=PLAN.map_split(),

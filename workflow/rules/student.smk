@@ -17,6 +17,7 @@ rule student:
         gpu=GPU,
         nodes=1,
         workers=STUDY.data.workers,
+        cpus_per_gpu=cpus_per_process,
     params:
         settings=lambda wildcards: settings.student_settings(
             STUDY, wildcards.student, int(wildcards.seed)

@@ -16,6 +16,7 @@ rule targets:
         gpu=GPU,
         nodes=1,
         workers=STUDY.data.workers,
+        cpus_per_gpu=cpus_per_process,
     params:
         settings=lambda wildcards: settings.targets_settings(
             STUDY,

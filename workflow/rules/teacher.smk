@@ -18,6 +18,7 @@ rule teacher:
         gpu=GPU,
         nodes=1,
         workers=STUDY.data.workers,
+        cpus_per_gpu=cpus_per_process,
     params:
         settings=lambda wildcards: settings.teacher_settings(STUDY, wildcards.teacher),
     shell:

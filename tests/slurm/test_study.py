@@ -26,6 +26,7 @@ STUDENT_LOG = "logs/tiny/student/distilled/seed-0.log"
 def study():
     """Return a study whose student trains for long enough to be met."""
     study = tiny_study()
+    del study["students"]["alone"]
     training = study["students"]["distilled"]["training"]
     study["students"]["distilled"]["training"] = {**training, "epochs": 60}
     return study
@@ -35,15 +36,6 @@ def study():
 def cluster(tmp_path_factory):
     with slurm(tmp_path_factory.mktemp("slurm")) as cluster:
         yield cluster
-
-
-@pytest.fixture(scope="module")
-def local(tmp_path_factory):
-    workspace = Workspace(tmp_path_factory.mktemp("local"))
-    workspace.write(study())
-    result = workspace.run()
-    assert result.returncode == 0, result.stdout
-    return workspace.folder
 
 
 def cancel_in_training(cluster, folder):
@@ -69,15 +61,21 @@ def results(folder):
     return {path.relative_to(folder): path.read_bytes() for path in paths if path.is_file()}
 
 
-def test_a_study_through_slurm_ends_like_a_local_one_though_a_training_is_cancelled(cluster, local, tmp_path):
-    workspace = Workspace(tmp_path)
-    workspace.write(study())
+def test_a_study_through_slurm_ends_like_a_local_one_though_a_training_is_cancelled(cluster, tmp_path):
+    workspace, local = Workspace(tmp_path / "slurm"), Workspace(tmp_path / "local")
+    for each in (workspace, local):
+        each.folder.mkdir()
+        each.write(study())
     main = workspace.start("--workflow-profile", str(PROFILE), *HERE)
+    beside = local.start()
     try:
         cancelled = cancel_in_training(cluster, workspace.folder)
         output, _ = main.communicate(timeout=500)
+        local_output, _ = beside.communicate(timeout=500)
     finally:
         main.kill()
+        beside.kill()
+    assert beside.returncode == 0, local_output
     assert main.returncode == 0, output
     assert re.search(r"resumed after epoch \d+", (workspace.folder / STUDENT_LOG).read_text())
 
@@ -93,6 +91,6 @@ def test_a_study_through_slurm_ends_like_a_local_one_though_a_training_is_cancel
     for one, other in combinations([job for job in jobs.values() if job.gpus], 2):
         assert one.devices != other.devices or one.end <= other.begin or other.end <= one.begin, (one, other)
 
-    here, there = results(workspace.folder), results(local)
+    here, there = results(workspace.folder), results(local.folder)
     assert set(here) == set(there)
     assert {str(path) for path in here if here[path] != there[path]} == set()

@@ -328,6 +328,21 @@ def report(
     write_report(job, table or [], figure or [], sheets, bags or [], model or [], benchmarks, output)
 
 
+# What follows the stage's name is the stage's, --help too.
+@app.command(context_settings={"allow_interspersed_args": False})
+def launch(
+    stage: Annotated[list[str], typer.Argument(help="The stage, and its options.")],
+    gpus: Annotated[int, typer.Option(min=0, help="GPUs, over all nodes; 0 computes on the CPU.")] = 1,
+    nodes: Annotated[int, typer.Option(min=1, help="Nodes of the SLURM job.")] = 1,
+    processes: Annotated[int | None, typer.Option(min=1, help="Processes on one node; else one per GPU.")] = None,
+) -> None:
+    """Run a stage with one process per GPU, on GPUs that no other launch of this user holds."""
+    start(None)
+    from bingo.launch import launch as become
+
+    become(stage, gpus, nodes, processes)
+
+
 @app.command()
 def summary(results: Annotated[Path, typer.Argument(help="A study's folder, results/demo say.")]) -> None:
     """Print a study's tables and where everything is."""

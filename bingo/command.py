@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -48,8 +48,8 @@ def start(log: Path | None) -> None:
         file.setLevel(logging.INFO if RANK == 0 else logging.WARNING)
         handlers.append(file)
     logging.basicConfig(level=logging.INFO, handlers=handlers)
-    if parent := os.environ.get("BINGO_PARENT"):
-        threading.Thread(target=_end_with, args=(int(parent),), daemon=True).start()
+    if parents := [int(parent) for parent in os.environ.get("BINGO_PARENT", "").split()]:
+        threading.Thread(target=_end_with, args=(parents,), daemon=True).start()
 
 
 def use_threads(threads: int) -> None:
@@ -60,15 +60,16 @@ def use_threads(threads: int) -> None:
     torch.set_num_threads(threads)
 
 
-def _end_with(parent: int) -> None:
-    """End this process when process ``parent`` is gone.
+def _end_with(parents: Sequence[int]) -> None:
+    """End this process when one of the processes ``parents`` is gone.
 
     A Snakemake that was killed can no longer stop its jobs; the next one would start them beside the old ones.
     """
     while True:
         time.sleep(0.5)
         try:
-            os.kill(parent, 0)
+            for parent in parents:
+                os.kill(parent, 0)
         except ProcessLookupError:
             os.kill(os.getpid(), signal.SIGTERM)
 

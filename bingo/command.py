@@ -15,6 +15,8 @@ from pydantic import ValidationError
 from bingo.errors import BingoError
 from bingo.jobs import Job
 
+RANK = int(os.environ.get("RANK", "0"))
+"""Position of this process among those that torchrun has started for the same job."""
 AnyJob = TypeVar("AnyJob", bound=Job)
 Settings = Annotated[str, typer.Option(help="The stage's settings as JSON, or @FILE that holds it.")]
 Listing = Annotated[Path, typer.Option(help="Listing of the training images (data stage).")]
@@ -25,7 +27,7 @@ Workers = Annotated[int, typer.Option(min=0, help="Loader processes; 0 loads in 
 
 
 def start(log: Path | None) -> None:
-    """Send progress lines to ``log``, and warnings and errors to stderr too.
+    """Send progress lines to ``log``, and warnings and errors to stderr too; of several processes the first one's.
 
     Raises:
         BingoError: the log cannot be written.
@@ -37,10 +39,13 @@ def start(log: Path | None) -> None:
         stderr.setLevel(logging.WARNING)
         try:
             log.parent.mkdir(parents=True, exist_ok=True)
-            file = logging.FileHandler(log, mode="w", encoding="utf-8", errors="backslashreplace")
+            if RANK == 0:
+                log.write_text("")
+            file = logging.FileHandler(log, mode="a", encoding="utf-8", errors="backslashreplace")
         except OSError as error:
             raise BingoError(f"--log: {log} cannot be written ({error.strerror})") from error
         file.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+        file.setLevel(logging.INFO if RANK == 0 else logging.WARNING)
         handlers.append(file)
     logging.basicConfig(level=logging.INFO, handlers=handlers)
     if parents := [int(parent) for parent in os.environ.get("BINGO_PARENT", "").split()]:

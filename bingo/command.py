@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -15,6 +15,8 @@ from pydantic import ValidationError
 from bingo.errors import BingoError
 from bingo.jobs import Job
 
+RANK = int(os.environ.get("RANK", "0"))
+"""Position of this process among those that torchrun has started for the same job."""
 AnyJob = TypeVar("AnyJob", bound=Job)
 Settings = Annotated[str, typer.Option(help="The stage's settings as JSON, or @FILE that holds it.")]
 Listing = Annotated[Path, typer.Option(help="Listing of the training images (data stage).")]
@@ -25,7 +27,7 @@ Workers = Annotated[int, typer.Option(min=0, help="Loader processes; 0 loads in 
 
 
 def start(log: Path | None) -> None:
-    """Send progress lines to ``log``, and warnings and errors to stderr too.
+    """Send progress lines to ``log``, and warnings and errors to stderr too; of several processes the first one's.
 
     Raises:
         BingoError: the log cannot be written.
@@ -33,18 +35,22 @@ def start(log: Path | None) -> None:
     stderr = logging.StreamHandler()
     stderr.setFormatter(logging.Formatter("bingo: %(message)s"))
     handlers: list[logging.Handler] = [stderr]
+    stderr.setLevel(logging.INFO if RANK == 0 else logging.WARNING)
     if log is not None:
         stderr.setLevel(logging.WARNING)
         try:
             log.parent.mkdir(parents=True, exist_ok=True)
-            file = logging.FileHandler(log, mode="w", encoding="utf-8", errors="backslashreplace")
+            if RANK == 0:
+                log.write_text("")
+            file = logging.FileHandler(log, mode="a", encoding="utf-8", errors="backslashreplace")
         except OSError as error:
             raise BingoError(f"--log: {log} cannot be written ({error.strerror})") from error
         file.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+        file.setLevel(logging.INFO if RANK == 0 else logging.WARNING)
         handlers.append(file)
     logging.basicConfig(level=logging.INFO, handlers=handlers)
-    if parent := os.environ.get("BINGO_PARENT"):
-        threading.Thread(target=_end_with, args=(int(parent),), daemon=True).start()
+    if parents := [int(parent) for parent in os.environ.get("BINGO_PARENT", "").split()]:
+        threading.Thread(target=_end_with, args=(parents,), daemon=True).start()
 
 
 def use_threads(threads: int) -> None:
@@ -55,15 +61,16 @@ def use_threads(threads: int) -> None:
     torch.set_num_threads(threads)
 
 
-def _end_with(parent: int) -> None:
-    """End this process when process ``parent`` is gone.
+def _end_with(parents: Sequence[int]) -> None:
+    """End this process when one of the processes ``parents`` is gone.
 
     A Snakemake that was killed can no longer stop its jobs; the next one would start them beside the old ones.
     """
     while True:
         time.sleep(0.5)
         try:
-            os.kill(parent, 0)
+            for parent in parents:
+                os.kill(parent, 0)
         except ProcessLookupError:
             os.kill(os.getpid(), signal.SIGTERM)
 

@@ -15,6 +15,7 @@ from bingo.data.images import open_images
 from bingo.data.listing import Listing, read_listing
 from bingo.embeddings.embeddings import BATCH, embed
 from bingo.engine.device import describe_device
+from bingo.engine.distributed import exhaust, is_first
 from bingo.errors import BingoError
 from bingo.jobs import EmbeddingsJob
 from bingo.models.backbone import require_size
@@ -113,7 +114,7 @@ def _compute(
     """Yield the features of some images, batch by batch."""
     require_size(teacher.backbone, job.preprocessing.size, device)
     for batch in embed(teacher.backbone, open_images(listing), job.preprocessing, device, workers, "bilinear", rows):
-        half = batch.half().cpu()  # (B, D)
+        half = batch.half()  # (B, D)
         if not half.isfinite().all():
             raise BingoError(
                 f"{teacher_path}: features overflow float16 or are not finite; train it with a lower learning rate"
@@ -149,6 +150,9 @@ def _write(
     label: NDArray[np.int64],
 ) -> None:
     count = len(rows)
+    if not is_first():
+        exhaust(batches)
+        return
     digest = hashlib.sha256()
     with write_hdf5(output, attributes) as file, Progress("embeddings", count, "images") as progress:
         options = {"chunks": (min(count, 1024), dim), "fletcher32": True} if count else {}

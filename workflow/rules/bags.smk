@@ -6,7 +6,7 @@ scattergather:
 rule bags_shard:
     input:
         unpack(lambda wildcards: PLAN.bags_inputs(wildcards.bags)),
-        listing="results/{study}/data/train-listing.h5",
+        listing=PLAN.listing("train"),
     output:
         temp("results/{study}/bags/shards/{bags}-{scatteritem}-{identity}.h5"),
     log:
@@ -21,7 +21,8 @@ rule bags_shard:
         sources=lambda wildcards: flags(**PLAN.bags_inputs(wildcards.bags)),
         part=lambda wildcards: flags(part=wildcards.scatteritem),
     shell:
-        "python -m bingo bags --settings {params.settings:q} --listing {input.listing}"
+        "python -m bingo launch --gpus {resources.gpu} --processes 1"
+        " bags --settings {params.settings:q} --listing {input.listing}"
         " {params.sources} {params.part} --output {output}"
         " --log {log} --threads {threads}"
 
@@ -29,7 +30,7 @@ rule bags_shard:
 use rule bags_shard as bags with:
     input:
         unpack(lambda wildcards: PLAN.bags_inputs(wildcards.bags)),
-        listing="results/{study}/data/train-listing.h5",
+        listing=PLAN.listing("train"),
         shards=branch(
             lambda wildcards: wildcards.bags in PLAN.searched_bags(),
             then=lambda wildcards: shards(
@@ -55,7 +56,7 @@ use rule bags_shard as bags with:
 
 rule sheets:
     input:
-        listing="results/{study}/data/train-listing.h5",
+        listing=PLAN.listing("train"),
         bags="results/{study}/bags/{bags}.h5",
     output:
         random=report(

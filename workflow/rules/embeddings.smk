@@ -5,7 +5,7 @@ scattergather:
 
 rule embeddings_shard:
     input:
-        listing="results/{study}/data/train-listing.h5",
+        listing=PLAN.listing("train"),
         teacher="results/{study}/teachers/{teacher}.safetensors",
     output:
         temp("results/{study}/embeddings/shards/{teacher}-{scatteritem}-{identity}.h5"),
@@ -16,19 +16,22 @@ rule embeddings_shard:
     threads: 2
     resources:
         gpu=GPU,
+        nodes=1,
         workers=STUDY.data.workers,
+        cpus_per_gpu=cpus_per_process,
     params:
         settings=settings.embeddings_settings(STUDY),
         part=lambda wildcards: flags(part=wildcards.scatteritem),
     shell:
-        "python -m bingo embeddings --settings {params.settings:q} --listing {input.listing}"
+        "python -m bingo launch --gpus {resources.gpu} --nodes {resources.nodes}"
+        " embeddings --settings {params.settings:q} --listing {input.listing}"
         " --teacher {input.teacher} {params.part} --output {output}"
         " --log {log} --threads {threads} --workers {resources.workers}"
 
 
 use rule embeddings_shard as embeddings with:
     input:
-        listing="results/{study}/data/train-listing.h5",
+        listing=PLAN.listing("train"),
         teacher="results/{study}/teachers/{teacher}.safetensors",
         shards=lambda wildcards: shards(
             gather.embeddings,
@@ -44,7 +47,9 @@ use rule embeddings_shard as embeddings with:
         "results/{study}/benchmarks/embeddings/{teacher}.tsv"
     resources:
         gpu=lambda wildcards, input: 0 if input.get("shards") else GPU,
+        nodes=1,
         workers=STUDY.data.workers,
+        cpus_per_gpu=cpus_per_process,
     params:
         settings=settings.embeddings_settings(STUDY),
         part=lambda wildcards, input: flags(shard=input.get("shards", [])),

@@ -19,7 +19,7 @@ def folder(tmp_path, save_image, list_images):
 
 
 def test_a_folder_hands_out_each_file_decoded_in_the_order_asked(folder):
-    fetched = list(folder.fetch(np.array([2, 0, 2])))
+    fetched = [picture.whole() for picture in folder.fetch(np.array([2, 0, 2]))]
     assert [image.shape for image in fetched] == [(3, 12, 8), (3, 10, 8), (3, 12, 8)]
     for image, number in zip(fetched, [2, 0, 2], strict=True):
         assert torch.equal(image, decode((folder.listing.root / f"{number}.png").read_bytes()))
@@ -33,19 +33,19 @@ def test_an_image_deleted_after_listing_is_refused_by_name(folder):
 
 
 @pytest.mark.parametrize(
-    ("change", "reason"),
+    "change",
     [
-        (lambda content: content[:-30], "cannot be decoded"),
-        (lambda _: b"", "cannot be decoded"),
-        (lambda content: content[:60] + bytes([content[60] ^ 1]) + content[61:], "cannot be decoded"),
-        (lambda content: content + b"x", "has changed"),
+        lambda content: content[:-30],
+        lambda _: b"",
+        lambda content: content[:60] + bytes([content[60] ^ 1]) + content[61:],
+        lambda content: content + b"x",
     ],
     ids=["cut off", "emptied", "damaged", "lengthened"],
 )
-def test_an_image_changed_after_listing_is_refused_by_name(folder, change, reason):
+def test_an_image_changed_after_listing_is_refused_by_name(folder, change):
     path = folder.listing.root / "1.png"
     path.write_bytes(change(path.read_bytes()))
-    with pytest.raises(BingoError, match=rf"{path}: {reason}"):
+    with pytest.raises(BingoError, match=rf"{path}: has changed since it was listed"):
         list(folder.fetch(np.arange(3)))
 
 

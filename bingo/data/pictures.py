@@ -1,0 +1,168 @@
+"""Encoded images, decoded no larger than a view of them needs.
+
+libjpeg decodes a JPEG to 1/2, 1/4 or 1/8 of its sides at a fraction of the cost, each pixel the mean of 2 x 2, 4 x 4
+or 8 x 8. A view that is smaller than its crop by such a factor loses next to nothing: on smooth images the two differ
+by less than two grey levels in the mean. torchvision's decoder has no scales; Pillow's has.
+"""
+
+import io
+import math
+
+import numpy as np
+import torch
+from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
+from torch import Tensor
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional as V
+
+from bingo.data.decode import BadImageError, decode
+from bingo.errors import BingoError
+from bingo.views.recipes import Interpolation
+
+MODES = {"bilinear": InterpolationMode.BILINEAR, "bicubic": InterpolationMode.BICUBIC}
+_JPEG = b"\xff\xd8\xff"
+_ORIENTATION = 0x0112
+# Of each EXIF orientation: what turns the image upright, and whether rows and columns then run backwards.
+_UPRIGHT = {
+    2: (Image.Transpose.FLIP_LEFT_RIGHT, (False, True)),
+    3: (Image.Transpose.ROTATE_180, (True, True)),
+    4: (Image.Transpose.FLIP_TOP_BOTTOM, (True, False)),
+    5: (Image.Transpose.TRANSPOSE, (False, False)),
+    6: (Image.Transpose.ROTATE_270, (False, True)),
+    7: (Image.Transpose.TRANSVERSE, (True, True)),
+    8: (Image.Transpose.ROTATE_90, (True, False)),
+}
+
+Box = tuple[int, int, int, int]
+"""Top, left, height, width, in pixels of the upright image."""
+
+
+def scale_of(box: Box, size: tuple[int, int]) -> int:
+    """Return by how much a JPEG may be decoded smaller for a view: the most that leaves no side to be enlarged.
+
+    A pure function of this one view, so that a view is the same whatever other views are made of the image.
+
+    Args:
+        box: what the view shows.
+        size: its height and width.
+    """
+    return next((s for s in (8, 4, 2) if box[2] >= s * size[0] and box[3] >= s * size[1]), 1)
+
+
+def shortened(size: tuple[int, int], side: int) -> tuple[int, int]:
+    """Return height and width of an image whose shorter side is resized to ``side``, as torchvision has them."""
+    short, long = min(size), int(side * max(size) / min(size))
+    return (side, long) if size[0] == short else (long, side)
+
+
+class Picture:
+    """One image's bytes; it is decoded once for each scale that its views need."""
+
+    def __init__(self, name: str, content: bytes, size: tuple[int, int]) -> None:
+        """Remember the bytes.
+
+        Args:
+            name: the file, for messages.
+            content: an image that was once decoded whole, as the listing says.
+            size: height and width of the upright image.
+        """
+        self.name, self.content, self.size = name, content, size
+        self._whole: Tensor | None = None
+        self._scaled: dict[int, tuple[Image.Image, tuple[float, float]] | None] = {}
+
+    def whole(self) -> Tensor:
+        """Return the image: uint8 (3, H, W).
+
+        Raises:
+            BingoError: it cannot be decoded.
+        """
+        if self._whole is None:
+            try:
+                self._whole = decode(self.content)
+            except BadImageError as error:
+                raise BingoError(f"{self.name}: cannot be decoded ({error}); list the data anew") from error
+            if self._whole.shape[1:] != self.size:
+                raise BingoError(f"{self.name}: is not of the size that was listed; list the data anew")
+        return self._whole
+
+    def view(self, box: Box, size: tuple[int, int], interpolation: Interpolation) -> Tensor:
+        """Return what ``box`` shows, resized to ``size`` with antialiasing: uint8 (3, *size).
+
+        Raises:
+            BingoError: the image cannot be decoded.
+        """
+        scale = scale_of(box, size)
+        if scale > 1:
+            if scale not in self._scaled:
+                self._scaled[scale] = decode_scaled(self.content, self.size, scale)
+            if (scaled := self._scaled[scale]) is not None:
+                return _view_of_scaled(*scaled, box, scale, size, interpolation)
+        return V.resized_crop(self.whole(), *box, list(size), MODES[interpolation], antialias=True)
+
+
+def decode_scaled(content: bytes, size: tuple[int, int], scale: int) -> tuple[Image.Image, tuple[float, float]] | None:
+    """Decode a JPEG to 1 / ``scale`` of its sides, upright.
+
+    Args:
+        content: an image file.
+        size: height and width of the upright image.
+        scale: 2, 4 or 8.
+
+    Returns:
+        The image in RGB, its sides rounded up; and where in it, in its pixels, the whole one's top left corner is: up
+        to a pixel inside where its last rows or columns, which may be partly empty, are turned to the front. None for
+        what is to be decoded whole: other formats, CMYK, and what Pillow cannot read.
+    """
+    if not content.startswith(_JPEG):
+        return None
+    try:
+        jpeg = JpegImageFile(io.BytesIO(content))
+        turn = orientation(jpeg)
+        if jpeg.mode not in ("L", "RGB"):
+            return None
+        jpeg.draft(None, (jpeg.width // scale, jpeg.height // scale))
+        image = jpeg.convert("RGB")
+    except (OSError, SyntaxError, ValueError):
+        return None
+    backwards = (False, False)
+    if turn in _UPRIGHT:
+        transpose, backwards = _UPRIGHT[turn]
+        image = image.transpose(transpose)
+    whole = [math.ceil(side / scale) for side in size]
+    if [image.height, image.width] != whole:
+        return None
+    top, left = (
+        rounded - side / scale if back else 0.0 for rounded, side, back in zip(whole, size, backwards, strict=True)
+    )
+    return image, (top, left)
+
+
+def orientation(image: JpegImageFile) -> int:
+    """Return the EXIF orientation by which torchvision's decoder turns a JPEG: that in the first APP1 segment."""
+    first = next((segment for kind, segment in image.applist if kind == "APP1"), b"")
+    if not first.startswith(b"Exif\0\0"):
+        return 1
+    exif = Image.Exif()
+    exif.load(first)
+    return exif.get(_ORIENTATION, 1)
+
+
+def _view_of_scaled(
+    image: Image.Image,
+    corner: tuple[float, float],
+    box: Box,
+    scale: int,
+    size: tuple[int, int],
+    interpolation: Interpolation,
+) -> Tensor:
+    top, left, bottom, right = (
+        place / scale + start
+        for place, start in zip((box[0], box[1], box[0] + box[2], box[1] + box[3]), corner * 2, strict=True)
+    )
+    # Cut out first, so that as in a whole image nothing beyond the box is mixed in.
+    outer = (math.floor(left), math.floor(top), math.ceil(right), math.ceil(bottom))
+    inner = (left - outer[0], top - outer[1], right - outer[0], bottom - outer[1])
+    resample = Image.Resampling[interpolation.upper()]
+    view = image.crop(outer).resize((size[1], size[0]), resample, inner)
+    return torch.from_numpy(np.array(view)).permute(2, 0, 1)

@@ -128,7 +128,7 @@ def detection_settings(study: Study, model: str, name: str, seed: int) -> str:
         target=target,
         seed=seed,
     )
-    return settings(job, exclude={"preprocessing": {"size"}})
+    return settings(job, exclude={"preprocessing": {"size", "decoder"}})
 
 
 def table_rows(study: Study, name: str) -> list[Row]:

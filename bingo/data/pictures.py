@@ -114,14 +114,12 @@ def decode_scaled(content: bytes, size: tuple[int, int], scale: int) -> tuple[Im
         to a pixel inside where its last rows or columns, which may be partly empty, are turned to the front. None for
         what is to be decoded whole: other formats, CMYK, and what Pillow cannot read.
     """
-    if not content.startswith(_JPEG):
+    opened = _open_plain(content)
+    if opened is None:
         return None
+    jpeg, turn = opened
+    jpeg.draft(None, (jpeg.width // scale, jpeg.height // scale))
     try:
-        jpeg = JpegImageFile(io.BytesIO(content))
-        turn = orientation(jpeg)
-        if jpeg.mode not in ("L", "RGB"):
-            return None
-        jpeg.draft(None, (jpeg.width // scale, jpeg.height // scale))
         image = jpeg.convert("RGB")
     except (OSError, SyntaxError, ValueError):
         return None
@@ -138,9 +136,26 @@ def decode_scaled(content: bytes, size: tuple[int, int], scale: int) -> tuple[Im
     return image, (top, left)
 
 
-def orientation(image: JpegImageFile) -> int:
+def is_plain_jpeg(content: bytes) -> bool:
+    """Tell whether an image is a grey or RGB JPEG that stands upright as it is encoded."""
+    opened = _open_plain(content)
+    return opened is not None and opened[1] not in _UPRIGHT
+
+
+def _open_plain(content: bytes) -> tuple[JpegImageFile, int] | None:
+    """Read the head of a grey or RGB JPEG, and its orientation; None for anything else."""
+    if not content.startswith(_JPEG):
+        return None
+    try:
+        jpeg = JpegImageFile(io.BytesIO(content))
+        return (jpeg, _orientation(jpeg)) if jpeg.mode in ("L", "RGB") else None
+    except (OSError, SyntaxError, ValueError):
+        return None
+
+
+def _orientation(jpeg: JpegImageFile) -> int:
     """Return the EXIF orientation by which torchvision's decoder turns a JPEG: that in the first APP1 segment."""
-    first = next((segment for kind, segment in image.applist if kind == "APP1"), b"")
+    first = next((segment for kind, segment in jpeg.applist if kind == "APP1"), b"")
     if not first.startswith(b"Exif\0\0"):
         return 1
     exif = Image.Exif()

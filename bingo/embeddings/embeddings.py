@@ -13,6 +13,7 @@ from bingo.artifacts import read_hdf5, require_same
 from bingo.data.images import Images
 from bingo.data.listing import Listing
 from bingo.data.loader import load
+from bingo.data.nvjpeg import EncodedBatch
 from bingo.errors import BingoError
 from bingo.sections import Preprocessing
 from bingo.tensors import network_digest, read_metadata
@@ -43,14 +44,17 @@ class CentreViews:
         """Return the number of batches."""
         return -(-len(self.images.listing) // _BATCH)
 
-    def __getitem__(self, batch: int) -> Tensor:
-        """Return uint8 (B, 3, S, S).
+    def __getitem__(self, batch: int) -> Tensor | EncodedBatch:
+        """Return uint8 (B, 3, S, S), or files that the device decodes.
 
         Raises:
             BingoError: an image cannot be read.
         """
         rows = np.arange(batch * _BATCH, min((batch + 1) * _BATCH, len(self.images.listing)))
-        return centre(self.images.fetch(rows), self.preprocessing, self.interpolation)
+        images = self.images.fetch(rows)
+        if self.preprocessing.decoder == "nvjpeg" and not isinstance(images, Tensor):
+            return EncodedBatch(images)
+        return centre(images, self.preprocessing, self.interpolation)
 
 
 @torch.inference_mode()
@@ -71,8 +75,12 @@ def embed(
         BingoError: an image cannot be read.
     """
     views = CentreViews(images, preprocessing, interpolation)
-    for pixels in load(views, range(len(views)), workers):
-        yield network(normalise(pixels.to(device) / 255, preprocessing))
+    for batch in load(views, range(len(views)), workers):
+        if isinstance(batch, EncodedBatch):
+            pixels = batch.centres(preprocessing, interpolation, device)
+        else:
+            pixels = batch.to(device)
+        yield network(normalise(pixels / 255, preprocessing))
 
 
 def read_embeddings(path: Path, listing_path: Path, listing: Listing, teacher_path: Path) -> Embeddings:

@@ -1,18 +1,30 @@
 """Applying views to batches of images, on whichever device the images are."""
 
 from collections.abc import Iterable, Sequence
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torchvision.transforms.v2 import functional as V
 
-from bingo.data.pictures import MODES, Picture, shortened
+from bingo.data.pictures import MODES, Box, shortened
 from bingo.sections import NetworkInput, Preprocessing
 from bingo.views.parameters import ViewParameters
 from bingo.views.recipes import Interpolation, Recipe
 
 _LUMA = (0.2989, 0.587, 0.114)
+
+
+class Viewable(Protocol):
+    """An image that makes its own views: `bingo.data.pictures.Picture`, say."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width."""
+
+    def view(self, box: Box, size: tuple[int, int], interpolation: Interpolation) -> Tensor:
+        """Return what ``box`` shows, resized to ``size`` with antialiasing: uint8 (3, *size)."""
 
 
 def crop_batch(images: Tensor, parameters: ViewParameters, size: int, interpolation: Interpolation) -> Tensor:
@@ -45,12 +57,12 @@ def crop_batch(images: Tensor, parameters: ViewParameters, size: int, interpolat
 
 
 def crop_each(
-    images: Iterable[Picture], views: Sequence[ViewParameters], size: int, interpolation: Interpolation
+    images: Iterable[Viewable], views: Sequence[ViewParameters], size: int, interpolation: Interpolation
 ) -> list[Tensor]:
     """Do the same as `crop_batch` for images of any sizes, one after the other, in several views.
 
     Args:
-        images: B pictures; each is let go before the next is asked for.
+        images: B of them; each is let go before the next is asked for.
         views: `box` and `flip` are used.
         size: side S of the results.
         interpolation: how to resize.
@@ -98,11 +110,11 @@ def normalise(images: Tensor, preprocessing: NetworkInput) -> Tensor:
     return ((images - mean) / std).contiguous(memory_format=torch.channels_last)
 
 
-def centre(images: Tensor | Iterable[Picture], preprocessing: Preprocessing, interpolation: Interpolation) -> Tensor:
+def centre(images: Tensor | Iterable[Viewable], preprocessing: Preprocessing, interpolation: Interpolation) -> Tensor:
     """Return the view of evaluation: shorter side resized to `resize`, centre `size` cropped.
 
     Args:
-        images: (B, 3, H, W) uint8, or B pictures.
+        images: (B, 3, H, W) uint8, or B that make their own views.
         preprocessing: `resize` and `size` are used.
         interpolation: how to resize.
 
@@ -118,7 +130,7 @@ def centre(images: Tensor | Iterable[Picture], preprocessing: Preprocessing, int
     return torch.stack([_centre(image, preprocessing, interpolation) for image in images])
 
 
-def _centre(image: Picture, preprocessing: Preprocessing, interpolation: Interpolation) -> Tensor:
+def _centre(image: Viewable, preprocessing: Preprocessing, interpolation: Interpolation) -> Tensor:
     resized = image.view((0, 0, *image.size), shortened(image.size, preprocessing.resize), interpolation)
     return V.center_crop(resized, [preprocessing.size])
 

@@ -1,8 +1,9 @@
 """Encoded images, decoded no larger than a view of them needs.
 
-libjpeg decodes a JPEG to 1/2, 1/4 or 1/8 of its sides at a fraction of the cost, each pixel the mean of 2 x 2, 4 x 4
-or 8 x 8. A view that is smaller than its crop by such a factor loses next to nothing: on smooth images the two differ
-by less than two grey levels in the mean. torchvision's decoder has no scales; Pillow's has.
+libjpeg decodes a JPEG to 1/2, 1/4 or 1/8 of its sides, each pixel the mean of 2 x 2, 4 x 4 or 8 x 8, which halves the
+time for photographs of several megapixels. A view that is smaller than its crop by such a factor loses next to nothing:
+on smooth images the two differ by less than two grey levels in the mean. torchvision's decoder has no scales; Pillow's
+has.
 """
 
 import io
@@ -21,6 +22,8 @@ from bingo.errors import BingoError
 from bingo.views.recipes import Interpolation
 
 MODES = {"bilinear": InterpolationMode.BILINEAR, "bicubic": InterpolationMode.BICUBIC}
+WHOLE_BELOW = 2**20
+"""Images of fewer pixels are decoded whole: what takes the time in them, undoing the entropy code, has no scale."""
 _JPEG = b"\xff\xd8\xff"
 _ORIENTATION = 0x0112
 # Of each EXIF orientation: what turns the image upright, and whether rows and columns then run backwards.
@@ -38,15 +41,18 @@ Box = tuple[int, int, int, int]
 """Top, left, height, width, in pixels of the upright image."""
 
 
-def scale_of(box: Box, size: tuple[int, int]) -> int:
+def scale_of(whole: tuple[int, int], box: Box, size: tuple[int, int]) -> int:
     """Return by how much a JPEG may be decoded smaller for a view: the most that leaves no side to be enlarged.
 
     A pure function of this one view, so that a view is the same whatever other views are made of the image.
 
     Args:
+        whole: height and width of the image.
         box: what the view shows.
-        size: its height and width.
+        size: height and width of the view.
     """
+    if whole[0] * whole[1] < WHOLE_BELOW:
+        return 1
     return next((s for s in (8, 4, 2) if box[2] >= s * size[0] and box[3] >= s * size[1]), 1)
 
 
@@ -92,7 +98,7 @@ class Picture:
         Raises:
             BingoError: the image cannot be decoded.
         """
-        scale = scale_of(box, size)
+        scale = scale_of(self.size, box, size)
         if scale > 1:
             if scale not in self._scaled:
                 self._scaled[scale] = decode_scaled(self.content, self.size, scale)

@@ -3,7 +3,7 @@ import io
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, JpegImagePlugin
 from torchvision.transforms.v2 import functional as V
@@ -57,9 +57,26 @@ def difference(found, expected):
     return float((found.float() - expected.float()).abs().mean())
 
 
+LIMIT = module.WHOLE_BELOW
+
+
+@pytest.fixture(autouse=True)
+def scale_small_images(monkeypatch):
+    """Let images as small as tests want them be scaled."""
+    monkeypatch.setattr(module, "WHOLE_BELOW", 0)
+
+
+def test_images_below_a_megapixel_are_decoded_whole(monkeypatch):
+    monkeypatch.setattr(module, "WHOLE_BELOW", LIMIT)
+    assert scale_of((1024, 1024), (0, 0, 900, 900), (100, 100)) == 8
+    assert scale_of((1024, 1023), (0, 0, 900, 900), (100, 100)) == 1
+    assert scale_of((375, 500), (0, 0, 375, 500), (32, 32)) == 1
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(*[st.integers(1, 600)] * 4)
 def test_the_scale_is_the_largest_that_enlarges_no_side(height, width, rows, columns):
-    scale = scale_of((3, 5, height, width), (rows, columns))
+    scale = scale_of((1200, 900), (3, 5, height, width), (rows, columns))
     fitting = [s for s in (1, 2, 4, 8) if height / s >= rows and width / s >= columns]
     assert scale == max(fitting, default=1)
 

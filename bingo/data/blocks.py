@@ -43,9 +43,9 @@ def locate(group: h5py.Group, nbytes: NDArray[np.int64]) -> NDArray[np.int64]:
         raise ValueError("its blocks are out of order")
     offset = np.empty_like(nbytes)
     for number, (low, high) in enumerate(zip(first, [*first[1:], len(nbytes)], strict=True)):
-        block = group[f"block/{number}"]
-        place = block.id.get_offset()
-        if block.dtype != np.uint8 or block.shape != (nbytes[low:high].sum(),) or place is None:
+        block, length = group[f"block/{number}"], nbytes[low:high].sum()
+        fits = isinstance(block, h5py.Dataset) and block.dtype == np.uint8 and block.shape == (length,)
+        if not fits or (place := block.id.get_offset()) is None:
             raise ValueError(f"block {number} does not hold its images")
         offset[low:high] = start[low:high] - start[low] + place
     return offset

@@ -128,7 +128,7 @@ def read_listing(path: Path, split: str) -> Listing:
         BingoError: the file is missing, damaged, or lists another split.
     """
     with read_hdf5(path, "listing") as file:
-        if split not in file:
+        if not isinstance(file.get(split), h5py.Group):
             raise BingoError(f"{path}: lists the {' '.join(file)} images, but the {split} ones are needed here")
         group, source = file[split], file.attrs["source"]
         columns = {name: group[name][:] for name in _COLUMNS if isinstance(group.get(name), h5py.Dataset)}

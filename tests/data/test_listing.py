@@ -2,7 +2,9 @@ import errno
 import json
 import logging
 import os
+import re
 import shutil
+import zlib
 
 import h5py
 import numpy as np
@@ -14,6 +16,7 @@ from bingo.data.images import open_images
 from bingo.data.listing import read_listing, write_listing
 from bingo.errors import BingoError
 from bingo.jobs import DataJob
+from tests.conftest import refused
 
 FASHION = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]
 
@@ -353,3 +356,70 @@ def test_a_flipped_bit_in_the_rows_of_a_listing_is_refused(name, two_classes, li
     path.write_bytes(content)
     with pytest.raises(BingoError, match=rf"{path}: truncated or damaged"):
         read_listing(path, "train")
+
+
+def _replace(name, change):
+    def apply(group):
+        values = change(group[name][:])
+        del group[name]
+        group[name] = values
+
+    return apply
+
+
+def _set(name, value):
+    return lambda group: group.attrs.__setitem__(name, value)
+
+
+INCONSISTENT = {
+    "fewer labels": _replace("label", lambda values: values[:-1]),
+    "more paths": _replace("path", lambda values: np.append(values, values[:1])),
+    "labels as numbers with a point": _replace("label", lambda values: values.astype(float)),
+    "labels of 32 bits": _replace("label", lambda values: values.astype(np.int32)),
+    "a label beyond the classes": _replace("label", lambda values: values + 1),
+    "a label below -1": _replace("label", lambda values: values - 2),
+    "an empty image": _replace("size", lambda values: values * 0),
+    "sizes of one side": _replace("size", lambda values: values[:, :1]),
+    "sizes in a row": _replace("size", lambda values: values[:, 0]),
+    "a file of no bytes": _replace("bytes", lambda values: values * 0),
+    "signed checksums": _replace("crc32", lambda values: values.astype(np.int64)),
+    "checksums as a table": _replace("crc32", lambda values: values[:, None]),
+    "paths as numbers": _replace("path", lambda values: np.arange(len(values))),
+    "no checksums": lambda group: group.pop("crc32"),
+    "no labels": lambda group: group.pop("label"),
+    "an index of a named set": lambda group: group.create_dataset("index", data=np.arange(5)),
+    "nothing": lambda group: [_replace(name, lambda values: values[:0])(group) for name in list(group)],
+    "a group in a column's place": lambda group: (group.pop("size"), group.create_group("size")),
+    "classes that are no list": _set("classes", '{"ant": 0}'),
+    "classes without names": _set("classes", "[0, 1]"),
+    "classes that are no JSON": _set("classes", "[ant"),
+    "a digest that is a number": _set("digest", 7),
+    "no digest": lambda group: group.attrs.__delitem__("digest"),
+    "an unknown source": lambda group: group.file.attrs.__setitem__("source", "elsewhere"),
+    "a source that is a number": lambda group: group.file.attrs.__setitem__("source", 3),
+    "the source of an array": lambda group: group.file.attrs.__setitem__("source", "cifar10"),
+    "the source of a pack": lambda group: group.file.attrs.__setitem__("source", "pack"),
+}
+
+
+@pytest.mark.parametrize("change", INCONSISTENT.values(), ids=INCONSISTENT)
+def test_a_listing_whose_parts_do_not_fit_is_refused(change, two_classes, list_images):
+    path = list_images(train=two_classes)
+    with h5py.File(path, "r+") as file:
+        change(file["train"])
+    message = refused(lambda path: read_listing(path, "train"), path)
+    assert message is not None
+    assert re.search("is no sound listing|truncated or damaged", message)
+
+
+def test_a_split_that_is_no_group_is_refused(two_classes, list_images):
+    path = list_images(train=two_classes)
+    with h5py.File(path, "r+") as file:
+        del file["train"]
+        file["train"] = np.arange(5)
+    assert refused(lambda path: read_listing(path, "train"), path) is not None
+
+
+def test_files_are_listed_with_their_checksums(two_classes, list_images):
+    listing = read_listing(list_images(train=two_classes), "train")
+    assert listing.crc32.tolist() == [zlib.crc32(listing.path(i).read_bytes()) for i in range(5)]

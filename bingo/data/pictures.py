@@ -8,12 +8,14 @@ has.
 
 import io
 import math
+from functools import cache
 
 import numpy as np
 import torch
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 from torch import Tensor
+from torchvision.io import encode_jpeg
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as V
 
@@ -25,7 +27,6 @@ MODES = {"bilinear": InterpolationMode.BILINEAR, "bicubic": InterpolationMode.BI
 WHOLE_BELOW = 2**20
 """Images of fewer pixels are decoded whole: what takes the time in them, undoing the entropy code, has no scale."""
 _JPEG = b"\xff\xd8\xff"
-_ORIENTATION = 0x0112
 # Of each EXIF orientation: what turns the image upright, and whether rows and columns then run backwards.
 _UPRIGHT = {
     2: (Image.Transpose.FLIP_LEFT_RIGHT, (False, True)),
@@ -155,18 +156,36 @@ def _open_plain(content: bytes) -> tuple[JpegImageFile, int] | None:
     try:
         jpeg = JpegImageFile(io.BytesIO(content))
         return (jpeg, _orientation(jpeg)) if jpeg.mode in ("L", "RGB") else None
-    except (OSError, SyntaxError, ValueError):
+    except (OSError, SyntaxError, ValueError, BadImageError):
         return None
 
 
 def _orientation(jpeg: JpegImageFile) -> int:
-    """Return the EXIF orientation by which torchvision's decoder turns a JPEG: that in the first APP1 segment."""
-    first = next((segment for kind, segment in jpeg.applist if kind == "APP1"), b"")
-    if not first.startswith(b"Exif\0\0"):
+    """Return the EXIF orientation by which torchvision's decoder turns a JPEG.
+
+    It is asked, with a small image under the same EXIF data: of damaged data other readers make other things.
+    """
+    exif = next((segment for kind, segment in jpeg.applist if kind == "APP1"), None)  # the only one that it reads
+    if exif is None:
         return 1
-    exif = Image.Exif()
-    exif.load(first)
-    return exif.get(_ORIENTATION, 1)
+    probe, turned = _probe()
+    marked = probe[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2) + exif + probe[2:]
+    found = decode(marked)
+    return next(turn for turn, pixels in turned.items() if torch.equal(pixels, found))
+
+
+@cache
+def _probe() -> tuple[bytes, dict[int, Tensor]]:
+    """Return a JPEG without symmetry, and how it looks in each orientation."""
+    rows, columns = torch.meshgrid(torch.arange(8), torch.arange(16), indexing="ij")
+    probe = encode_jpeg((20 * rows + 5 * columns).to(torch.uint8)[None]).numpy().tobytes()
+    image = Image.fromarray(decode(probe).permute(1, 2, 0).numpy())
+    turned = {1: image} | {turn: image.transpose(transpose) for turn, (transpose, _) in _UPRIGHT.items()}
+    return probe, {turn: _tensor(image) for turn, image in turned.items()}
+
+
+def _tensor(image: Image.Image) -> Tensor:
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
 def _view_of_scaled(
@@ -186,4 +205,4 @@ def _view_of_scaled(
     inner = (left - outer[0], top - outer[1], right - outer[0], bottom - outer[1])
     resample = Image.Resampling[interpolation.upper()]
     view = image.crop(outer).resize((size[1], size[0]), resample, inner)
-    return torch.from_numpy(np.array(view)).permute(2, 0, 1)
+    return _tensor(view)

@@ -215,3 +215,22 @@ def test_an_image_of_another_size_than_listed_is_refused():
     for side in (8, 48):
         with pytest.raises(BingoError, match=r"^photo\.jpg: is not of the size that was listed"):
             Picture("photo.jpg", content, (64, 64)).view((0, 0, 48, 48), (side, side), "bilinear")
+
+
+def test_damaged_exif_data_turn_an_image_at_no_scale_otherwise_than_whole():
+    draw = np.random.default_rng(0)
+    for case in range(90):
+        content = bytearray(encode(photo(64, 48), (3, 6, 8)[case % 3]))
+        start = content.index(b"Exif\0\0") + 6
+        length = int.from_bytes(content[start - 8 : start - 6]) - 8
+        if case % 2:  # cut off
+            kept = int(draw.integers(0, length))
+            content[start - 8 : start - 6] = (kept + 8).to_bytes(2)
+            del content[start + kept : start + length]
+        else:
+            content[start + int(draw.integers(0, length))] = int(draw.integers(0, 256))
+        picture, pixels = picture_of(bytes(content))
+        box, size = (0, 0, *picture.size), (picture.size[0] // 4, picture.size[1] // 4)
+        assert difference(picture.view(box, size, "bilinear"), whole_view(pixels, box, size)) < 3
+        assert list(picture._scaled) == [4]
+        assert picture._scaled[4] is not None

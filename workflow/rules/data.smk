@@ -29,8 +29,6 @@ rule pack:
         pack="results/{study}/data/{split}.h5",
     log:
         "logs/{study}/pack/{split}.log",
-    benchmark:
-        "results/{study}/benchmarks/pack/{split}.tsv"
     wildcard_constraints:
         split="train|val" if PLAN.packed else "-",
     conda:

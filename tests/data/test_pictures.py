@@ -217,7 +217,7 @@ def test_an_image_of_another_size_than_listed_is_refused():
             Picture("photo.jpg", content, (64, 64)).view((0, 0, 48, 48), (side, side), "bilinear")
 
 
-@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 def test_damaged_exif_data_turn_an_image_at_no_scale_otherwise_than_whole():
     draw = np.random.default_rng(0)
     for case in range(90):

@@ -1,7 +1,7 @@
 rule bags:
     input:
         unpack(lambda wildcards: PLAN.bags_inputs(wildcards.bags)),
-        listing="results/{study}/data/train-listing.h5",
+        listing=PLAN.listing("train"),
     output:
         bags="results/{study}/bags/{bags}.h5",
     log:
@@ -25,7 +25,7 @@ rule bags:
 
 rule sheets:
     input:
-        listing="results/{study}/data/train-listing.h5",
+        listing=PLAN.listing("train"),
         bags="results/{study}/bags/{bags}.h5",
     output:
         random=report(

@@ -1,6 +1,6 @@
 rule embeddings:
     input:
-        listing="results/{study}/data/train-listing.h5",
+        listing=PLAN.listing("train"),
         teacher="results/{study}/teachers/{teacher}.safetensors",
     output:
         embeddings="results/{study}/embeddings/{teacher}.h5",

@@ -10,6 +10,7 @@ from bingo.config import (
     CocoSet,
     FolderData,
     ImportedTeacher,
+    IvfSearch,
     KmeansBag,
     KnnBag,
     LabelBag,
@@ -96,6 +97,10 @@ class Plan:
             return {}
         return {"teacher": self.weights(teacher, 0), "embeddings": self.path(f"embeddings/{teacher}.h5")}
 
+    def searched_bags(self) -> list[str]:
+        """Return the bags whose images can be shared out among jobs: a search looks up each image by itself."""
+        return [name for name, bag in self.study.bags.items() if isinstance(bag, KnnBag)]
+
     def student_inputs(self, student: str) -> dict[str, str | list[str]]:
         """Return what a student is trained from beside the data: a teacher or its stored outputs, and bags."""
         entry, teacher = self.study.students[student], self.study.teacher_of(student)
@@ -173,6 +178,10 @@ class Plan:
         """Return the result files of a table."""
         models = [row.model for row in table_rows(self.study, table)]
         return self.results(models, self.table_evaluations(table))
+
+    def results_so_far(self, table: str) -> list[str]:
+        """Return those result files of a table that are there."""
+        return [path for path in self.table_results(table) if Path(path).exists()]
 
     def published(self, table: str) -> dict[str, str]:
         """Return the file of published numbers that stand in a table."""
@@ -342,6 +351,9 @@ def _require_enough(study: Study, images: int) -> None:
     for name, bag in study.bags.items():
         if isinstance(bag, KnnBag | RandomBag):
             needs[f"bags.{name}.size"] = bag.size, bag.size + 1
+            if isinstance(bag, KnnBag) and isinstance(bag.search, IvfSearch):
+                lists = bag.search.ivf.lists
+                needs[f"bags.{name}.search.ivf.lists"] = lists, lists
         elif isinstance(bag, KmeansBag):
             needs[f"bags.{name}.clusters"] = bag.clusters, bag.clusters
     for section, entries in (("teachers", study.teachers), ("students", study.students)):

@@ -195,7 +195,7 @@ def bag_size_series(study: Study) -> list[BagSizeSeries]:
     for name, entry in study.students.items():
         bag = study.bags.get(study.bags_of(name) or "")
         if isinstance(bag, KnnBag):
-            same = entry.model_dump_json(exclude={"bags", "teacher"}) + bag.teacher
+            same = entry.model_dump_json(exclude={"bags", "teacher"}) + bag.model_dump_json(exclude={"size"})
             label = f"{_variant(entry)}, {_printed(entry.backbone)} from {bag.teacher}"
             sizes = series[same].sizes if same in series else {}
             series[same] = BagSizeSeries(label=label, sizes={**sizes, name: bag.size})

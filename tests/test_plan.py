@@ -43,6 +43,13 @@ def test_more_images_than_there_are_is_refused_before_anything_runs(section):
         Plan(parse_study(raw, "s.yaml"))
 
 
+def test_an_index_with_more_lists_than_images_is_refused_before_anything_runs():
+    index = {**STUDY["bags"]["knn"], "search": {"ivf": {"lists": 101, "probes": 1}}}
+    message = r"^bags\.knn\.search\.ivf\.lists: 101 needs 101 training images, but there are 100; lower it$"
+    with pytest.raises(BingoError, match=message):
+        Plan(parse_study({**STUDY, "bags": {"knn": index}}, "s.yaml"))
+
+
 BACKBONE = {"architecture": "resnet10"}
 TRAINING = {"batch_size": 50}
 

@@ -368,6 +368,9 @@ def test_students_that_differ_in_nothing_but_the_size_of_their_bags_are_a_series
     assert series(terms=terms, more={**terms, "bags": "knn-9"})[1][0] == "bingo paper inter, resnet18 from big"
     # Two students of one size are no series: there is nothing to draw it against.
     assert series(faster=faster, again={**faster, "bags": "again"}) == [first]
+    # Nor do bags differ in nothing but their size that were searched in different ways.
+    raw = {**STUDY, "bags": {**STUDY["bags"], "knn-9": {**STUDY["bags"]["knn-9"], "search": {"ivf": {}}}}}
+    assert settings.bag_size_series(study_of(raw)) == []
     # Students that draw nothing from their bags do not differ by them.
     intra = {**student, "terms": ["intra"]}
     assert series(intra=intra, more={**intra, "bags": "knn-9"}) == [first]

@@ -37,9 +37,10 @@ rule bag_size_figure:
         "../../envs/bingo.yaml"
     params:
         settings=settings.bag_size_figure_settings(STUDY, PLAN.bag_size_evaluations()),
+        results=PLAN.bag_size_results(),
     shell:
         "python -m bingo figure bag-size --settings {params.settings:q}"
-        " --output {output.svg} --output {output.png} --log {log} {input.results}"
+        " --output {output.svg} --output {output.png} --log {log} {params.results}"
 
 
 rule training_figure:

@@ -41,6 +41,7 @@ rule imported_teacher:
         "../../envs/bingo.yaml"
     params:
         settings=lambda wildcards: settings.teacher_settings(STUDY, wildcards.teacher),
+        checkpoint=lambda wildcards: PLAN.checkpoints()[wildcards.teacher],
     shell:
-        "python -m bingo imported-teacher --settings {params.settings:q} --checkpoint {input.checkpoint:q}"
+        "python -m bingo imported-teacher --settings {params.settings:q} --checkpoint {params.checkpoint:q}"
         " --output {output.teacher} --log {log} --threads {threads}"

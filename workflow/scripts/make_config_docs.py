@@ -60,6 +60,8 @@ SECTIONS: list[tuple[str, type[BaseModel]]] = [
     ("`teachers.<name>` with `method: moco`", config.TrainedTeacher),
     ("`teachers.<name>` with `checkpoint:`", config.ImportedTeacher),
     ("`bags.<name>` with `criterion: knn`", config.KnnBag),
+    ("`search` of bags with `criterion: knn`, where it is not `exact`", config.IvfSearch),
+    ("`search.ivf`", config.Ivf),
     ("`bags.<name>` with `criterion: kmeans`", config.KmeansBag),
     ("`bags.<name>` with `criterion: label`", config.LabelBag),
     ("`bags.<name>` with `criterion: random`", config.RandomBag),

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from bingo.artifacts import checked_dataset, provenance, write_hdf5
+from bingo.artifacts import CHECKED, checked_dataset, provenance, write_hdf5
 from bingo.data.images import open_images
 from bingo.data.listing import read_listing
 from bingo.embeddings.embeddings import embed
@@ -49,9 +49,7 @@ def make_embeddings(
     }
     digest = hashlib.sha256()
     with write_hdf5(output, attributes) as file, Progress("embeddings", count, "images") as progress:
-        embedding = file.create_dataset(
-            "embedding", (count, dim), "float16", chunks=(min(count, 1024), dim), fletcher32=True
-        )
+        embedding = file.create_dataset("embedding", (count, dim), "float16", chunks=(min(count, 1024), dim), **CHECKED)
         done = 0
         for batch in embed(teacher.backbone, open_images(listing), job.preprocessing, device, workers, "bilinear"):
             half = batch.half().cpu()  # (B, D)

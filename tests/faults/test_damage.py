@@ -53,6 +53,8 @@ class Kind:
     free: frozenset[str] = frozenset()
     """Readers to whom another file of the kind is as good: nothing else they read belongs to this one alone. What they
     write names the file's digest in its provenance."""
+    named: tuple[str, ...] = ()
+    """What a fault may name in place of the file: what it is part of, or what it disagrees with."""
     from_user: bool = False
     """Whether a user writes such files: another one that is valid has other results, rightly."""
 
@@ -65,9 +67,14 @@ KINDS = {
         HDF5,
         ["teacher", "embeddings", "knn bags", "labels bags", "sheet", "targets 0", "online student", "big evaluation"],
         free=frozenset({"teacher", "embeddings", "labels bags", "targets 0", "big evaluation"}),
+        named=(LISTING, "list the data anew"),
     ),
     "validation listing": Kind(
-        [VAL], HDF5, ["big evaluation", "map-online figure"], free=frozenset({"big evaluation", "map-online figure"})
+        [VAL],
+        HDF5,
+        ["big evaluation", "map-online figure"],
+        free=frozenset({"big evaluation", "map-online figure"}),
+        named=(VAL, "list the data anew"),
     ),
     "teacher": Kind(
         [TEACHER],
@@ -90,9 +97,9 @@ KINDS = {
         free=frozenset({"online evaluation", "map-online figure", "report"}),
     ),
     "imported teacher": Kind([TAKEN], TENSORS, ["export"], free=frozenset({"export"})),
-    "own checkpoint": Kind([STUDENT, HEAD], TENSORS, ["own import"]),
-    "teacher's state": Kind([f"{R}/teachers/big.state.pt"], (*m.BYTES, m.torch_changed), ["teacher"]),
-    "student's state": Kind([f"{R}/students/online/seed-0/state.pt"], (*m.BYTES, m.torch_changed), ["online student"]),
+    "own checkpoint": Kind([STUDENT, HEAD], TENSORS, ["own import"], named=(STUDENT, HEAD)),
+    "teacher's state": Kind([f"{R}/teachers/big.state.pt"], m.BYTES, ["teacher"]),
+    "student's state": Kind([f"{R}/students/online/seed-0/state.pt"], m.BYTES, ["online student"]),
     "result": Kind(
         [f"{R}/evaluation/{name}/seed-0/knn-10.json" for name in ("big", "online")],
         (*m.BYTES, *m.TEXT, m.digit_changed, m.json_changed),
@@ -113,12 +120,16 @@ KINDS = {
     "annotations": Kind(["coco.json"], (*m.BYTES, *m.TEXT, m.json_changed), ["annotations"], from_user=True),
     "study": Kind(["study.yaml"], (m.yaml_changed, m.yaml_changed, *m.TEXT), ["plan"], from_user=True),
     "named set": Kind(
-        [f"fashion/train-{name}.gz" for name in ("images-idx3-ubyte", "labels-idx1-ubyte")], m.BYTES[:-1], ["idx"]
+        [f"fashion/train-{name}.gz" for name in ("images-idx3-ubyte", "labels-idx1-ubyte")],
+        m.BYTES[:-1],
+        ["idx"],
+        named=("fashion",),
     ),
     "settings": Kind(
         [f"settings/{name}.json" for name in ("teacher", "table", "report", "online student", "data")],
         (m.json_changed, m.json_changed, m.truncated, *m.TEXT),
         ["settings"],
+        named=("--settings",),
         from_user=True,
     ),
 }
@@ -278,8 +289,10 @@ def test_damage_is_named_or_changes_nothing(seed, name, finished, tmp_path):
     written = {str(path.relative_to(folder)) for path in set(folder.rglob("*")) - before if path.is_file()}
     if outcome.code == 1:
         assert len(faults) == 1, case
-        assert ("--settings" if name == "settings" else file) in faults[0], f"names another file: {case}"
-        assert written - {".output"} <= set(), f"left {written}: {case}"
+        assert any(place in faults[0] for place in kind.named or (file,)), f"names another file: {case}"
+        # A training that cannot go on keeps the state of its last epoch.
+        left = {path for path in written if not path.endswith(("state.pt", ".lock"))}
+        assert left <= {".output"}, f"left {left}: {case}"
         return
     assert not faults, case
     assert set(stage.outputs) <= written, case
@@ -288,4 +301,5 @@ def test_damage_is_named_or_changes_nothing(seed, name, finished, tmp_path):
     else:
         differing = [o for o in stage.outputs if (folder / o).read_bytes() != (finished.folder / o).read_bytes()]
     valid = kind.from_user or (reader in kind.free and (mutate is m.swapped or "(valid)" in what))
+    valid |= reader == "report" and mutate is m.tensors_changed  # it reads and shows what weights say of themselves
     assert not differing or valid, f"{differing} differ in silence: {case}"

@@ -227,9 +227,8 @@ def _require_sound(path: Path) -> None:
         if not tail.endswith(_MAGIC):
             raw.seek(0)
             head = raw.read(36)
-            if (
-                head[8:9] in (b"\x02", b"\x03") and int.from_bytes(head[28:], "little") < size
-            ):  # where HDF5 says that it ends
+            ends = int.from_bytes(head[28:], "little")  # as the superblock of version 2 and 3 says
+            if head[8:9] in (b"\x02", b"\x03") and ends < size:
                 raise ValueError("its end is missing")
             return
         length = int.from_bytes(tail[:8])

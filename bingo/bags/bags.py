@@ -106,7 +106,7 @@ def read_bags(path: Path) -> Bags:
 
 def _are_bags(arrays: dict[str, NDArray[Any]]) -> bool:
     """Tell whether arrays have the names, types, shapes and ranges that `Bags` says."""
-    types = {"bag_of": np.int64, "indptr": np.int64, "members": np.int64}
+    types: dict[str, Any] = {"bag_of": np.int64, "indptr": np.int64, "members": np.int64}
     types |= {"similarity": np.float32} if "similarity" in arrays else {}
     if {name: array.dtype for name, array in arrays.items()} != types or any(a.ndim != 1 for a in arrays.values()):
         return False

@@ -1,6 +1,7 @@
 """Training state beside an output: what a killed job needs to go on as if nothing had happened."""
 
 import fcntl
+import io
 import logging
 import os
 import pickle
@@ -61,8 +62,10 @@ class TrainingState:
             "optimizer": optimizer.state_dict(),
             "rows": rows,
         }
+        content = io.BytesIO()
+        torch.save(state, content)  # not to the file: on a full disk torch raises what tells nobody so
         with atomic(self.path) as temporary:
-            torch.save(state, temporary)
+            temporary.write_bytes(content.getbuffer())
 
     def restore(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> list[Row]:
         """Load the state, if there is one of this identity; return the log rows of its epochs (else none)."""

@@ -75,9 +75,7 @@ class StoredTeacher:
             with read_hdf5(self.files[view.number], "targets") as file:
                 held = file["target"][:, stored]
             if not np.isfinite(held).all():
-                raise BingoError(
-                    f"{self.files[view.number]}: holds values that are not finite; delete it and run again"
-                )
+                raise BingoError(f"{self.files[view.number]}: holds values that are not finite; delete it")
             self._held[view.number] = stored, held
         rows = batch.rows[view.image]
         return torch.from_numpy(self._held[view.number][1][rows]).to(self.device).float()

@@ -58,9 +58,10 @@ class _LogFile(logging.FileHandler):
             super().handleError(record)
             return
         logging.getLogger().removeHandler(self)
-        stream, self.stream = self.stream, None  # type: ignore[assignment]
+        stream, self.stream = self.stream, None
         with suppress(OSError):
-            stream.close()  # tries once more to write what is left
+            if stream is not None:
+                stream.close()  # tries once more to write what is left
         message = "--log: %s cannot be written (%s); going on without it"
         logging.getLogger(__name__).warning(message, self.baseFilename, error.strerror)
 

@@ -90,7 +90,7 @@ def test_a_study_killed_at_any_moment_ends_with_the_same_bytes(undisturbed, tmp_
             main = workspace.start(*TARGETS)
             try:
                 # Short of the whole run: most of what was done need not be done again.
-                output, _ = main.communicate(timeout=rng.uniform(0.1, 0.6) * seconds if kills < KILLS else 900)
+                output, _ = main.communicate(timeout=rng.uniform(0.1, 0.4) * seconds if kills < KILLS else 900)
                 break
             except subprocess.TimeoutExpired:
                 kills += 1

@@ -11,6 +11,7 @@ from PIL import Image
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import normalize
 
+from bingo.artifacts import digest_json
 from bingo.config import FolderData
 from bingo.engine.device import describe_device
 from bingo.errors import BingoError
@@ -27,6 +28,7 @@ TRAINED = ["linear-moco", "linear-bingo", "linear-moco-small", "linear-cached", 
 
 def test_the_result_says_what_was_measured_and_on_what(measured, make_job, listings, model, backbone, tmp_path):
     result = measured("knn-10", seed=4, output=tmp_path / "deep" / "result.json")
+    assert result.pop("digest") == digest_json(result)
     provenance = result.pop("provenance")
     digests = {}
     for split, path in zip(("train", "val"), listings, strict=True):

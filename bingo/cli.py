@@ -35,6 +35,7 @@ from bingo.jobs import (
     EmbeddingsJob,
     EvaluationJob,
     ImportJob,
+    PackJob,
     ReportJob,
     StudentJob,
     TableJob,
@@ -73,6 +74,22 @@ def data(
     from bingo.data.listing import write_listing
 
     write_listing(read_job(DataJob, settings), key, train_listing, output, threads)
+
+
+@app.command()
+def pack(
+    settings: Settings,
+    listing: Listing,
+    output: Output,
+    log: Log = None,
+    threads: Threads = 1,
+) -> None:
+    """Copy the images of a folder, as they are or shortened, into one file."""
+    start(log)
+    use_threads(1)  # threads work on images of their own
+    from bingo.data.pack import write_pack
+
+    write_pack(read_job(PackJob, settings), listing, output, threads)
 
 
 @app.command()

@@ -75,6 +75,16 @@ class FolderSet(_Set):
     """An unreadable image stops the data stage (`fail`), or is left out and counted (`skip`)."""
 
 
+class Pack(Strict):
+    """The images of a folder in one file, for file systems that are slow with many."""
+
+    shorter_side: int | None = Field(default=None, ge=8)
+    """Larger images are resized until their shorter side has this many pixels, and encoded as JPEG; null to take every
+    file's bytes as they are."""
+    quality: int = Field(default=95, ge=1, le=100)
+    """JPEG quality of images that are resized."""
+
+
 class CocoSet(Strict):
     """Images with boxes and masks in COCO's format, for detectors."""
 
@@ -108,6 +118,9 @@ class TorchvisionData(TorchvisionSet, _Data):
 class FolderData(FolderSet, _Data):
     """A folder of images: class folders, or a flat one without labels."""
 
+    pack: Pack | None = None
+    """Copy the images into results/<study>/data/{train,val}.h5, from where all stages read them; null to read the
+    folder. Sets to transfer to are not packed."""
     label_lists: dict[Literal["semi-1", "semi-10"], str] = Field(default={})
     """Of semi-supervised protocols, the text files that name the images whose labels are used, one a line; drawn at
     random, the same share of each class, where there is none. ImageNet has lists of its own (google-research/simclr,

@@ -68,6 +68,17 @@ class Plan:
         """Return the path of ``pattern`` filled with each name."""
         return [self.path(pattern.format(name)) for name in names]
 
+    @property
+    def packed(self) -> bool:
+        """Whether the study asks for its images in one file."""
+        return isinstance(self.study.data, FolderData) and self.study.data.pack is not None
+
+    def listing(self, split: str, target: str = "") -> str:
+        """Return the listing of the study's own images, the pack of them where there is one, or of another set."""
+        if target:
+            return self.path(f"data/{target}/{split}-listing.h5")
+        return self.path(f"data/{split}.h5" if self.packed else f"data/{split}-listing.h5")
+
     def weights(self, model: str, seed: int) -> str:
         """Return the weights of a teacher or of a student."""
         if model in self.study.teachers:
@@ -135,8 +146,7 @@ class Plan:
     def evaluation_inputs(self, evaluation: str) -> dict[str, str]:
         """Return the files, beside the network, with which an evaluation is made."""
         target, protocol = self.study.split_evaluation(evaluation)
-        images = self.path(f"data/{target}/" if target else "data/")
-        inputs = {"listing": f"{images}train-listing.h5", "val_listing": f"{images}val-listing.h5"}
+        inputs = {"listing": self.listing("train", target), "val_listing": self.listing("val", target)}
         if not target and (label_list := self._label_lists().get(protocol)) is not None:
             inputs["label_list"] = label_list
         return inputs
@@ -214,7 +224,7 @@ class Plan:
 
     def map_listing(self) -> str:
         """Return the listing of those images."""
-        return self.path(f"data/{self.map_split()}-listing.h5")
+        return self.listing(self.map_split())
 
     def first_weights(self, model: str) -> str:
         """Return the weights of a teacher, or of a student with its first seed."""

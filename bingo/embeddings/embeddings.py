@@ -13,6 +13,7 @@ from bingo.artifacts import read_hdf5, require_same
 from bingo.data.images import Images
 from bingo.data.listing import Listing
 from bingo.data.loader import load
+from bingo.data.nvjpeg import EncodedBatch
 from bingo.engine.distributed import shared_out
 from bingo.errors import BingoError
 from bingo.neighbours import Rows
@@ -48,14 +49,17 @@ class CentreViews:
         """Return the number of batches."""
         return -(-len(self.rows) // BATCH)
 
-    def __getitem__(self, batch: int) -> Tensor:
-        """Return uint8 (B, 3, S, S).
+    def __getitem__(self, batch: int) -> Tensor | EncodedBatch:
+        """Return uint8 (B, 3, S, S), or files that the device decodes.
 
         Raises:
             BingoError: an image cannot be read.
         """
         rows = self.rows[batch * BATCH : (batch + 1) * BATCH]
-        return centre(self.images.fetch(np.asarray(rows)), self.preprocessing, self.interpolation)
+        images = self.images.fetch(np.asarray(rows))
+        if self.preprocessing.decoder == "nvjpeg" and not isinstance(images, Tensor):
+            return EncodedBatch(images)
+        return centre(images, self.preprocessing, self.interpolation)
 
 
 @torch.inference_mode()
@@ -80,8 +84,12 @@ def embed(
     views = CentreViews(images, preprocessing, interpolation, rows)
 
     def compute(places: Iterable[int]) -> Iterator[Tensor]:
-        for pixels in load(views, places, workers):
-            yield network(normalise(pixels.to(device) / 255, preprocessing)).cpu()
+        for batch in load(views, places, workers):
+            if isinstance(batch, EncodedBatch):
+                pixels = batch.centres(preprocessing, interpolation, device)
+            else:
+                pixels = batch.to(device)
+            yield network(normalise(pixels / 255, preprocessing)).cpu()
 
     yield from shared_out(range(len(views)), compute)
 

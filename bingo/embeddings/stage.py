@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bingo.artifacts import checked_dataset, provenance, read_hdf5, write_hdf5
+from bingo.artifacts import CHECKED, checked_dataset, provenance, read_hdf5, write_hdf5
 from bingo.data.images import open_images
 from bingo.data.listing import Listing, read_listing
 from bingo.embeddings.embeddings import BATCH, embed
@@ -149,13 +149,13 @@ def _write(
     dim: int,
     label: NDArray[np.int64],
 ) -> None:
-    count = len(rows)
     if not is_first():
         exhaust(batches)
         return
+    count = len(rows)
     digest = hashlib.sha256()
     with write_hdf5(output, attributes) as file, Progress("embeddings", count, "images") as progress:
-        options = {"chunks": (min(count, 1024), dim), "fletcher32": True} if count else {}
+        options = {"chunks": (min(count, 1024), dim), **CHECKED} if count else {}
         embedding = file.create_dataset("embedding", (count, dim), "float16", **options)
         done = 0
         for batch in batches:

@@ -1,6 +1,7 @@
 """Training state beside an output: what a killed job needs to go on as if nothing had happened."""
 
 import fcntl
+import io
 import logging
 import os
 import pickle
@@ -94,8 +95,10 @@ class TrainingState:
             "step": position.step,
             "means": position.means.state_dict(),
         }
+        content = io.BytesIO()
+        torch.save(state, content)  # not to the file: on a full disk torch raises what tells nobody so
         with atomic(self.path) as temporary:
-            torch.save(state, temporary)
+            temporary.write_bytes(content.getbuffer())
             if self.path.exists():
                 self.path.replace(self.previous)
 

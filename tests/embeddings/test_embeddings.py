@@ -30,7 +30,9 @@ def one_by_one(network, images, preprocessing, interpolation="bilinear"):
         ]
     )
     with torch.inference_mode():
-        rows = [network(transform(next(iter(images.fetch(np.array([i])))))[None]) for i in range(len(images.listing))]
+        fetched = (next(iter(images.fetch(np.array([i])))) for i in range(len(images.listing)))
+        pixels = (image if isinstance(image, torch.Tensor) else image.whole() for image in fetched)
+        rows = [network(transform(image)[None]) for image in pixels]
     return torch.cat(rows)
 
 

@@ -67,7 +67,7 @@ rule training_figure:
 
 rule purity_figure:
     input:
-        listing="results/{study}/data/train-listing.h5",
+        listing=PLAN.listing("train"),
         embeddings="results/{study}/embeddings/{teacher}.h5",
         teacher="results/{study}/teachers/{teacher}.safetensors",
     output:
@@ -95,7 +95,7 @@ rule purity_figure:
 
 rule similarity_figure:
     input:
-        listing="results/{study}/data/train-listing.h5",
+        listing=PLAN.listing("train"),
         bags="results/{study}/bags/{bags}.h5",
     output:
         svg=report(

@@ -1,6 +1,6 @@
 rule teacher:
     input:
-        listing="results/{study}/data/train-listing.h5",
+        listing=PLAN.listing("train"),
     output:
         teacher="results/{study}/teachers/{teacher}.safetensors",
         log="results/{study}/teachers/{teacher}.csv",

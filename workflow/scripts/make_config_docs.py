@@ -54,6 +54,7 @@ SECTIONS: list[tuple[str, type[BaseModel]]] = [
     ("Top level", config.Study),
     ("`data` with `source: demo`", config.DemoData),
     ("`data` with `source: folder`", config.FolderData),
+    ("`data.pack`", config.Pack),
     ("`data` with `source:` a set of torchvision's", config.TorchvisionData),
     ("`data.preprocessing`", sections.Preprocessing),
     ("`teachers.<name>` with `method: moco`", config.TrainedTeacher),

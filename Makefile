@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint format docs clean
+.PHONY: demo test test-slurm lint format docs clean
 
 demo: $(VENV)/.workflow
 	@$(BIN)/snakemake --cores all --quiet rules
@@ -11,6 +11,9 @@ demo: $(VENV)/.workflow
 
 test: lint
 	@$(BIN)/pytest -n 2 --dist loadfile
+
+test-slurm: $(VENV)/.dev
+	@$(BIN)/pytest tests/slurm
 
 lint: $(VENV)/.dev
 	@$(BIN)/ruff check .

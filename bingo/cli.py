@@ -6,12 +6,14 @@ Imports of stages stand inside the commands: `bingo --help` needs no torch.
 
 import logging
 import sys
+import time
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from bingo.command import (
+    RANK,
     Listing,
     Log,
     Output,
@@ -50,6 +52,8 @@ app = typer.Typer(
 app.add_typer(figure_app, name="figure", help="Draw one figure of a study.")
 
 
+_SECONDS_FOR_THE_FIRST = 5
+"""A fault that all processes of a job have is told by the first one; torchrun then ends the others."""
 Model = Annotated[Path, typer.Option(help="A student's backbone, or a teacher.")]
 
 
@@ -83,10 +87,10 @@ def teacher(
     """Pretrain a teacher with MoCo-v2."""
     start(log)
     use_threads(threads)
-    from bingo.engine.device import pick_device
+    from bingo.engine.distributed import join
     from bingo.teacher.stage import train_teacher
 
-    train_teacher(read_job(TeacherJob, settings), name, listing, output, training_log, pick_device(), workers)
+    train_teacher(read_job(TeacherJob, settings), name, listing, output, training_log, join(), workers)
 
 
 @app.command()
@@ -128,9 +132,9 @@ def embeddings(
     start(log)
     use_threads(threads)
     from bingo.embeddings.stage import make_embeddings
-    from bingo.engine.device import pick_device
+    from bingo.engine.distributed import join
 
-    make_embeddings(read_job(EmbeddingsJob, settings), listing, teacher, output, pick_device(), workers)
+    make_embeddings(read_job(EmbeddingsJob, settings), listing, teacher, output, join(), workers)
 
 
 @app.command()
@@ -182,10 +186,10 @@ def targets(
     """Store a teacher's outputs for random views of every training image."""
     start(log)
     use_threads(threads)
-    from bingo.engine.device import pick_device
+    from bingo.engine.distributed import join
     from bingo.targets.stage import make_targets
 
-    make_targets(read_job(TargetsJob, settings), listing, teacher, output, pick_device(), workers)
+    make_targets(read_job(TargetsJob, settings), listing, teacher, output, join(), workers)
 
 
 @app.command()
@@ -204,11 +208,11 @@ def student(
     """Train a student, alone or from a teacher and its bags."""
     start(log)
     use_threads(threads)
-    from bingo.engine.device import pick_device
+    from bingo.engine.distributed import join
     from bingo.student.stage import train_student
 
     job = read_job(StudentJob, settings)
-    train_student(job, name, listing, teacher, targets or [], bags, output, pick_device(), workers)
+    train_student(job, name, listing, teacher, targets or [], bags, output, join(), workers)
 
 
 @app.command()
@@ -226,11 +230,11 @@ def evaluation(
     """Measure a backbone by a named protocol."""
     start(log)
     use_threads(threads)
-    from bingo.engine.device import pick_device
+    from bingo.engine.distributed import join
     from bingo.evaluation.stage import evaluate
 
     job = read_job(EvaluationJob, settings)
-    evaluate(job, listing, val_listing, model, label_list, output, pick_device(), workers)
+    evaluate(job, listing, val_listing, model, label_list, output, join(), workers)
 
 
 @app.command()
@@ -324,6 +328,21 @@ def report(
     write_report(job, table or [], figure or [], sheets, bags or [], model or [], benchmarks, output)
 
 
+# What follows the stage's name is the stage's, --help too.
+@app.command(context_settings={"allow_interspersed_args": False})
+def launch(
+    stage: Annotated[list[str], typer.Argument(help="The stage, and its options.")],
+    gpus: Annotated[int, typer.Option(min=0, help="GPUs, over all nodes; 0 computes on the CPU.")] = 1,
+    nodes: Annotated[int, typer.Option(min=1, help="Nodes of the SLURM job.")] = 1,
+    processes: Annotated[int | None, typer.Option(min=1, help="Processes on one node; else one per GPU.")] = None,
+) -> None:
+    """Run a stage with one process per GPU, on GPUs that no other launch of this user holds."""
+    start(None)
+    from bingo.launch import launch as become
+
+    become(stage, gpus, nodes, processes)
+
+
 @app.command()
 def summary(results: Annotated[Path, typer.Argument(help="A study's folder, results/demo say.")]) -> None:
     """Print a study's tables and where everything is."""
@@ -343,5 +362,7 @@ def main() -> None:
     try:
         app()
     except BingoError as error:
+        if RANK > 0:
+            time.sleep(_SECONDS_FOR_THE_FIRST)
         logging.getLogger("bingo").error("error: %s", error)
         sys.exit(1)

@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, TypeVar
@@ -17,6 +17,8 @@ from pydantic import ValidationError
 from bingo.errors import BingoError
 from bingo.jobs import Job
 
+RANK = int(os.environ.get("RANK", "0"))
+"""Position of this process among those that torchrun has started for the same job."""
 AnyJob = TypeVar("AnyJob", bound=Job)
 Settings = Annotated[str, typer.Option(help="The stage's settings as JSON, or @FILE that holds it.")]
 Listing = Annotated[Path, typer.Option(help="Listing of the training images (data stage).")]
@@ -27,7 +29,7 @@ Workers = Annotated[int, typer.Option(min=0, help="Loader processes; 0 loads in 
 
 
 def start(log: Path | None) -> None:
-    """Send progress lines to ``log``, and warnings and errors to stderr too.
+    """Send progress lines to ``log``, and warnings and errors to stderr too; of several processes the first one's.
 
     Raises:
         BingoError: the log cannot be written.
@@ -39,14 +41,17 @@ def start(log: Path | None) -> None:
         stderr.setLevel(logging.WARNING)
         try:
             log.parent.mkdir(parents=True, exist_ok=True)
-            file = _LogFile(log, mode="w", encoding="utf-8", errors="backslashreplace")
+            if RANK == 0:
+                log.write_text("")
+            file = _LogFile(log, mode="a", encoding="utf-8", errors="backslashreplace")
         except OSError as error:
             raise BingoError(f"--log: {log} cannot be written ({error.strerror})") from error
         file.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+        file.setLevel(logging.INFO if RANK == 0 else logging.WARNING)
         handlers.append(file)
     logging.basicConfig(level=logging.INFO, handlers=handlers)
-    if parent := os.environ.get("BINGO_PARENT"):
-        threading.Thread(target=_end_with, args=(int(parent),), daemon=True).start()
+    if parents := [int(parent) for parent in os.environ.get("BINGO_PARENT", "").split()]:
+        threading.Thread(target=_end_with, args=(parents,), daemon=True).start()
 
 
 class _LogFile(logging.FileHandler):
@@ -74,15 +79,16 @@ def use_threads(threads: int) -> None:
     torch.set_num_threads(threads)
 
 
-def _end_with(parent: int) -> None:
-    """End this process when process ``parent`` is gone.
+def _end_with(parents: Sequence[int]) -> None:
+    """End this process when one of the processes ``parents`` is gone.
 
     A Snakemake that was killed can no longer stop its jobs; the next one would start them beside the old ones.
     """
     while True:
         time.sleep(0.5)
         try:
-            os.kill(parent, 0)
+            for parent in parents:
+                os.kill(parent, 0)
         except ProcessLookupError:
             os.kill(os.getpid(), signal.SIGTERM)
 

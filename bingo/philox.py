@@ -27,8 +27,9 @@ class Stream(IntEnum):
     TEACHER_VIEW = 5
     CUTMIX = 6
     GROUP = 7
-    EPOCH = 8
+    STEP = 8
     LABELS = 9
+    SHUFFLE = 10
 
 
 def philox(counter: NDArray[np.uint64], key: tuple[int, int]) -> NDArray[np.uint64]:
@@ -64,6 +65,6 @@ def uniform(seed: int, stream: Stream, index: ArrayLike, epoch: int, view: int, 
     return words[:, :draws].astype(np.float64) / 2.0**32
 
 
-def permutation(seed: int, stream: Stream, epoch: int, n: int) -> NDArray[np.int64]:
-    """Return a random order of ``range(n)``: int64 (n,), a pure function of seed, stream and epoch."""
-    return np.argsort(uniform(seed, stream, np.arange(n), epoch, 0, 1)[:, 0], kind="stable")
+def permutation(seed: int, stream: Stream, epoch: int, n: int, step: int = 0) -> NDArray[np.int64]:
+    """Return a random order of ``range(n)``: int64 (n,), a pure function of seed, stream, epoch and step."""
+    return np.argsort(uniform(seed, stream, np.arange(n), epoch, step, 1)[:, 0], kind="stable")

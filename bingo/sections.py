@@ -132,6 +132,9 @@ class Training(Strict):
     flips, brightness and contrast for small grey ones (`small`); crops and flips alone (`crop-flip`)."""
     precision: Precision = "auto"
     """`auto`: bfloat16 autocast where the hardware has it, else float32."""
+    sync_batch_norm: bool = False
+    """Of several processes (GPUs): whether batch-norm uses the statistics of the whole batch, as one process does, or
+    each process those of its own part."""
 
     @field_validator("schedule", mode="before")
     @classmethod

@@ -40,6 +40,7 @@ SUBCOMMANDS = {
     "text",
     "figure",
     "report",
+    "launch",
     "summary",
 }
 FIGURES = {"accuracy", "bag-size", "training", "purity", "similarity", "map"}
@@ -216,6 +217,7 @@ PLAIN_FAULTS = {
         "OUTPUT: detectron2 reads this format from names that end in .pkl",
     ),
     "export of what is none": ("export JUNK --to detectron2 --output WEIGHTS", "JUNK: damaged or no safetensors file"),
+    "launch": ("launch --nodes 2 teacher", "--nodes: 2 nodes are found only inside a SLURM job"),
     "summary": ("summary MISSING", "MISSING: no such folder"),
 }
 
@@ -355,14 +357,21 @@ NAMED_ELSEWHERE = {
 
 
 def calls():
-    """Return what each rule calls: (rule, names of the command and its subcommand, options)."""
+    """Return what each rule calls: (rule, names of the command and its subcommand, options).
+
+    Where a stage is launched, that is a call too.
+    """
     for path in sorted((Path(__file__).parents[1] / "workflow" / "rules").glob("*.smk")):
         for rule in re.split(r"\n(?=rule )", path.read_text()):
             if "python -m bingo" in rule:
                 text = "".join(re.findall(r'"([^"\n]*)"', rule.partition("shell:")[2]))
                 words = text.partition("python -m bingo ")[2].split()
-                names = words[:2] if words[0] == "figure" else words[:1]
                 name = rule.split()[1].rstrip(":")
+                if words[0] == "launch":
+                    own = next(i for i in range(1, len(words), 2) if not words[i].startswith("--"))
+                    yield name, ["launch"], {word[2:] for word in words[1:own:2]}
+                    words = words[own:]
+                names = words[:2] if words[0] == "figure" else words[:1]
                 yield (
                     name,
                     names,

@@ -137,7 +137,7 @@ def test_threads_are_those_of_torch_and_of_libraries_that_read_the_environment(m
 def test_a_command_ends_with_the_snakemake_that_started_it():
     parent = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     code = "import time; from bingo.command import start; start(None); print('started', flush=True); time.sleep(60)"
-    environment = {**os.environ, "BINGO_PARENT": str(parent.pid)}
+    environment = {**os.environ, "BINGO_PARENT": f"{os.getpid()} {parent.pid}"}
     child = subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True)
     try:
         assert child.stdout.readline() == "started\n"

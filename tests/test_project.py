@@ -53,6 +53,13 @@ def test_default_profile_is_found_by_snakemake():
     assert (ROOT / "profiles/default/config.yaml").resolve() == ROOT / "workflow/profiles/default/config.yaml"
 
 
+def test_rules_that_can_use_a_gpu_are_those_that_the_slurm_profile_gives_one():
+    profile = yaml.safe_load((ROOT / "workflow/profiles/slurm/config.yaml").read_text())
+    rules = "\n".join(path.read_text() for path in (ROOT / "workflow/rules").glob("*.smk"))
+    asking = {rule.partition(":")[0] for rule in re.split(r"^rule ", rules, flags=re.MULTILINE) if "gpu=GPU" in rule}
+    assert asking == {rule for rule, resources in profile["set-resources"].items() if resources["gpu"]}
+
+
 def test_steps_of_the_pipeline_are_packages_of_the_same_name():
     rules = {path.stem for path in (ROOT / "workflow/rules").glob("*.smk")} - {"common"}
     stages = {

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import product
+from itertools import islice, product
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from bingo.bags.bags import Bags
 from bingo.data.images import Images
+from bingo.engine.signals import outlive
 from bingo.errors import BingoError
 from bingo.methods.method import View
 from bingo.philox import Stream, permutation
@@ -63,6 +64,8 @@ class TrainingBatches:
         bags: Bags | None,
         stored: int | None = None,
         drop_last: bool = True,
+        rank: int = 0,
+        processes: int = 1,
     ) -> None:
         """Describe the batches.
 
@@ -71,12 +74,14 @@ class TrainingBatches:
             views: the views that the method needs, by name.
             recipe: how views are drawn.
             preprocessing: size and normalisation of views.
-            batch_size: anchors per step.
+            batch_size: anchors per step, of all processes together.
             seed: seed of order, positives and views, but for those that a teacher sees.
             bags: where positives come from, for methods that ask for any.
             stored: number of stored teacher views, which return after so many epochs, and of which those that only
                 the teacher sees are left out; None for a teacher that runs in training.
             drop_last: leave out the incomplete last batch of an epoch.
+            rank: which part of each batch to make: the parts of all processes, one after the other, are the batch.
+            processes: number of parts, as equal as can be.
 
         Raises:
             BingoError: there are fewer images than a batch holds.
@@ -89,7 +94,7 @@ class TrainingBatches:
         self.views = {name: view for name, view in views.items() if view.student or stored is None}
         self.needs_positives = any(view.image == "positive" for view in views.values())
         self.batch_size, self.seed, self.bags, self.drop_last = batch_size, seed, bags, drop_last
-        self.stored = stored
+        self.stored, self.rank, self.processes = stored, rank, processes
         self._order: tuple[int, NDArray[np.int64]] | None = None
 
     @property
@@ -99,13 +104,15 @@ class TrainingBatches:
         return whole + (rest > 0 and not self.drop_last)
 
     def __getitem__(self, place: tuple[int, int]) -> Batch:
-        """Return the batch of (epoch, step).
+        """Return this process's part of the batch of (epoch, step).
 
         Raises:
             BingoError: an image cannot be read.
         """
         epoch, step = place
-        rows = {"anchor": self._order_of(epoch)[step * self.batch_size : (step + 1) * self.batch_size]}
+        batch = self._order_of(epoch)[step * self.batch_size : (step + 1) * self.batch_size]
+        start, end = (len(batch) * rank // self.processes for rank in (self.rank, self.rank + 1))
+        rows = {"anchor": batch[start:end]}
         if self.needs_positives:
             assert self.bags is not None
             rows["positive"] = self.bags.draw(rows["anchor"], self.seed, epoch)
@@ -125,13 +132,18 @@ class TrainingBatches:
                 views |= show(self.images, index, wanted, self.preprocessing.size, self.recipe)
         return Batch(epoch, step, rows, views)
 
-    def batches(self, start_epoch: int, epochs: int, workers: int) -> Iterator[Batch]:
-        """Yield the batches of epochs ``start_epoch`` to ``epochs`` - 1, one after the other.
+    def count(self, step: int) -> int:
+        """Return the number of images in a step's batch, of all processes together."""
+        return min(self.batch_size, len(self.images.listing) - step * self.batch_size)
+
+    def batches(self, start_epoch: int, epochs: int, workers: int, start_step: int = 0) -> Iterator[Batch]:
+        """Yield the batches from step ``start_step`` of ``start_epoch`` to the end of ``epochs``, one after the other.
 
         Raises:
             BingoError: an image cannot be read.
         """
-        yield from load(self, product(range(start_epoch, epochs), range(self.steps)), workers)
+        places = product(range(start_epoch, epochs), range(self.steps))
+        yield from load(self, islice(places, start_step, None), workers)
 
     def render(self, view: ViewPixels, device: torch.device) -> Tensor:
         """Finish a view on ``device``: float32 (B, 3, S, S), normalised, in channels-last memory."""
@@ -187,11 +199,17 @@ def load(source: Source[Place, Item], places: Iterable[Place], workers: int) -> 
         collate_fn=_unchanged,
         num_workers=workers,
         generator=torch.Generator(),  # else it draws from the one that networks draw from
+        # A scheduler's signal goes to every process; this one saves its state first, and needs its batches until then.
+        worker_init_fn=_outlive_signals,
     )
     for item in loader:
         if isinstance(item, BingoError):
             raise item
         yield item
+
+
+def _outlive_signals(_: int) -> None:
+    outlive()
 
 
 class _Caught(Dataset[Any]):

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import product
+from itertools import islice, product
 
 import torch
 from torch import Tensor
@@ -116,13 +116,14 @@ class DetectionBatches:
             masks=None if masks is None else torch.cat(masks),
         )
 
-    def batches(self, start_epoch: int, epochs: int, workers: int) -> Iterator[Batch]:
-        """Yield the batches of epochs ``start_epoch`` to ``epochs`` - 1, one after the other.
+    def batches(self, start_epoch: int, epochs: int, workers: int, start_step: int = 0) -> Iterator[Batch]:
+        """Yield the batches from step ``start_step`` of ``start_epoch`` to the end of ``epochs``, one after the other.
 
         Raises:
             BingoError: an image cannot be read.
         """
-        yield from load(self, product(range(start_epoch, epochs), range(self.steps)), workers)
+        places = product(range(start_epoch, epochs), range(self.steps))
+        yield from load(self, islice(places, start_step, None), workers)
 
 
 class _Pixels:

@@ -2,17 +2,16 @@
 
 import logging
 
-import numpy as np
 import torch
 from torch import nn
 
 from bingo.detection.batches import DetectionBatches
 from bingo.engine.schedule import learning_rate
-from bingo.engine.state import Row, TrainingState
-from bingo.engine.train import RunningMeans
+from bingo.engine.signals import asked_to_end
+from bingo.engine.state import Position, Row, TrainingState
+from bingo.engine.train import seed_step
 from bingo.errors import BingoError
 from bingo.evaluation.protocols import Detection
-from bingo.philox import Stream, philox
 from bingo.progress import Progress
 
 log = logging.getLogger(__name__)
@@ -55,22 +54,21 @@ def train(
     """
     detector.train()
     optimizer = torch.optim.SGD(detector.parameters(), lr=protocol.lr, momentum=0.9, weight_decay=protocol.weight_decay)
-    rows = state.restore(detector, optimizer)
-    batches = data.batches(len(rows), protocol.epochs, workers)
+    at = state.restore(detector, optimizer, device)
+    batches = data.batches(len(at.rows), protocol.epochs, workers, at.step)
     images_per_epoch = min(len(data.positions), data.steps * data.batch_size)
     log.info("%s: %d epochs of %d steps on %s", title, protocol.epochs, data.steps, device)
     if protocol.warmup_steps >= protocol.epochs * data.steps:
         log.warning("%s: all of its %d steps are warm-up", title, protocol.epochs * data.steps)
 
-    with Progress(title, protocol.epochs * images_per_epoch, "images", len(rows) * images_per_epoch) as progress:
-        for epoch in range(len(rows), protocol.epochs):
-            # Which anchors and proposals count is drawn; from here, so that a resumed training draws the same.
-            torch.manual_seed(int(philox(np.array([epoch, 0, 0, 0], np.uint64), (data.seed, Stream.EPOCH))[0]))
-            means = RunningMeans()
-            for step in range(data.steps):
+    done = len(at.rows) * images_per_epoch + at.step * data.batch_size
+    with asked_to_end() as asked, Progress(title, protocol.epochs * images_per_epoch, "images", done) as progress:
+        for epoch in range(len(at.rows), protocol.epochs):
+            for step in range(at.step, data.steps):
                 lr = warmed_up(protocol, epoch, epoch * data.steps + step)
                 for group in optimizer.param_groups:
                     group["lr"] = lr
+                seed_step(data.seed, epoch, step)  # which anchors and proposals count is drawn
                 images, targets = next(batches).on(device)
                 losses = detector(images, targets)
                 loss = torch.stack(list(losses.values())).sum()
@@ -79,14 +77,16 @@ def train(
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 optimizer.step()
-                means.add({"loss": loss.detach(), **{name: value.detach() for name, value in losses.items()}})
+                at.means.add({"loss": loss.detach(), **{name: value.detach() for name, value in losses.items()}})
+                at.step = step + 1
                 progress.advance(len(images), f"epoch {epoch + 1}/{protocol.epochs}")
-            if not all(tensor.isfinite().all() for tensor in detector.state_dict().values()):
-                raise _diverged(f"a weight is not finite after epoch {epoch + 1}", state, title)
-            rows.append({"epoch": epoch + 1, "lr": lr, **means.read()})
-            state.save(detector, optimizer, rows)
-            log.info("%s: %s", title, ", ".join(f"{name} {value:.6g}" for name, value in rows[-1].items()))
-    return rows
+                if at.step == data.steps:
+                    if not all(tensor.isfinite().all() for tensor in detector.state_dict().values()):
+                        raise _diverged(f"a weight is not finite after epoch {epoch + 1}", state, title)
+                    at = Position([*at.rows, {"epoch": epoch + 1, "lr": lr, **at.means.read()}])
+                    log.info("%s: %s", title, ", ".join(f"{name} {value:.6g}" for name, value in at.rows[-1].items()))
+                state.save_if_due(detector, optimizer, at, asked() is not None)
+    return at.rows
 
 
 def _diverged(what: str, state: TrainingState, title: str) -> BingoError:

@@ -1,6 +1,6 @@
 """Computing features of every image in the listing's order, and the HDF5 file that holds them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from bingo.artifacts import read_hdf5, require_same
 from bingo.data.images import Images
 from bingo.data.listing import Listing
 from bingo.data.loader import load
+from bingo.engine.distributed import shared_out
 from bingo.errors import BingoError
 from bingo.sections import Preprocessing
 from bingo.tensors import network_digest, read_metadata
@@ -64,15 +65,20 @@ def embed(
 ) -> Iterator[Tensor]:
     """Yield ``network``'s float32 output for the centre view of every image, batch after batch, in order.
 
-    The network is taken as it is: the caller has put it on ``device`` and into eval mode. It runs in float32 on any
-    hardware, so that measured numbers do not depend on the machine's number formats.
+    Several processes share the batches; the first one gets all outputs, the others none. The network is taken as it
+    is: the caller has put it on ``device`` and into eval mode. It runs in float32 on any hardware, so that measured
+    numbers do not depend on the machine's number formats.
 
     Raises:
         BingoError: an image cannot be read.
     """
     views = CentreViews(images, preprocessing, interpolation)
-    for pixels in load(views, range(len(views)), workers):
-        yield network(normalise(pixels.to(device) / 255, preprocessing))
+
+    def compute(places: Iterable[int]) -> Iterator[Tensor]:
+        for pixels in load(views, places, workers):
+            yield network(normalise(pixels.to(device) / 255, preprocessing)).cpu()
+
+    yield from shared_out(range(len(views)), compute)
 
 
 def read_embeddings(path: Path, listing_path: Path, listing: Listing, teacher_path: Path) -> Embeddings:

@@ -10,6 +10,7 @@ from bingo.data.images import open_images
 from bingo.data.listing import read_listing
 from bingo.embeddings.embeddings import embed
 from bingo.engine.device import describe_device
+from bingo.engine.distributed import exhaust, is_first
 from bingo.errors import BingoError
 from bingo.jobs import EmbeddingsJob
 from bingo.models.backbone import require_size
@@ -47,12 +48,16 @@ def make_embeddings(
             "embeddings", job.version, job.model_dump(mode="json"), inputs, **describe_device(device)
         ),
     }
+    batches = embed(teacher.backbone, open_images(listing), job.preprocessing, device, workers, "bilinear")
+    if not is_first():
+        exhaust(batches)
+        return
     digest = hashlib.sha256()
     with write_hdf5(output, attributes) as file, Progress("embeddings", count, "images") as progress:
         embedding = file.create_dataset("embedding", (count, dim), "float16", chunks=(min(count, 1024), dim), **CHECKED)
         done = 0
-        for batch in embed(teacher.backbone, open_images(listing), job.preprocessing, device, workers, "bilinear"):
-            half = batch.half().cpu()  # (B, D)
+        for batch in batches:
+            half = batch.half()  # (B, D)
             if not half.isfinite().all():
                 raise BingoError(
                     f"{teacher_path}: features overflow float16 or are not finite; train it with a lower learning rate"

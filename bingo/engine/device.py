@@ -6,13 +6,26 @@ from pathlib import Path
 
 import torch
 
+from bingo.errors import BingoError
 from bingo.sections import Precision, Training
 
 
-def pick_device() -> torch.device:
-    """Return the GPU where there is one, else the CPU."""
+def pick_device(local_rank: int = 0) -> torch.device:
+    """Return the GPU of the ``local_rank``-th process of this machine where there is one, else the CPU.
+
+    Raises:
+        BingoError: the machine has GPUs, but not so many.
+    """
     torch.backends.cudnn.allow_tf32 = False  # float32 means float32 on every device
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    if local_rank >= torch.cuda.device_count():
+        raise BingoError(
+            f"process {local_rank + 1} of this machine has no GPU, there are {torch.cuda.device_count()}; start fewer"
+        )
+    device = torch.device("cuda", local_rank)
+    torch.cuda.set_device(device)
+    return device
 
 
 def resolve_precision(precision: Precision, device: torch.device) -> torch.dtype:

@@ -14,11 +14,14 @@ from bingo.data.images import open_images
 from bingo.data.listing import Listing
 from bingo.data.loader import TrainingBatches
 from bingo.engine.device import describe_device, describe_machine
+from bingo.engine.distributed import is_first, processes, rank
 from bingo.engine.learner import Learner, TeacherOutputs
 from bingo.engine.state import Row, TrainingState
 from bingo.engine.train import train
+from bingo.errors import BingoError
 from bingo.methods.method import Method
 from bingo.models.backbone import require_size
+from bingo.models.batch_norm import synchronise_batch_norm
 from bingo.sections import NetworkInput
 from bingo.views.recipes import RECIPES
 
@@ -66,10 +69,11 @@ def trained(
     title: str,
     device: torch.device,
     workers: int,
-) -> Iterator[Run]:
+) -> Iterator[Run | None]:
     """Train a method, going on from a state of the same settings and inputs, and yield the result.
 
-    The state is removed when the block, which writes the result, ends well.
+    The state is removed when the block, which writes the result, ends well. Of several processes the first one gets
+    the result, the others None.
 
     Args:
         method: settings of the method.
@@ -83,13 +87,20 @@ def trained(
         workers: loader processes.
 
     Raises:
-        BingoError: an input is damaged, or the loss is not finite.
+        BingoError: an input is damaged, the loss is not finite, or the processes cannot share a batch equally.
     """
+    if method.training.batch_size % processes():
+        raise BingoError(
+            f"{title}: batch_size {method.training.batch_size} cannot be shared by {processes()} processes; "
+            "take a multiple of these"
+        )
     machine = describe_machine(method.training, device)
     state = TrainingState(state_path, digest_json([origin.settings, dict(sources.inputs), machine]))
     torch.manual_seed(seed)  # initial weights
     learner = Learner(method, sources.teacher).to(device)
     require_size(learner.backbone, preprocessing.size, device)
+    if method.training.sync_batch_norm and processes() > 1:
+        synchronise_batch_norm(learner, device)
     data = TrainingBatches(
         open_images(sources.listing),
         method.views(),
@@ -99,9 +110,12 @@ def trained(
         seed,
         sources.bags,
         sources.stored,
+        rank=rank(),
+        processes=processes(),
     )
     with state.exclusively():
         rows = train(learner, data, method.training, state, device, workers, title)
-        facts = {"seed": seed, **machine, **describe_device(device)}
-        yield Run(learner, rows, provenance(origin.stage, origin.version, origin.settings, sources.inputs, **facts))
+        facts = {"seed": seed, "processes": processes(), **machine, **describe_device(device)}
+        made = provenance(origin.stage, origin.version, origin.settings, sources.inputs, **facts)
+        yield Run(learner, rows, made) if is_first() else None
         state.discard()

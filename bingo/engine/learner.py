@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from bingo.engine.device import autocast
+from bingo.engine.distributed import gather_rows, processes, rank
 from bingo.methods.method import Layer, Method, View
 from bingo.models.backbone import build_backbone, feature_width
 from bingo.models.batch_norm import without_running_statistics
 from bingo.models.head import mlp_head, output_width
 from bingo.models.queue import Queue
+from bingo.philox import Stream, permutation
 
 
 class TeacherOutputs(Protocol):
@@ -88,7 +90,7 @@ class Learner(nn.Module):
     def after_step(self) -> None:
         """Enqueue what the step's loss left for the queues; called once after each optimizer step."""
         for name, keys in self._pending.items():
-            self.queues[name].enqueue(keys)  # type: ignore[operator]
+            self.queues[name].enqueue(gather_rows(keys))  # type: ignore[operator]
         self._pending = {}
 
     @torch.no_grad()
@@ -128,13 +130,24 @@ class Step:
 
     @torch.no_grad()
     def momentum(self, images: Tensor) -> Tensor:
-        """Return the moving average's embeddings of ``images``; the first call of a step moves the average first."""
+        """Return the moving average's embeddings of ``images``; the first call of a step moves the average first.
+
+        Processes that compute batch statistics of their own exchange images for this (MoCo's shuffle-BN), or the
+        statistics would tell which keys belong to which queries.
+        """
         encoder = self._learner.momentum_encoder
         assert encoder is not None
         if not self._averaged:
             self._learner.update_momentum_encoder()
             self._averaged = True
-        return self._embed(encoder, images)
+        if processes() == 1 or self._learner.method.training.sync_batch_norm:
+            return self._embed(encoder, images)
+        everyones = gather_rows(images)  # (B, 3, S, S)
+        drawn = permutation(self.seed, Stream.SHUFFLE, self.epoch, len(everyones), self.number)
+        order = torch.from_numpy(drawn).to(images.device)
+        own = slice(rank() * len(images), (rank() + 1) * len(images))
+        keys = gather_rows(self._embed(encoder, everyones[order[own]]))  # (B, D)
+        return keys[order.argsort()[own]]
 
     @torch.no_grad()
     def teacher(self, view: str) -> Tensor:

@@ -1,17 +1,19 @@
 """The training loop of every method."""
 
 import logging
-from collections.abc import Mapping
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 
 from bingo.data.loader import TrainingBatches
+from bingo.engine import distributed
 from bingo.engine.device import resolve_precision
 from bingo.engine.learner import Learner, StepInput
+from bingo.engine.means import RunningMeans
 from bingo.engine.schedule import learning_rate
-from bingo.engine.state import Row, TrainingState
+from bingo.engine.signals import asked_to_end
+from bingo.engine.state import Position, Row, TrainingState
 from bingo.errors import BingoError
 from bingo.philox import Stream, philox
 from bingo.progress import Progress
@@ -45,66 +47,54 @@ def train(
         momentum=training.momentum,
         weight_decay=training.weight_decay,
     )
-    rows = state.restore(learner, optimizer)
+    at = state.restore(learner, optimizer, device)
+    model = learner
+    if distributed.processes() > 1:
+        # Queues are the same everywhere, and running statistics are the first process's, which writes the result.
+        model = DistributedDataParallel(learner, broadcast_buffers=False)  # type: ignore[assignment]
     dtype = resolve_precision(training.precision, device)
     images_per_epoch = data.steps * data.batch_size
-    batches = data.batches(len(rows), training.epochs, workers)
+    batches = data.batches(len(at.rows), training.epochs, workers, at.step)
     log.info("%s: %d epochs of %d steps on %s in %s", title, training.epochs, data.steps, device, dtype)
 
-    with Progress(title, training.epochs * images_per_epoch, "images", len(rows) * images_per_epoch) as progress:
-        for epoch in range(len(rows), training.epochs):
+    done = len(at.rows) * images_per_epoch + at.step * data.batch_size
+    with asked_to_end() as asked, Progress(title, training.epochs * images_per_epoch, "images", done) as progress:
+        for epoch in range(len(at.rows), training.epochs):
             lr = learning_rate(training.schedule, training.lr, epoch, training.epochs)
             for group in optimizer.param_groups:
                 group["lr"] = lr
-            # Some networks of timm draw which paths to drop; from here, so that a resumed training draws the same.
-            torch.manual_seed(int(philox(np.array([epoch, 0, 0, 0], np.uint64), (data.seed, Stream.EPOCH))[0]))
-            means = RunningMeans()
-            for step in range(data.steps):
+            for step in range(at.step, data.steps):
+                seed_step(data.seed, epoch, step)
                 batch = next(batches)
-                images = {name: data.render(view, device) for name, view in batch.views.items()}  # (B, 3, S, S) each
-                values = learner(StepInput(data.seed, epoch, step, images, batch.rows), dtype)
+                images = {name: data.render(view, device) for name, view in batch.views.items()}  # (b, 3, S, S) each
+                values = model(StepInput(data.seed, epoch, step, images, batch.rows), dtype)
                 optimizer.zero_grad(set_to_none=True)
                 values["loss"].backward()
                 optimizer.step()
                 learner.after_step()
-                means.add({name: value.detach() for name, value in values.items()})
-                if (step + 1) % _STEPS_BETWEEN_CHECKS == 0 or step + 1 == data.steps:
-                    _require_finite(means, epoch, data.steps, training, state, title)
+                at.means.add(distributed.mean({name: value.detach() for name, value in values.items()}))
+                at.step = step + 1
+                if at.step % _STEPS_BETWEEN_CHECKS == 0 or at.step == data.steps:
+                    _require_finite(at.means, epoch, data.steps, training, state, title)
                 progress.advance(data.batch_size, f"epoch {epoch + 1}/{training.epochs}")
-            if not all(tensor.isfinite().all() for tensor in learner.state_dict().values()):
-                raise _diverged(f"a weight is not finite after epoch {epoch + 1}", epoch, training, state, title)
-            rows.append({"epoch": epoch + 1, "lr": lr, **means.read()})
-            state.save(learner, optimizer, rows)
-            log.info("%s: %s", title, ", ".join(f"{name} {value:.6g}" for name, value in rows[-1].items()))
-    return rows
+                if at.step == data.steps:
+                    if not all(tensor.isfinite().all() for tensor in learner.state_dict().values()):
+                        raise _diverged(
+                            f"a weight is not finite after epoch {epoch + 1}", epoch, training, state, title
+                        )
+                    at = Position([*at.rows, {"epoch": epoch + 1, "lr": lr, **at.means.read()}])
+                    log.info("%s: %s", title, ", ".join(f"{name} {value:.6g}" for name, value in at.rows[-1].items()))
+                state.save_if_due(learner, optimizer, at, distributed.any_of(asked() is not None))
+    return at.rows
 
 
-class RunningMeans:
-    """Means of logged values, kept on the device: reading a value at every step would stall a GPU."""
+def seed_step(seed: int, epoch: int, step: int) -> None:
+    """Set torch's generator for one step: some of timm's networks draw which paths to drop.
 
-    def __init__(self) -> None:
-        """Start with nothing counted."""
-        self._sums: dict[str, Tensor] = {}
-        self._count = 0
-        self._finite_steps: Tensor | None = None
-
-    def add(self, values: Mapping[str, Tensor]) -> None:
-        """Count one step's scalars."""
-        for name, value in values.items():
-            self._sums[name] = self._sums.get(name, torch.zeros_like(value)) + value
-        self._count += 1
-        # Sums stay non-finite once a term was, so this counts the steps before the first bad one.
-        finite = torch.stack(list(self._sums.values())).isfinite().all().long()
-        self._finite_steps = finite if self._finite_steps is None else self._finite_steps + finite
-
-    def first_bad_step(self) -> int | None:
-        """Return the first step (from 0) whose values were not finite, None if all were."""
-        finite = int(self._finite_steps) if self._finite_steps is not None else 0
-        return None if finite == self._count else finite
-
-    def read(self) -> dict[str, float]:
-        """Return the means so far."""
-        return {name: float(total) / self._count for name, total in self._sums.items()}
+    So a training that was resumed draws the same; each of several processes draws for itself.
+    """
+    counter = np.array([epoch, step, distributed.rank(), 0], np.uint64)
+    torch.manual_seed(int(philox(counter, (seed, Stream.STEP))[0]))
 
 
 def _require_finite(

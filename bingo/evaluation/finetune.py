@@ -3,9 +3,11 @@
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from bingo.data.images import open_images
 from bingo.data.loader import TrainingBatches
+from bingo.engine.distributed import is_first, processes
 from bingo.engine.schedule import learning_rate
 from bingo.errors import BingoError
 from bingo.evaluation.metrics import accuracy
@@ -24,16 +26,18 @@ def evaluate_finetune(protocol: Finetune, probe: Probe) -> Measurement:
         rows = listed_rows(listing, probe.label_list)
     else:
         rows = stratified_rows(listing.label, protocol.labels, least=1, seed=probe.seed)
-    if len(rows) < 2:
-        raise BingoError(f"evaluations: fine-tuning of {probe.name} has one labelled image, and needs two at least")
+    least = 2 * processes()  # an image alone may have no batch statistics
+    if len(rows) < least:
+        raise BingoError(
+            f"evaluations: fine-tuning of {probe.name} needs {least} labelled images, there are {len(rows)}"
+        )
     images = open_images(listing.select(rows))
-    # An image alone in the last batch may have no batch statistics.
-    drop_last = len(rows) % protocol.batch_size == 1
+    drop_last = 0 < len(rows) % protocol.batch_size < least and len(rows) > protocol.batch_size
     data = probe.training_batches(images, RECIPES["crop-flip"], protocol.batch_size, drop_last)
     labels = torch.from_numpy(images.listing.label)
     network = finetune(protocol, probe.backbone, data, labels, probe.classes, probe.device, probe.workers)
     scores = probe.outputs(network, probe.val, "validation", "bilinear")
-    return Measurement(accuracy(scores, probe.val_labels), {"labels": len(rows)})
+    return Measurement(accuracy(scores, probe.val_labels) if is_first() else {}, {"labels": len(rows)})
 
 
 def finetune(
@@ -73,6 +77,7 @@ def finetune(
         ],
         momentum=0.9,
     )
+    model: nn.Module = DistributedDataParallel(network, broadcast_buffers=False) if processes() > 1 else network
     batches = data.batches(0, protocol.epochs, workers)
     torch.manual_seed(data.seed)  # some of timm's networks draw which paths to drop
     with Progress("fine-tuning", protocol.epochs, "epochs") as progress:
@@ -80,10 +85,11 @@ def finetune(
             for group, lr in zip(optimizer.param_groups, (protocol.backbone_lr, protocol.head_lr), strict=True):
                 group["lr"] = learning_rate(protocol.schedule, lr, epoch, protocol.epochs)
             total = torch.zeros((), device=device)
-            for _ in range(data.steps):
+            for step in range(data.steps):
                 batch = next(batches)
-                images = data.render(batch.views["image"], device)  # (B, 3, S, S)
-                loss = F.cross_entropy(network(images), labels[torch.from_numpy(batch.rows["anchor"])].to(device))
+                images = data.render(batch.views["image"], device)  # (b, 3, S, S)
+                loss = F.cross_entropy(model(images), labels[torch.from_numpy(batch.rows["anchor"])].to(device))
+                loss = loss * (len(images) * processes() / data.count(step))  # parts of a batch may differ by an image
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 optimizer.step()

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bingo.engine.distributed import is_first
 from bingo.errors import BingoError
 from bingo.evaluation.metrics import accuracy, votes
 from bingo.evaluation.probe import Measurement, Probe
@@ -14,6 +15,8 @@ from bingo.neighbours import nearest_neighbours, normalise_rows
 def evaluate_knn(protocol: Knn, probe: Probe) -> Measurement:
     """Classify the validation images by their neighbours among the training images."""
     train, val = probe.train_features(protocol.interpolation), probe.val_features(protocol.interpolation)
+    if not is_first():
+        return Measurement({})
     return Measurement(knn_accuracy(protocol, train, probe.train_labels, val, probe.val_labels, probe.classes))
 
 

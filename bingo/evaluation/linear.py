@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bingo.engine.distributed import gather_rows, is_first
 from bingo.engine.schedule import learning_rate
 from bingo.errors import BingoError
 from bingo.evaluation.metrics import accuracy
@@ -48,6 +49,8 @@ def evaluate_linear(protocol: Linear, probe: Probe) -> Measurement:
         batches = _augmented_batches(protocol, protocol.views, probe)
     else:
         train = probe.train_features(protocol.interpolation, protocol.whole)
+        if not is_first():
+            return Measurement({})
         if protocol.standardise:
             standardise = standardiser(train)
             train, val = standardise(train), standardise(val)
@@ -64,7 +67,7 @@ def evaluate_linear(protocol: Linear, probe: Probe) -> Measurement:
         protocol.weight_decay,
         probe.device,
     )
-    return Measurement(linear_accuracy(heads, val, probe.val_labels))
+    return Measurement(linear_accuracy(heads, val, probe.val_labels) if is_first() else {})
 
 
 def linear_rate(protocol: Linear, architecture: str, epoch: int) -> float:
@@ -78,7 +81,10 @@ def linear_rate(protocol: Linear, architecture: str, epoch: int) -> float:
 
 
 def _augmented_batches(protocol: Linear, views: Recipe, probe: Probe) -> FeatureBatches:
-    """Return a function from epoch, in rising order, to batches of features of fresh views."""
+    """Return a function from epoch, in rising order, to batches of features of fresh views.
+
+    Several processes share each batch, and all get the whole of it, so they train the same classifier.
+    """
     data = probe.training_batches(probe.train, views, protocol.batch_size, drop_last=False)
     stream = data.batches(0, protocol.epochs, probe.workers)
 
@@ -87,7 +93,8 @@ def _augmented_batches(protocol: Linear, views: Recipe, probe: Probe) -> Feature
             batch = next(stream)
             with torch.no_grad():
                 features = probe.backbone(data.render(batch.views["image"], probe.device))
-            yield features, probe.train_labels[torch.from_numpy(batch.rows["anchor"])].to(probe.device)
+            labels = probe.train_labels[torch.from_numpy(batch.rows["anchor"])].to(probe.device)
+            yield gather_rows(features), gather_rows(labels)
 
     return batches
 

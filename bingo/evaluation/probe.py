@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from bingo.data.images import Images
 from bingo.data.loader import TrainingBatches
 from bingo.embeddings.embeddings import embed
+from bingo.engine.distributed import processes, rank
 from bingo.errors import BingoError
 from bingo.methods.method import View
 from bingo.progress import Progress
@@ -18,7 +19,7 @@ from bingo.views.recipes import Interpolation, Recipe
 
 @dataclass(frozen=True)
 class Measurement:
-    """What a protocol found."""
+    """What a protocol found; of several processes only the first one has it."""
 
     metrics: dict[str, float]
     """Accuracies in percent."""
@@ -74,6 +75,8 @@ class Probe:
     ) -> Tensor:
         """Return a network's outputs for the centre views of ``images``: float32 (N, D) on the CPU.
 
+        Several processes share the images; the first one gets the outputs, the others an empty tensor.
+
         Args:
             network: in eval mode, on `device`.
             images: in the order of the result.
@@ -110,4 +113,6 @@ class Probe:
             self.seed,
             bags=None,
             drop_last=drop_last,
+            rank=rank(),
+            processes=processes(),
         )

@@ -11,6 +11,7 @@ import torch
 from bingo.data.images import open_images
 from bingo.data.listing import Listing, read_listing
 from bingo.engine.device import describe_device
+from bingo.engine.distributed import is_first
 from bingo.errors import BingoError, nearest
 from bingo.evaluation.finetune import evaluate_finetune
 from bingo.evaluation.knn import evaluate_knn
@@ -89,6 +90,8 @@ def evaluate(
             raise AssertionError(f"protocol {job.name} left the backbone in training mode")
         if digest_tensors(backbone.state_dict()) != before:
             raise AssertionError(f"protocol {job.name} changed the backbone that it measured")
+    if not is_first():
+        return
     inputs = {"train": train.digest, "val": val.digest, "model": network_digest(model)}
     if label_list is not None:
         inputs["label_list"] = hashlib.sha256(label_list.read_bytes()).hexdigest()

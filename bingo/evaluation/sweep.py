@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from bingo.engine.distributed import is_first
 from bingo.engine.schedule import learning_rate
 from bingo.errors import BingoError
 from bingo.evaluation.linear import LinearHeads, cached_batches, linear_accuracy, standardiser, train_linear
@@ -16,6 +17,9 @@ _BATCH = 8192
 def evaluate_sweep(protocol: LinearSweep, probe: Probe) -> Measurement:
     """Train a linear classifier per learning rate side by side, and classify the validation images with the best."""
     features, labels = probe.train_features("bilinear"), probe.train_labels
+    val = probe.val_features("bilinear")
+    if not is_first():
+        return Measurement({})
     held_out = torch.zeros(len(features), dtype=torch.bool)
     held_out[stratified_rows(labels.numpy(), protocol.held_out, least=0, seed=probe.seed)] = True
     if not held_out.any():
@@ -40,7 +44,7 @@ def evaluate_sweep(protocol: LinearSweep, probe: Probe) -> Measurement:
         device=probe.device,
     )
     best = best_head(heads, standardise(features[held_out]), labels[held_out])
-    metrics = linear_accuracy(heads.pick(best), standardise(probe.val_features("bilinear")), probe.val_labels)
+    metrics = linear_accuracy(heads.pick(best), standardise(val), probe.val_labels)
     return Measurement(metrics, {"lr": protocol.lrs[best], "held_out": int(held_out.sum())})
 
 

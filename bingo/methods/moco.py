@@ -25,9 +25,9 @@ class Head(Strict):
 class Moco(Method):
     """MoCo-v2: a query against the momentum encoder's key and a queue of past keys.
 
-    The momentum encoder's batch-norm runs in train mode; its running statistics are not averaged. MoCo shuffles keys
-    between GPUs so that batch statistics do not tell which query belongs to them; one process has nobody to shuffle
-    with.
+    The momentum encoder's batch-norm runs in train mode; its running statistics are not averaged. Several processes
+    shuffle keys among them (shuffle-BN), so that batch statistics do not tell which query belongs to them; one process
+    has nobody to shuffle with.
     """
 
     method: Literal["moco"]

@@ -54,6 +54,8 @@ def train_student(
     title = f"student {name} seed {job.seed}"
     state_path = output / "state.pt"
     with trained(student, job.preprocessing, job.seed, sources, origin, state_path, title, device, workers) as run:
+        if run is None:
+            return
         write_log(output / "log.csv", run.rows)
         metadata = {
             "backbone": student.backbone.model_dump(),

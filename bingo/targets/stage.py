@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from bingo.data.images import Images, open_images
 from bingo.data.listing import read_listing
 from bingo.data.loader import ViewPixels, load, render, show
 from bingo.engine.device import autocast, describe_device, resolve_precision
+from bingo.engine.distributed import exhaust, is_first, shared_out
 from bingo.errors import BingoError
 from bingo.jobs import TargetsJob
 from bingo.models.backbone import require_size
@@ -88,15 +89,19 @@ def make_targets(
             "targets", job.version, job.model_dump(mode="json"), inputs, **describe_device(device)
         ),
     }
+    outputs = _outputs(job, teacher, images, device, workers)
+    if not is_first():
+        exhaust(outputs)
+        return
     digest = hashlib.sha256()
     title = f"views for {teacher_path.stem}"
     with write_hdf5(output, attributes) as file, Progress(title, count * job.views, "views") as progress:
         chunks = (min(count, _BATCH), 1, width)
         target = file.create_dataset("target", (count, job.views, width), "float16", chunks=chunks, **CHECKED)
-        for rows, view, units in _outputs(job, teacher, images, device, workers):
+        for rows, view, units in outputs:
             if not units.isfinite().all():
                 raise BingoError(f"{teacher_path}: its outputs are not finite; train it with a lower learning rate")
-            half = units.half().cpu().numpy()
+            half = units.half().numpy()
             target[rows, view] = half
             digest.update(half.tobytes())
             progress.advance(len(half))
@@ -107,14 +112,24 @@ def make_targets(
 def _outputs(
     job: TargetsJob, teacher: Teacher, images: Images, device: torch.device, workers: int
 ) -> Iterator[tuple[slice, int, Tensor]]:
-    """Yield rows, view, and the outputs for them: float32 unit vectors (B, D)."""
+    """Yield rows, view, and the outputs for them: float32 unit vectors (B, D) on the CPU.
+
+    Several processes share the batches; the first one gets all outputs, the others none.
+    """
     dtype = resolve_precision(job.precision, device)
     network = network_of(teacher, job.layer)
     require_size(teacher.backbone, job.preprocessing.size, device)
     views = _ViewsInOrder(images, job)
-    for shown in load(views, range(len(views)), workers):
-        for view, pixels in shown.views.items():
-            rendered = render(pixels, RECIPES[job.recipe], job.preprocessing, device)
-            with autocast(dtype, device):
-                outputs = network(rendered)
-            yield shown.rows, view, F.normalize(outputs.float(), dim=1)
+
+    def compute(places: Iterable[int]) -> Iterator[list[tuple[slice, int, Tensor]]]:
+        for shown in load(views, places, workers):
+            found = []
+            for view, pixels in shown.views.items():
+                rendered = render(pixels, RECIPES[job.recipe], job.preprocessing, device)
+                with autocast(dtype, device):
+                    outputs = network(rendered)
+                found.append((shown.rows, view, F.normalize(outputs.float(), dim=1).cpu()))
+            yield found
+
+    for found in shared_out(range(len(views)), compute):
+        yield from found

@@ -37,6 +37,8 @@ def train_teacher(
     origin = Origin("teacher", job.version, job.model_dump(mode="json"))
     state_path, title = output.with_suffix(".state.pt"), f"teacher {name}"
     with trained(teacher, job.preprocessing, teacher.seed, sources, origin, state_path, title, device, workers) as run:
+        if run is None:
+            return
         write_log(log_csv, run.rows)
         backbone, head = run.learner.backbone.state_dict(), run.learner.head.state_dict()
         write_teacher(

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from bingo.engine.device import autocast, describe_device, describe_machine, pick_device, resolve_precision
+from bingo.errors import BingoError
 from bingo.sections import Training
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -107,7 +108,16 @@ def test_float32_is_not_rounded_to_tf32(monkeypatch):
     assert not torch.backends.cuda.matmul.allow_tf32
 
 
-@pytest.mark.parametrize(("there", "kind"), [(True, "cuda"), (False, "cpu")])
-def test_the_gpu_is_picked_where_there_is_one(there, kind, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
-    assert pick_device().type == kind
+def test_each_process_of_a_machine_has_a_gpu_of_its_own(monkeypatch):
+    chosen = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    assert [pick_device(0), pick_device(1)] == chosen == [torch.device("cuda", 0), torch.device("cuda", 1)]
+    with pytest.raises(BingoError, match="process 3 of this machine has no GPU, there are 2"):
+        pick_device(2)
+
+
+def test_without_a_gpu_the_cpu_is_picked(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert pick_device(3).type == "cpu"

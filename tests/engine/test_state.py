@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from bingo.engine.state import TrainingState
+from bingo.engine.state import Position, TrainingState
 from bingo.errors import BingoError
 
+CPU = torch.device("cpu")
 ROWS = [{"epoch": 1, "lr": 0.1, "loss": 2.5}, {"epoch": 2, "lr": 0.05, "loss": 1 / 3}]
 
 
@@ -36,26 +37,26 @@ def equal(first, second):
 @pytest.fixture
 def state(tmp_path):
     state = TrainingState(tmp_path / "folder" / "state.pt", "identity")
-    state.save(*trained(0), ROWS)
+    state.save(*trained(0), Position(list(ROWS)))
     return state
 
 
 def test_a_state_restores_module_optimizer_and_rows(state):
     module, optimizer = trained(1)
-    assert state.restore(module, optimizer) == ROWS
+    assert state.restore(module, optimizer, CPU).rows == ROWS
     assert equal(tensors(module, optimizer), tensors(*trained(0)))
 
 
 def test_without_a_file_nothing_is_restored(tmp_path, caplog):
     module, optimizer = trained(1)
-    assert TrainingState(tmp_path / "state.pt", "identity").restore(module, optimizer) == []
+    assert TrainingState(tmp_path / "state.pt", "identity").restore(module, optimizer, CPU).rows == []
     assert equal(tensors(module, optimizer), tensors(*trained(1)))
     assert not caplog.records
 
 
 def test_a_state_of_another_identity_is_ignored_with_a_line(state, caplog):
     module, optimizer = trained(1)
-    assert TrainingState(state.path, "other").restore(module, optimizer) == []
+    assert TrainingState(state.path, "other").restore(module, optimizer, CPU).rows == []
     assert equal(tensors(module, optimizer), tensors(*trained(1)))
     assert str(state.path) in caplog.text
 
@@ -63,7 +64,7 @@ def test_a_state_of_another_identity_is_ignored_with_a_line(state, caplog):
 def assert_ignored(state, caplog):
     module, optimizer = trained(1)
     caplog.clear()
-    assert state.restore(module, optimizer) == []
+    assert state.restore(module, optimizer, CPU).rows == []
     assert equal(tensors(module, optimizer), tensors(*trained(1)))
     (record,) = caplog.records
     assert f"{state.path}: damaged, so training starts anew" in record.getMessage()
@@ -97,16 +98,50 @@ def test_a_flipped_byte_in_any_record_is_noticed(state, caplog):
         assert_ignored(state, caplog)
 
 
+def test_a_damaged_state_gives_way_to_the_one_before_it(state, caplog):
+    state.save(*trained(2), Position([*ROWS, *ROWS], 3))
+    state.path.write_bytes(state.path.read_bytes()[:-100])
+    module, optimizer = trained(1)
+    assert state.restore(module, optimizer, CPU).rows == ROWS
+    assert equal(tensors(module, optimizer), tensors(*trained(0)))
+    assert f"{state.path}: damaged, so the state before it is looked at" in caplog.text
+
+
+def test_a_kill_between_two_renames_leaves_the_state_before(state, caplog):
+    state.path.rename(state.previous)
+    module, optimizer = trained(1)
+    assert state.restore(module, optimizer, CPU).rows == ROWS
+    assert not caplog.records
+
+
+def test_a_state_of_another_network_is_ignored_with_a_line(state, caplog):
+    module = nn.Sequential(nn.Linear(6, 5), nn.BatchNorm1d(5))
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
+    assert state.restore(module, optimizer, CPU).rows == []
+    assert "damaged, so training starts anew (its weights are not those of this network)" in caplog.text
+
+
+def test_position_and_means_within_an_epoch_are_kept(state):
+    before, after = Position(list(ROWS), 2), Position()
+    before.means.add({"loss": torch.tensor(3.0)})
+    before.means.add({"loss": torch.tensor(1.0)})
+    state.save(*trained(0), before)
+    after = state.restore(*trained(1), CPU)
+    after.means.add({"loss": torch.tensor(5.0)})
+    assert (after.rows, after.step, after.means.read()) == (ROWS, 2, {"loss": 3.0})
+    assert after.means.first_bad_step() is None
+
+
 def test_a_failed_save_leaves_the_former_state(state, monkeypatch):
-    def half(_content, path):
-        path.write_bytes(b"half")
+    def half(path, content):
+        path.write_text("half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(torch, "save", half)
+    monkeypatch.setattr(Path, "write_bytes", half)
     with pytest.raises(BingoError, match="No space left on device"):
-        state.save(*trained(2), [])
+        state.save(*trained(2), Position())
     module, optimizer = trained(1)
-    assert state.restore(module, optimizer) == ROWS
+    assert state.restore(module, optimizer, CPU).rows == ROWS
     assert equal(tensors(module, optimizer), tensors(*trained(0)))
     assert [path.name for path in state.path.parent.iterdir()] == ["state.pt"]
 
@@ -154,10 +189,12 @@ def test_one_process_after_another_does_not_wait(state, caplog):
     assert not caplog.records
 
 
-def test_discard_removes_the_file_and_may_be_repeated(state):
-    state.discard()
-    assert not state.path.exists()
-    state.discard()
+def test_discard_removes_the_files_and_may_be_repeated(state):
+    state.save(*trained(1), Position())
+    assert state.previous.exists()
+    for _ in range(2):
+        state.discard()
+        assert not list(state.path.parent.iterdir())
 
 
 def test_a_second_process_waits_until_the_first_has_ended(tmp_path):

@@ -1,5 +1,7 @@
 import logging
 import math
+import os
+import signal
 from functools import cache
 
 import pytest
@@ -8,8 +10,9 @@ from torch import nn
 
 from bingo.engine import train as engine
 from bingo.engine.learner import StepInput
+from bingo.engine.means import RunningMeans
 from bingo.engine.state import TrainingState
-from bingo.engine.train import RunningMeans, train
+from bingo.engine.train import train
 from bingo.errors import BingoError
 from bingo.sections import Steps
 
@@ -128,6 +131,50 @@ def test_an_interrupted_run_ends_with_the_bytes_of_an_uninterrupted_one(name, st
         assert same_bytes(resumed, expected)
 
 
+def signal_in(step, number):
+    """Return a preparation that sends this process a signal in a step, counted from 1 in this process."""
+
+    def prepare(learner):
+        after_step, done = learner.after_step, []
+
+        def signalled():
+            after_step()
+            done.append(1)
+            if len(done) == step:
+                os.kill(os.getpid(), number)
+
+        learner.after_step = signalled
+
+    return prepare
+
+
+# In the middle of the first epoch, at the end of the second, in the middle of the last.
+@pytest.mark.parametrize("step", [2, 2 * STEPS, 2 * STEPS + 2])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_run_that_is_asked_to_end_goes_on_from_the_very_step(step, number, workers, run, whole):
+    expected, expected_rows = whole("moco")
+    before = signal.getsignal(number)
+    with pytest.raises(BingoError, match=r"asked to end; .*state\.pt holds the state after epoch"):
+        run("moco", prepare=signal_in(step, number), workers=workers)
+    assert signal.getsignal(number) == before
+    steps = []
+    resumed, rows, _ = run("moco", seed=99, prepare=count_steps(steps), workers=workers)
+    assert len(steps) == 3 * STEPS - step
+    assert rows == expected_rows
+    assert same_bytes(resumed, expected)
+
+
+def test_within_a_long_epoch_the_state_is_saved_from_time_to_time(run, whole, monkeypatch):
+    monkeypatch.setattr("bingo.engine.state._SECONDS_BETWEEN_SAVES", 0.0)
+    with pytest.raises(KeyboardInterrupt):
+        run("moco", prepare=stop_in(STEPS + 3))
+    steps = []
+    resumed, rows, _ = run("moco", seed=99, prepare=count_steps(steps))
+    assert len(steps) == 3 * STEPS - STEPS - 2
+    assert (rows, same_bytes(resumed, whole("moco")[0])) == (whole("moco")[1], True)
+
+
 def test_a_run_interrupted_twice_ends_the_same(run, whole):
     expected, expected_rows = whole("moco")
     for step in (STEPS + 1, STEPS + 1):
@@ -168,16 +215,14 @@ def seeds_of(learner, data, training, folder):
     return seeds
 
 
-def test_each_epoch_of_each_seed_draws_from_a_generator_of_its_own(build, batches, training, tmp_path):
+def test_each_step_of_each_seed_draws_from_a_generator_of_its_own(build, batches, training, tmp_path):
     found = {}
     for seed in (0, 1, 11):
         learner = build("moco", 0)
         data = batches(learner)
         data.seed = seed
         found[seed] = seeds_of(learner, data, training, tmp_path / str(seed))
-    for seeds in found.values():
-        assert seeds == [seeds[epoch * STEPS] for epoch in range(3) for _ in range(STEPS)]
-    assert len({seed for seeds in found.values() for seed in seeds}) == 3 * 3
+    assert len({seed for seeds in found.values() for seed in seeds}) == 3 * 3 * STEPS
 
 
 def test_draws_of_different_epochs_differ(run):
@@ -270,7 +315,7 @@ def test_a_weight_that_is_not_finite_after_the_last_step_is_no_result(run, build
     learner = build("moco", 0)
     trainable = [parameter for parameter in learner.parameters() if parameter.requires_grad]
     state = TrainingState(tmp_path / "run" / "state.pt", "same")
-    rows = state.restore(learner, torch.optim.SGD(trainable))
+    rows = state.restore(learner, torch.optim.SGD(trainable), CPU).rows
     assert [row["epoch"] for row in rows] == [1]
 
 

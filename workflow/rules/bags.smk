@@ -17,7 +17,8 @@ rule bags:
         settings=lambda wildcards: settings.bags_settings(STUDY, wildcards.bags),
         sources=lambda wildcards: flags(**PLAN.bags_inputs(wildcards.bags)),
     shell:
-        "python -m bingo bags --settings {params.settings:q} --listing {input.listing}"
+        "python -m bingo launch --gpus {resources.gpu} --processes 1"
+        " bags --settings {params.settings:q} --listing {input.listing}"
         " {params.sources} --output {output.bags}"
         " --log {log} --threads {threads}"
 

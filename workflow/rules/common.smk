@@ -1,4 +1,5 @@
 import shlex
+import signal
 import sys
 import time
 from pathlib import Path
@@ -25,7 +26,17 @@ GPU = int(which("nvidia-smi") is not None)
 environment = f"BINGO_PARENT=$PPID PYTHONPATH={shlex.quote(str(workflow.basedir))}:${{{{PYTHONPATH:-}}}}"
 if not workflow.deployment_settings.deployment_method:
     environment += f" PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH"
-shell.prefix(f"export {environment}; ")
+# A stage stands in its shell's place: SIGTERM would end the shell, and Snakemake would not wait for a state to be saved.
+shell.prefix(f"export {environment}; exec ")
+
+# SLURM sends this to every process of a job before its time is up; the Snakemake inside waits for the stage's end.
+if not workflow.is_main_process:
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+
+
+def cpus_per_process(wildcards, threads):
+    """Return the cores of one process of a stage, for SLURM: its threads, and its loader processes."""
+    return threads + STUDY.data.workers
 
 
 def flags(**options):

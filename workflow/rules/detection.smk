@@ -21,6 +21,7 @@ rule detection:
     resources:
         gpu=GPU,
         workers=STUDY.data.workers,
+        cpus_per_gpu=cpus_per_process,
     params:
         settings=lambda wildcards: settings.detection_settings(
             STUDY, wildcards.model, wildcards.evaluation, int(wildcards.seed)
@@ -28,7 +29,8 @@ rule detection:
         images=lambda wildcards: PLAN.detection_images(wildcards.evaluation).train,
         val_images=lambda wildcards: PLAN.detection_images(wildcards.evaluation).val,
     shell:
-        "python -m bingo detection --settings {params.settings:q}"
+        "python -m bingo launch --gpus {resources.gpu} --processes 1"
+        " detection --settings {params.settings:q}"
         " --images {params.images:q} --annotations {input.annotations:q}"
         " --val-images {params.val_images:q} --val-annotations {input.val_annotations:q}"
         " --model {input.model} --output {output.result}"

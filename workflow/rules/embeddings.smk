@@ -13,10 +13,13 @@ rule embeddings:
     threads: 2
     resources:
         gpu=GPU,
+        nodes=1,
         workers=STUDY.data.workers,
+        cpus_per_gpu=cpus_per_process,
     params:
         settings=settings.embeddings_settings(STUDY),
     shell:
-        "python -m bingo embeddings --settings {params.settings:q} --listing {input.listing}"
+        "python -m bingo launch --gpus {resources.gpu} --nodes {resources.nodes}"
+        " embeddings --settings {params.settings:q} --listing {input.listing}"
         " --teacher {input.teacher} --output {output.embeddings}"
         " --log {log} --threads {threads} --workers {resources.workers}"

@@ -15,13 +15,16 @@ rule evaluation:
     threads: 1
     resources:
         gpu=GPU,
+        nodes=1,
         workers=STUDY.data.workers,
+        cpus_per_gpu=cpus_per_process,
     params:
         settings=lambda wildcards: settings.evaluation_settings(
             STUDY, wildcards.model, wildcards.evaluation, int(wildcards.seed)
         ),
         files=lambda wildcards: flags(**PLAN.evaluation_inputs(wildcards.evaluation)),
     shell:
-        "python -m bingo evaluation --settings {params.settings:q} {params.files}"
+        "python -m bingo launch --gpus {resources.gpu} --nodes {resources.nodes}"
+        " evaluation --settings {params.settings:q} {params.files}"
         " --model {input.model} --output {output.result}"
         " --log {log} --threads {threads} --workers {resources.workers}"

@@ -86,7 +86,8 @@ rule purity_figure:
     params:
         version=figures.STAGE_VERSION,
     shell:
-        "python -m bingo figure purity --listing {input.listing} --embeddings {input.embeddings}"
+        "python -m bingo launch --gpus {resources.gpu} --processes 1"
+        " figure purity --listing {input.listing} --embeddings {input.embeddings}"
         " --teacher {input.teacher} --output {output.svg} --output {output.png}"
         " --log {log} --threads {threads}"
 
@@ -132,10 +133,12 @@ rule map_figure:
     resources:
         gpu=GPU,
         workers=STUDY.data.workers,
+        cpus_per_gpu=cpus_per_process,
     params:
         settings=lambda wildcards: settings.map_figure_settings(STUDY, wildcards.model),
         split=PLAN.map_split(),
     shell:
-        "python -m bingo figure map --settings {params.settings:q} --listing {input.listing}"
+        "python -m bingo launch --gpus {resources.gpu} --processes 1"
+        " figure map --settings {params.settings:q} --listing {input.listing}"
         " --split {params.split} --model {input.model} --output {output.svg} --output {output.png}"
         " --log {log} --threads {threads} --workers {resources.workers}"

@@ -15,7 +15,9 @@ rule student:
     threads: 1
     resources:
         gpu=GPU,
+        nodes=1,
         workers=STUDY.data.workers,
+        cpus_per_gpu=cpus_per_process,
     params:
         settings=lambda wildcards: settings.student_settings(
             STUDY, wildcards.student, int(wildcards.seed)
@@ -23,6 +25,7 @@ rule student:
         sources=lambda wildcards: flags(**PLAN.student_inputs(wildcards.student)),
         folder=subpath(output.backbone, parent=True),
     shell:
-        "python -m bingo student --settings {params.settings:q} --name {wildcards.student}"
+        "python -m bingo launch --gpus {resources.gpu} --nodes {resources.nodes}"
+        " student --settings {params.settings:q} --name {wildcards.student}"
         " --listing {input.listing} {params.sources} --output {params.folder}"
         " --log {log} --threads {threads} --workers {resources.workers}"

@@ -14,7 +14,9 @@ rule targets:
     threads: 1
     resources:
         gpu=GPU,
+        nodes=1,
         workers=STUDY.data.workers,
+        cpus_per_gpu=cpus_per_process,
     params:
         settings=lambda wildcards: settings.targets_settings(
             STUDY,
@@ -25,6 +27,7 @@ rule targets:
             int(wildcards.views),
         ),
     shell:
-        "python -m bingo targets --settings {params.settings:q} --listing {input.listing}"
+        "python -m bingo launch --gpus {resources.gpu} --nodes {resources.nodes}"
+        " targets --settings {params.settings:q} --listing {input.listing}"
         " --teacher {input.teacher} --output {output.targets}"
         " --log {log} --threads {threads} --workers {resources.workers}"

@@ -16,11 +16,14 @@ rule teacher:
     threads: 1  # on a CPU, two threads wait for each other whenever anything else runs
     resources:
         gpu=GPU,
+        nodes=1,
         workers=STUDY.data.workers,
+        cpus_per_gpu=cpus_per_process,
     params:
         settings=lambda wildcards: settings.teacher_settings(STUDY, wildcards.teacher),
     shell:
-        "python -m bingo teacher --settings {params.settings:q} --name {wildcards.teacher}"
+        "python -m bingo launch --gpus {resources.gpu} --nodes {resources.nodes}"
+        " teacher --settings {params.settings:q} --name {wildcards.teacher}"
         " --listing {input.listing} --output {output.teacher} --training-log {output.log}"
         " --log {log} --threads {threads} --workers {resources.workers}"
 

@@ -1,0 +1,46 @@
+"""Means of logged values over the steps of an epoch."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class RunningMeans:
+    """Means of logged values, kept on the device: reading a value at every step would stall a GPU."""
+
+    def __init__(self) -> None:
+        """Start with nothing counted."""
+        self._sums: dict[str, Tensor] = {}
+        self._count = 0
+        self._finite_steps: Tensor | None = None
+
+    def add(self, values: Mapping[str, Tensor]) -> None:
+        """Count one step's scalars."""
+        for name, value in values.items():
+            self._sums[name] = self._sums.get(name, torch.zeros_like(value)) + value
+        self._count += 1
+        # Sums stay non-finite once a term was, so this counts the steps before the first bad one.
+        finite = torch.stack(list(self._sums.values())).isfinite().all().long()
+        self._finite_steps = finite if self._finite_steps is None else self._finite_steps + finite
+
+    def first_bad_step(self) -> int | None:
+        """Return the first step (from 0) whose values were not finite, None if all were."""
+        finite = int(self._finite_steps) if self._finite_steps is not None else 0
+        return None if finite == self._count else finite
+
+    def read(self) -> dict[str, float]:
+        """Return the means so far."""
+        return {name: float(total) / self._count for name, total in self._sums.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what was counted."""
+        return {"sums": self._sums, "count": self._count, "finite_steps": self._finite_steps}
+
+    def load_state_dict(self, state: Mapping[str, Any], device: torch.device) -> None:
+        """Go on from what was counted, on ``device``."""
+        self._sums = {name: total.to(device) for name, total in state["sums"].items()}
+        self._count = state["count"]
+        finite = state["finite_steps"]
+        self._finite_steps = None if finite is None else finite.to(device)

@@ -1,0 +1,156 @@
+"""Run a stage with one process per GPU: choose the GPUs, then become the stage itself, or torchrun."""
+
+import fcntl
+import logging
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from bingo.errors import BingoError
+
+log = logging.getLogger(__name__)
+
+_SIGNALS = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"
+"""What torchrun hands on to its processes; SLURM warns of a time limit by SIGUSR1."""
+_SECONDS_TO_SAVE = 60
+"""How long torchrun waits for its processes after a signal."""
+
+
+def launch(stage: Sequence[str], gpus: int, nodes: int = 1, processes: int | None = None) -> NoReturn:
+    """Replace this process by a stage on ``gpus`` GPUs in all, so that signals reach the stage itself.
+
+    Without GPUs the stage sees none. Outside SLURM the GPUs are claimed until the stage ends, however it ends.
+
+    Args:
+        stage: name of the stage, and its options.
+        gpus: GPUs over all nodes.
+        nodes: nodes of the SLURM job, of equally many GPUs.
+        processes: processes on one node; one per GPU if not given.
+
+    Raises:
+        BingoError: there are not so many GPUs, or they cannot be shared out among the nodes.
+    """
+    words = command(stage, gpus, nodes, gpus if processes is None else processes)
+    if gpus == 0:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    elif "SLURM_JOB_ID" not in os.environ and (devices := visible_devices()) is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(claim(devices, gpus))
+    parents = os.environ.pop("BINGO_PARENT", "")
+    if nodes == 1:
+        # Processes end with torchrun too. On another node these ids would be those of strangers.
+        os.environ["BINGO_PARENT"] = f"{parents} {os.getpid()}".strip()
+    os.environ |= {
+        "PET_SIGNALS_TO_HANDLE": _SIGNALS,
+        "TORCHELASTIC_SIGNALS_TO_HANDLE": _SIGNALS,  # before torch 2.10
+        "PET_SHUTDOWN_TIMEOUT": str(_SECONDS_TO_SAVE),
+    }
+    os.execvp(words[0], words)
+
+
+def command(stage: Sequence[str], gpus: int, nodes: int, processes: int) -> list[str]:
+    """Return the command that runs a stage.
+
+    Raises:
+        BingoError: the GPUs cannot be shared out among the nodes.
+    """
+    if nodes > 1:
+        return _on_nodes(stage, gpus, nodes)
+    if processes > 1:
+        return [*_torchrun(processes), "--standalone", "-m", "bingo", *stage]
+    return [sys.executable, "-m", "bingo", *stage]
+
+
+def visible_devices() -> list[str] | None:
+    """Return the UUIDs of the GPUs that may be used, of those that `nvidia-smi` lists; None where there is no driver.
+
+    UUIDs, because CUDA counts GPUs in another order than `nvidia-smi`.
+
+    Raises:
+        BingoError: CUDA_VISIBLE_DEVICES names a GPU that there is not.
+    """
+    if shutil.which("nvidia-smi") is None:
+        return None
+    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False).stdout
+    devices = re.findall(r"^GPU \d+: .*\(UUID: (\S+)\)", listed, re.MULTILINE)
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is None:
+        return devices
+    visible = []
+    for name in filter(None, (part.strip() for part in chosen.split(","))):
+        found = [device for i, device in enumerate(devices) if name == str(i) or device.startswith(name)]
+        if len(found) != 1:
+            raise BingoError(f"CUDA_VISIBLE_DEVICES: nvidia-smi lists no GPU {name} among its {len(devices)}")
+        visible += found
+    return visible
+
+
+def claim(devices: Sequence[str], count: int) -> list[str]:
+    """Return ``count`` of ``devices`` that no other launch of this user holds; wait while there are none.
+
+    A claim is a lock on a file that this process, and what it becomes, keeps open.
+
+    Raises:
+        BingoError: there are fewer devices, or the locks cannot be written.
+    """
+    if count > len(devices):
+        raise BingoError(f"--gpus: {count} are more than the {len(devices)} GPUs there are; ask for fewer")
+    folder = Path(tempfile.gettempdir(), f"bingo-{os.getuid()}")
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        # Those who wait stand in a line; two that want several GPUs would otherwise each hold what the other lacks.
+        with (folder / "line.lock").open("w") as line:
+            if not _lock(line.fileno(), wait=False):
+                log.info("waiting for %d of %d GPUs", count, len(devices))
+                _lock(line.fileno(), wait=True)
+            held: list[str] = []
+            while True:
+                for device in devices:
+                    if device not in held and _claim(folder / f"{device}.lock"):
+                        held.append(device)
+                    if len(held) == count:
+                        return held
+                time.sleep(0.2)
+    except OSError as error:
+        raise BingoError(f"{folder}: cannot be written ({error.strerror}); check space and rights") from error
+
+
+def _claim(path: Path) -> bool:
+    slot = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    if not _lock(slot, wait=False):
+        os.close(slot)
+        return False
+    os.set_inheritable(slot, True)
+    return True
+
+
+def _lock(file: int, *, wait: bool) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _on_nodes(stage: Sequence[str], gpus: int, nodes: int) -> list[str]:
+    job = os.environ.get("SLURM_JOB_ID")
+    if job is None:
+        raise BingoError(f"--nodes: {nodes} nodes are found only inside a SLURM job; leave --nodes out")
+    if gpus == 0 or gpus % nodes:
+        raise BingoError(f"--gpus: {gpus} cannot be shared out evenly among {nodes} nodes")
+    # A job's script runs on the first of its nodes. Jobs that share a node must not share a port.
+    endpoint = f"{socket.gethostname()}:{20000 + int(job) % 10000}"
+    srun = ["srun", "--overlap", "--nodes", str(nodes), "--ntasks", str(nodes), "--ntasks-per-node", "1"]
+    meeting = ["--nnodes", str(nodes), "--rdzv-backend", "c10d", "--rdzv-endpoint", endpoint, "--rdzv-id", job]
+    return [*srun, "--cpu-bind", "none", *_torchrun(gpus // nodes), *meeting, "-m", "bingo", *stage]
+
+
+def _torchrun(processes: int) -> list[str]:
+    return [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes)]

@@ -1,0 +1,177 @@
+"""Processes that share a job do what one process does: losses within 1e-5, the same queue, the same data."""
+
+import os
+import signal
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from bingo.engine import distributed
+from bingo.engine.learner import Learner
+from bingo.engine.state import TrainingState
+from bingo.engine.train import train
+from bingo.errors import BingoError
+from bingo.models.batch_norm import synchronise_batch_norm
+
+from .processes import run_in_processes
+
+CPU = torch.device("cpu")
+
+
+def rows_of_three_processes():
+    own = torch.arange(distributed.rank() * 2, dtype=torch.float32)[:, None]  # none, two, four
+    shared = list(distributed.shared_out(range(7), lambda places: (place * 10 for place in places)))
+    means = distributed.mean({"a": torch.tensor(float(distributed.rank())), "b": torch.tensor(1.0)})
+    return (
+        distributed.gather_rows(own)[:, 0].tolist(),
+        shared,
+        {name: float(value) for name, value in means.items()},
+        [distributed.any_of(distributed.rank() == 2), distributed.any_of(False)],
+        distributed.from_first(lambda: f"made by {distributed.rank()}"),
+    )
+
+
+def test_what_processes_tell_each_other():
+    for rank, (rows, shared, means, answers, made) in enumerate(run_in_processes(3, rows_of_three_processes)):
+        assert rows == [0, 1, 0, 1, 2, 3]
+        assert shared == ([0, 10, 20, 30, 40, 50, 60] if rank == 0 else [])
+        assert means == {"a": 1.0, "b": 1.0}
+        assert answers == [True, False]
+        assert made == "made by 0"
+
+
+def without_batch_norm(network):
+    for parent in list(network.modules()):
+        for name, layer in parent.named_children():
+            if isinstance(layer, nn.BatchNorm2d):
+                setattr(parent, name, nn.GroupNorm(1, layer.num_features).requires_grad_(layer.weight.requires_grad))
+
+
+@pytest.fixture(scope="module")
+def run(build, batches, training):
+    """Train in one of several processes; return rows, rows of each batch, queue, weights."""
+
+    def run(name, folder, norm, stop=None, epochs=3):
+        learner: Learner = build(name, 0)
+        if norm == "none":
+            without_batch_norm(learner)
+        settings = training.model_copy(update={"sync_batch_norm": norm == "synced"})
+        object.__setattr__(learner, "method", learner.method.model_copy(update={"training": settings}))
+        if norm == "synced" and distributed.processes() > 1:
+            synchronise_batch_norm(learner, CPU)
+        data = batches(learner)
+        data.rank, data.processes = distributed.rank(), distributed.processes()
+        seen, after_step = [], learner.after_step
+        forward = learner.forward
+
+        def watched(batch, dtype):
+            seen.append(distributed.gather_rows(torch.from_numpy(batch.rows["anchor"])).tolist())
+            return forward(batch, dtype)
+
+        def stopping():
+            after_step()
+            if stop is not None and len(seen) == stop[0] and distributed.rank() == stop[1]:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        learner.forward, learner.after_step = watched, stopping
+        state = TrainingState(folder / "state.pt", "same")
+        try:
+            rows = train(learner, data, settings, state, CPU, 0, "test")
+        except BingoError as error:
+            return str(error), seen
+        queues = {name: queue.keys for name, queue in learner.queues.items()}
+        return rows, seen, queues, learner.head.state_dict()
+
+    return run
+
+
+def assert_same(first, second, tolerance):
+    (rows, seen, queues, weights), (others, seen_by_others, other_queues, other_weights) = first, second
+    assert seen == seen_by_others
+    for row, other in zip(rows, others, strict=True):
+        assert row == pytest.approx(other, abs=tolerance)
+    for name, keys in queues.items():
+        torch.testing.assert_close(keys, other_queues[name], atol=tolerance, rtol=0)
+    for name, weight in weights.items():
+        torch.testing.assert_close(weight, other_weights[name], atol=tolerance, rtol=0)
+
+
+@pytest.mark.parametrize("norm", ["none", "synced"])
+@pytest.mark.parametrize("name", ["moco", "official", "disco"])
+def test_two_processes_train_as_one(name, norm, run, tmp_path):
+    alone = run(name, tmp_path / "one", norm)
+    first, second = run_in_processes(2, run, name, tmp_path / "two", norm)
+    assert_same(first, alone, 1e-5)
+    assert_same(second, first, 0)
+
+
+def test_batch_statistics_of_parts_are_others(run, tmp_path):
+    alone = run("moco", tmp_path / "one", "own")
+    first, second = run_in_processes(2, run, "moco", tmp_path / "two", "own")
+    assert first[0][0]["loss"] != pytest.approx(alone[0][0]["loss"], abs=1e-5)
+    assert_same(second, first, 0)
+
+
+@pytest.mark.parametrize("asked", [0, 1])
+def test_a_run_stopped_in_one_process_goes_on_in_two_and_back(asked, run, tmp_path):
+    alone = run("moco", tmp_path / "alone", "none")
+    message, seen = run("moco", tmp_path, "none", (2, 0))
+    assert "holds the state after epoch 0 and 2 steps" in message
+    # A signal to one of them stops both after the same step.
+    told = run_in_processes(2, run, "moco", tmp_path, "none", (3, asked))
+    assert [len(steps) for _, steps in told] == [3, 3]
+    assert all("holds the state after epoch 1 and 2 steps" in message for message, _ in told)
+    rows, rest, queues, weights = run("moco", tmp_path, "none")
+    assert_same((rows, [*seen, *told[0][1], *rest], queues, weights), alone, 1e-5)
+
+
+def keys_of_shuffled_halves(build, images):
+    learner = build("moco", 0)
+    from bingo.engine.learner import Step, StepInput
+
+    own = images[distributed.rank() * 8 :][:8]
+    step = Step(learner, StepInput(0, 0, 1, {}, {}), torch.float32)
+    statistics = []
+    learner.momentum_encoder[0].bn1.register_forward_pre_hook(
+        lambda _, inputs: statistics.append(inputs[0].mean((0, 2, 3)))
+    )
+    learner.momentum_encoder.eval()  # the keys of an image do not depend on its company
+    return step.momentum(own), statistics[0]
+
+
+def test_keys_are_computed_in_other_company_and_come_back_in_order(build):
+    images = torch.randn(16, 3, 12, 12, generator=torch.Generator().manual_seed(0))
+    learner = build("moco", 0)
+    learner.update_momentum_encoder()
+    encoder = learner.momentum_encoder.eval()
+    with torch.no_grad():
+        expected = nn.functional.normalize(encoder(images), dim=1)
+        halves = [encoder[0].conv1(half).mean((0, 2, 3)) for half in images.split(8)]
+    found = run_in_processes(2, keys_of_shuffled_halves, build, images)
+    torch.testing.assert_close(torch.cat([keys for keys, _ in found]), expected, atol=1e-5, rtol=0)
+    for (_, mean), unshuffled in zip(found, halves, strict=True):
+        assert not np.allclose(mean, unshuffled, atol=1e-4)
+
+
+def test_torchs_synchronised_layers_take_the_place_of_batch_norm_on_gpus(build, monkeypatch):
+    learner = build("moco", 0)
+    expected = learner.state_dict()
+    monkeypatch.setattr(nn.Module, "to", lambda module, *_: module)  # there may be no GPU
+    synchronise_batch_norm(learner, torch.device("cuda"))
+    layers = [layer for layer in learner.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
+    assert {type(layer) for layer in layers} == {nn.SyncBatchNorm}
+    found = learner.state_dict()
+    assert list(found) == list(expected)
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    frozen = [
+        layer.weight.requires_grad for layer in learner.momentum_encoder.modules() if type(layer) is nn.SyncBatchNorm
+    ]
+    assert not any(frozen)
+
+
+def test_layers_that_do_more_than_batch_norm_are_refused():
+    network = nn.Sequential(type("BatchNormAct2d", (nn.BatchNorm2d,), {})(4))
+    with pytest.raises(BingoError, match="not for a network with BatchNormAct2d"):
+        synchronise_batch_norm(network, CPU)

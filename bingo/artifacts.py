@@ -269,8 +269,13 @@ def read_hdf5(path: Path, kind: str) -> Iterator[h5py.File]:
 
 def checked_dataset(file: h5py.File, name: str, data: np.ndarray, **options: Any) -> None:
     """Store ``data`` as a chunked dataset whose every chunk carries a checksum."""
-    chunks = options.pop("chunks", True if data.size else None)
-    file.create_dataset(name, data=data, chunks=chunks, **({**CHECKED, **options} if data.size else options))
+    if data.size == 0:
+        file.create_dataset(name, data=data)
+        return
+    options = {option: value for option, value in {"chunks": True, **options}.items() if value is not None}
+    # Really compressed, it has a checksum too that zeros do not meet.
+    checks = {"fletcher32": True} if "compression" in options else CHECKED
+    file.create_dataset(name, data=data, **checks, **options)
 
 
 def require_same(path: Path, what: str, found: str, expected: str, source: Path) -> None:

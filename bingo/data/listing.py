@@ -276,7 +276,8 @@ def store(group: h5py.Group, listing: Listing) -> None:
     for name, field in _COLUMNS.items():
         if (values := getattr(listing, field)) is not None:
             chunks = (min(len(values), _CHUNK), *values.shape[1:])
-            checked_dataset(group, name, values, chunks=chunks, compression="gzip" if name == "path" else None)
+            options = {"compression": "gzip", "compression_opts": 4} if name == "path" else {}
+            checked_dataset(group, name, values, chunks=chunks, **options)
     group.attrs["root"] = str(listing.root)
     group.attrs["classes"] = json.dumps(listing.classes)
     group.attrs["source_digest"] = listing.source_digest

@@ -9,12 +9,19 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import h5py
 import numpy as np
 
 from bingo.errors import BingoError
+
+# Fletcher's sum of zeros is zero, so a chunk of nothing but zeros would pass; as a stream of gzip, uncompressed, it
+# does not.
+CHECKED: dict[str, Any] = {"fletcher32": True, "compression": "gzip", "compression_opts": 0}
+"""Options for a chunked dataset whose every chunk carries a checksum."""
+
+_MAGIC = b"bingo trailer\n"
 
 _PACKAGES = ("bingo-distillation", "faiss-gpu", "h5py", "numpy", "torch", "torchvision")
 
@@ -50,6 +57,38 @@ def write_text(path: Path, text: str) -> None:
     """Write ``text`` to ``path`` atomically, in UTF-8."""
     with atomic(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def atomic_checked(path: Path) -> Iterator[Path]:
+    """As `atomic`; leave the file's SHA-256 beside it, in `.<name>.sha256`, for `read_checked`.
+
+    For what later stages read in formats that hold no checksum of their own: CSV, JSON, SVG, PNG.
+    """
+    with atomic(path) as temporary:
+        yield temporary
+        write_text(_checksum_path(path), hashlib.sha256(temporary.read_bytes()).hexdigest() + "\n")
+
+
+def read_checked(path: Path) -> bytes:
+    """Read what `atomic_checked` wrote; a file without a checksum beside it is taken as it is.
+
+    Raises:
+        BingoError: the file is missing, or not the one that was written there.
+    """
+    checksum = _checksum_path(path)
+    try:
+        content = path.read_bytes()
+        expected = checksum.read_bytes().strip() if checksum.exists() else None
+    except OSError as error:
+        raise BingoError(f"{path}: cannot be read ({error.strerror})") from error
+    if expected not in (None, hashlib.sha256(content).hexdigest().encode()):
+        raise BingoError(f"{path}: not what was written there ({checksum.name} differs); delete it and run again")
+    return content
+
+
+def _checksum_path(path: Path) -> Path:
+    return path.with_name(f".{path.name}.sha256")
 
 
 def provenance(
@@ -123,7 +162,8 @@ class _Sink(io.FileIO):
 def write_hdf5(path: Path, attributes: Mapping[str, Any]) -> Iterator[h5py.File]:
     """Yield a new HDF5 file that becomes ``path`` when the block ends well.
 
-    Attributes that are no strings or numbers are stored as JSON. Metadata is checksummed (file format 1.10).
+    Attributes that are no strings or numbers are stored as JSON. Everything but the data of datasets is covered by
+    a checksum after the end of what HDF5 reads; data must bring their own (`CHECKED`, or one for each image).
     """
     with atomic(path) as temporary, _Sink(temporary, "w+") as sink:
         with h5py.File(sink, "w", libver=("v110", "v110")) as file:
@@ -133,6 +173,77 @@ def write_hdf5(path: Path, attributes: Mapping[str, Any]) -> Iterator[h5py.File]
             yield file
         if sink.fault is not None:
             raise sink.fault
+        with h5py.File(sink, "r") as file:
+            chunks = _chunks(file)
+        end = sink.seek(0, os.SEEK_END)
+        trailer = json.dumps({"end": end, "chunks": chunks, "sha256": _digest_around(sink, chunks, end)}).encode()
+        sink.seek(end)
+        sink.write(trailer + len(trailer).to_bytes(8) + _MAGIC)
+        if sink.fault is not None:
+            raise sink.fault
+
+
+def _chunks(file: h5py.File) -> list[list[int]]:
+    """Return where data of datasets lie, neighbours taken together: [start, end] in rising order."""
+    spans: list[tuple[int, int]] = []
+
+    def add(_: str, node: h5py.Dataset | h5py.Group) -> None:
+        if not isinstance(node, h5py.Dataset):
+            return
+        if node.chunks is not None:
+            node.id.chunk_iter(lambda chunk: spans.append((chunk.byte_offset, chunk.byte_offset + chunk.size)))
+        elif (start := node.id.get_offset()) is not None:
+            spans.append((start, start + node.id.get_storage_size()))
+
+    file.visititems(add)
+    merged: list[list[int]] = []
+    for start, end in sorted(spans):
+        if merged and merged[-1][1] == start:
+            merged[-1][1] = end
+        else:
+            merged.append([start, end])
+    return merged
+
+
+def _digest_around(raw: BinaryIO | io.FileIO, chunks: list[list[int]], end: int) -> str:
+    """Return the SHA-256 of the first ``end`` bytes of a file without its chunks."""
+    total = hashlib.sha256()
+    for start, stop in zip([0, *(chunk[1] for chunk in chunks)], [*(chunk[0] for chunk in chunks), end], strict=True):
+        raw.seek(start)
+        total.update(raw.read(stop - start))
+    return total.hexdigest()
+
+
+def _require_sound(path: Path) -> None:
+    """Check what the trailer of `write_hdf5` covers; a file without one is another program's, and taken as it is.
+
+    HDF5 has no checksum for text in attributes, and loops for ever where zeros stand in its place.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    with path.open("rb") as raw:
+        size = raw.seek(0, os.SEEK_END)
+        raw.seek(max(size - 8 - len(_MAGIC), 0))
+        tail = raw.read()
+        if not any(tail):
+            raise ValueError("it ends in zeros" if size else "it is empty")
+        if not tail.endswith(_MAGIC):
+            raw.seek(0)
+            head = raw.read(36)
+            ends = int.from_bytes(head[28:], "little")  # as the superblock of version 2 and 3 says
+            if head[8:9] in (b"\x02", b"\x03") and ends < size:
+                raise ValueError("its end is missing")
+            return
+        length = int.from_bytes(tail[:8])
+        try:
+            raw.seek(size - len(tail) - length)
+            trailer = json.loads(raw.read(length))
+            sound = _digest_around(raw, trailer["chunks"], trailer["end"]) == trailer["sha256"]
+        except (KeyError, TypeError, OverflowError) as error:
+            raise ValueError("its trailer is no trailer") from error
+        if not sound:
+            raise ValueError("its checksum differs")
 
 
 @contextmanager
@@ -146,6 +257,7 @@ def read_hdf5(path: Path, kind: str) -> Iterator[h5py.File]:
     if not path.exists():
         raise BingoError(f"{path}: no such file")
     try:
+        _require_sound(path)
         with h5py.File(path, "r") as file:
             found = file.attrs.get("kind")
             if found != kind:
@@ -157,8 +269,13 @@ def read_hdf5(path: Path, kind: str) -> Iterator[h5py.File]:
 
 def checked_dataset(file: h5py.File, name: str, data: np.ndarray, **options: Any) -> None:
     """Store ``data`` as a chunked dataset whose every chunk carries a checksum."""
-    chunks = options.pop("chunks", True if data.size else None)
-    file.create_dataset(name, data=data, chunks=chunks, fletcher32=bool(data.size), **options)
+    if data.size == 0:
+        file.create_dataset(name, data=data)
+        return
+    options = {option: value for option, value in {"chunks": True, **options}.items() if value is not None}
+    # Really compressed, it has a checksum too that zeros do not meet.
+    checks = {"fletcher32": True} if "compression" in options else CHECKED
+    file.create_dataset(name, data=data, **checks, **options)
 
 
 def require_same(path: Path, what: str, found: str, expected: str, source: Path) -> None:

@@ -3,9 +3,11 @@
 import logging
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -35,13 +37,14 @@ def start(log: Path | None) -> None:
     stderr = logging.StreamHandler()
     stderr.setFormatter(logging.Formatter("bingo: %(message)s"))
     handlers: list[logging.Handler] = [stderr]
+    stderr.setLevel(logging.INFO if RANK == 0 else logging.WARNING)
     if log is not None:
         stderr.setLevel(logging.WARNING)
         try:
             log.parent.mkdir(parents=True, exist_ok=True)
             if RANK == 0:
                 log.write_text("")
-            file = logging.FileHandler(log, mode="a", encoding="utf-8", errors="backslashreplace")
+            file = _LogFile(log, mode="a", encoding="utf-8", errors="backslashreplace")
         except OSError as error:
             raise BingoError(f"--log: {log} cannot be written ({error.strerror})") from error
         file.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
@@ -50,6 +53,23 @@ def start(log: Path | None) -> None:
     logging.basicConfig(level=logging.INFO, handlers=handlers)
     if parents := [int(parent) for parent in os.environ.get("BINGO_PARENT", "").split()]:
         threading.Thread(target=_end_with, args=(parents,), daemon=True).start()
+
+
+class _LogFile(logging.FileHandler):
+    """A log that ends where the disk is full; the stage goes on, and says so once on stderr."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+            return
+        logging.getLogger().removeHandler(self)
+        stream, self.stream = self.stream, None
+        with suppress(OSError):
+            if stream is not None:
+                stream.close()  # tries once more to write what is left
+        message = "--log: %s cannot be written (%s); going on without it"
+        logging.getLogger(__name__).warning(message, self.baseFilename, error.strerror)
 
 
 def use_threads(threads: int) -> None:

@@ -41,7 +41,8 @@ def write_tensors(path: Path, tensors: "Mapping[str, Tensor]", metadata: Mapping
     import safetensors.torch
 
     whole = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    header = {"bingo": json.dumps({**metadata, "digest": digest_tensors(whole)}, sort_keys=True)}
+    said = {**metadata, "digest": digest_tensors(whole)}
+    header = {"bingo": json.dumps({**said, "checksum": digest_json(said)}, sort_keys=True)}
     with atomic(path) as temporary:
         # Not save_file: that hides a full disk in an error of its own and ignores the umask.
         temporary.write_bytes(safetensors.torch.save(whole, metadata=header))
@@ -80,7 +81,9 @@ def _metadata(path: Path, file: Any) -> dict[str, Any]:
         metadata = json.loads(header)
     except ValueError:
         metadata = None
-    if not isinstance(metadata, dict) or "digest" not in metadata:
+    # Files of before there was a checksum have none.
+    sound = isinstance(metadata, dict) and "digest" in metadata
+    if not sound or metadata.pop("checksum", None) not in (None, digest_json(metadata)):
         raise BingoError(f"{path}: damaged (its metadata are not those that bingo writes); delete it and run again")
     return metadata
 

@@ -14,6 +14,7 @@ import typer
 from torchvision.io import write_png
 
 from bingo import cli
+from bingo.artifacts import digest_json
 from bingo.config import parse_study
 from bingo.models.backbone import build_backbone
 from bingo.sections import Backbone
@@ -24,6 +25,7 @@ from bingo.tensors import write_tensors
 
 SUBCOMMANDS = {
     "data",
+    "pack",
     "teacher",
     "imported-teacher",
     "inspect",
@@ -98,6 +100,11 @@ FAULTS = {
         settings(split="val", data={"source": "folder", "train": "MISSING", "val": "MISSING"}),
         "validation images need --train-listing",
     ),
+    "pack": (
+        "pack --listing MISSING --output OUTPUT",
+        settings(split="train", pack={}),
+        "MISSING: no such file",
+    ),
     "teacher": (
         "teacher --name t --listing MISSING --output OUTPUT --training-log OUTPUT",
         settings(preprocessing={"size": 28}, teacher=MOCO),
@@ -160,19 +167,19 @@ FAULTS = {
         DETECTION.replace("mask-rcnn", "mask-rcn"),
         "no protocol 'mask-rcn'; did you mean 'mask-rcnn'?",
     ),
-    "table": ("table --output OUTPUT JUNK", TABLE, "JUNK: missing or no result file"),
+    "table": ("table --output OUTPUT JUNK", TABLE, "JUNK: no result file"),
     "published": (
         "table --published MISSING --output OUTPUT",
         TABLE,
         "MISSING: cannot be read as published numbers",
     ),
-    "text": ("text --table MISSING --markdown OUTPUT --latex OUTPUT", TEXT, "MISSING: missing or no table"),
-    "accuracy figure": ("figure accuracy --table JUNK --output OUTPUT", ACCURACY, "JUNK: missing or no table"),
-    "bag size figure": ("figure bag-size --output OUTPUT JUNK", SIZES, "JUNK: missing or no result file"),
+    "text": ("text --table MISSING --markdown OUTPUT --latex OUTPUT", TEXT, "MISSING: cannot be read"),
+    "accuracy figure": ("figure accuracy --table JUNK --output OUTPUT", ACCURACY, "JUNK: no table"),
+    "bag size figure": ("figure bag-size --output OUTPUT JUNK", SIZES, "JUNK: no result file"),
     "training figure": (
         "figure training --output OUTPUT a=MISSING",
         settings(panels={"a": "moco"}),
-        "MISSING: missing or no training log",
+        "MISSING: cannot be read",
     ),
     "log without a name": ("figure training --output OUTPUT MISSING", settings(panels={}), "each log is NAME=CSV"),
     "two logs of a name": ("figure training --output OUTPUT a=x a=y", settings(panels={}), "each log is NAME=CSV"),
@@ -196,7 +203,7 @@ FAULTS = {
         settings(preprocessing=VIEWS, modl="m"),
         "unknown key 'modl'; did you mean 'model'?",
     ),
-    "report": ("report --output OUTPUT --table MISSING", REPORT, "MISSING: missing or no table"),
+    "report": ("report --output OUTPUT --table MISSING", REPORT, "MISSING: cannot be read"),
     "settings of a report": (
         "report --output OUTPUT",
         settings(study={"study": "s"}, left_out=""),
@@ -450,7 +457,8 @@ def test_a_student_is_given_its_stored_outputs_in_the_order_of_the_flags(files, 
 def test_a_table_becomes_texts_figures_and_a_report(bingo, tmp_path):
     row = {"model": "m", "method": "moco", "student": "m", "teacher": "", "bags": "", "architecture": "resnet18"}
     result, published = tmp_path / "result.json", tmp_path / "published.csv"
-    result.write_text(json.dumps({"model": "m", "protocol": "knn-10", "seed": 0, "metrics": {"top1": 61.25}}))
+    said = {"model": "m", "protocol": "knn-10", "seed": 0, "metrics": {"top1": 61.25}}
+    result.write_text(json.dumps({**said, "digest": digest_json(said)}))
     published.write_text("method,student,teacher,protocol,metric,published,source\nmoco,resnet18,,knn-10,top1,60.5,A\n")
     table, svg, benchmark = tmp_path / "tables" / "t.csv", tmp_path / "accuracy.svg", tmp_path / "cost.tsv"
     benchmark.write_text("s\tmax_rss\n3661.2\t1024\n")

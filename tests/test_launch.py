@@ -14,7 +14,7 @@ from bingo.errors import BingoError
 from bingo.launch import command, visible_devices
 
 ROOT = Path(__file__).parents[1]
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
+TORCHRUN = [sys.executable, "-m", "bingo.processes"]
 # In the place of a stage: writes which devices it has, and when it had them.
 STAGE = """
 import os, sys, time

@@ -99,4 +99,23 @@ def read_bags(path: Path) -> Bags:
             raise BingoError(f"{path}: damaged (its provenance is no JSON); delete it and run again") from error
     if digest_arrays(arrays) != digest:
         raise BingoError(f"{path}: damaged (bags do not match their digest); delete it and run again")
+    if not _are_bags(arrays):
+        raise BingoError(f"{path}: its arrays are no bags; delete it and run again")
     return Bags(includes_anchor=includes_anchor, attributes=attributes, **arrays)
+
+
+def _are_bags(arrays: dict[str, NDArray[Any]]) -> bool:
+    """Tell whether arrays have the names, types, shapes and ranges that `Bags` says."""
+    types: dict[str, Any] = {"bag_of": np.int64, "indptr": np.int64, "members": np.int64}
+    types |= {"similarity": np.float32} if "similarity" in arrays else {}
+    if {name: array.dtype for name, array in arrays.items()} != types or any(a.ndim != 1 for a in arrays.values()):
+        return False
+    images, starts, members = arrays["bag_of"], arrays["indptr"], arrays["members"]
+    similarity = arrays.get("similarity", np.zeros(members.shape, np.float32))
+    if not (len(images) and len(starts) > 1 and len(members) == len(similarity) and np.isfinite(similarity).all()):
+        return False
+    ranges = (images, len(starts) - 1), (members, len(images))
+    within = all(array.min(initial=0) >= 0 and array.max(initial=0) < limit for array, limit in ranges)
+    sizes = np.diff(starts)
+    whole = within and starts[0] == 0 and starts[-1] == len(members) and sizes.min() >= 0
+    return bool(whole and sizes[images].min() > 0)

@@ -10,9 +10,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
+from torch import Tensor
 from torchvision.transforms.v2 import functional as V
 
-from bingo.artifacts import atomic
+from bingo.artifacts import atomic_checked
 from bingo.bags.bags import Bags
 from bingo.data.images import Images
 from bingo.errors import BingoError
@@ -130,13 +131,14 @@ def draw_sheet(bags: Bags, images: Images, anchors: NDArray[np.int64], output: P
             axis.set_title(title if len(title) <= room else f"{title[: room - 1]}…", fontsize=7, pad=3)
             if column > 0 and bags.similarity is not None:
                 axis.set_xlabel(f"{bags.similarity[positions[column - 1]]:.2f}", fontsize=7, labelpad=3)
-    with atomic(output) as temporary:
+    with atomic_checked(output) as temporary:
         figure.savefig(temporary, dpi=110, metadata={"Software": None})
     plt.close(figure)
 
 
 def _show(axis: Axes, images: Images, image: int) -> None:
-    pixels = next(iter(images.fetch(np.array([image]))))  # (3, H, W)
+    shown = next(iter(images.fetch(np.array([image]))))
+    pixels = shown if isinstance(shown, Tensor) else shown.whole()  # (3, H, W)
     if max(pixels.shape) > _SIDE:
         pixels = V.resize(pixels, None, max_size=_SIDE, antialias=True)
     axis.imshow(pixels.permute(1, 2, 0).numpy(), interpolation="nearest")

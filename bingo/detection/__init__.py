@@ -1,3 +1,3 @@
 """The detection stage: fine-tune a backbone as part of a detector, and measure that."""
 
-STAGE_VERSION = 1
+STAGE_VERSION = 2

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from bingo.artifacts import atomic
+from bingo.artifacts import atomic_checked
 from bingo.engine.state import Row
 
 
 def write_log(path: Path, rows: list[Row]) -> None:
     """Write one line per epoch: epoch, lr, and the mean of each logged value."""
     frame = pd.DataFrame(rows).astype({"epoch": int})
-    with atomic(path) as temporary:
+    with atomic_checked(path) as temporary:
         frame.to_csv(temporary, index=False, float_format="%.6g")

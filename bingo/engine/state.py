@@ -1,9 +1,11 @@
 """Training state beside an output: what a killed job needs to go on as if nothing had happened."""
 
 import fcntl
+import io
 import logging
 import os
 import pickle
+import sys
 import time
 import zipfile
 from collections.abc import Iterator
@@ -93,8 +95,10 @@ class TrainingState:
             "step": position.step,
             "means": position.means.state_dict(),
         }
+        content = io.BytesIO()
+        torch.save(state, content)  # not to the file: on a full disk torch raises what tells nobody so
         with atomic(self.path) as temporary:
-            torch.save(state, temporary)
+            temporary.write_bytes(content.getbuffer())
             if self.path.exists():
                 self.path.replace(self.previous)
 
@@ -108,6 +112,8 @@ class TrainingState:
         """
         if position.step == 0 or asked_to_end or time.monotonic() - self._saved >= _SECONDS_BETWEEN_SAVES:
             self.save(module, optimizer, position)
+        if asked_to_end and not is_first():
+            sys.exit(1)  # the first one says why
         if asked_to_end:
             raise BingoError(f"asked to end; {self.path} holds the state after {position}; run again to go on from it")
 

@@ -1,3 +1,3 @@
 """The evaluation stage: measure a frozen backbone by a named protocol."""
 
-STAGE_VERSION = 2
+STAGE_VERSION = 3

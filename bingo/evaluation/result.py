@@ -5,7 +5,7 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 
-from bingo.artifacts import provenance, write_text
+from bingo.artifacts import atomic_checked, digest_json, provenance
 from bingo.evaluation.probe import Measurement
 from bingo.jobs import DetectionJob, EvaluationJob
 
@@ -19,7 +19,7 @@ def write_result(
     inputs: Mapping[str, str],
     machine: Mapping[str, str],
 ) -> None:
-    """Write what a protocol found as one JSON: protocol, model, seed, metrics, facts, provenance.
+    """Write what a protocol found as one JSON: protocol, model, seed, metrics, facts, provenance, and their digest.
 
     Args:
         output: file to write.
@@ -38,5 +38,7 @@ def write_result(
         "facts": found.facts,
         "provenance": provenance(stage, job.version, settings, inputs, **machine),
     }
-    write_text(output, json.dumps(result, indent=2, sort_keys=True) + "\n")
+    result["digest"] = digest_json(result)
+    with atomic_checked(output) as temporary:
+        temporary.write_text(json.dumps(result, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     log.info("%s, %s: %s %s", job.model, job.name, found.metrics, found.facts or "")

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from bingo.artifacts import atomic
+from bingo.artifacts import atomic_checked
 from bingo.errors import BingoError
 
 WIDTH = 7.0
@@ -90,5 +90,5 @@ def save(figure: Figure, outputs: Sequence[Path]) -> None:
             raise BingoError(f"{output}: figures are written as .svg or .png; choose one of these")
         # Neither a date nor a version, which would make equal figures differ.
         metadata = {"Date": None, "Creator": None} if output.suffix == ".svg" else {"Software": None}
-        with atomic(output) as temporary:
+        with atomic_checked(output) as temporary:
             figure.savefig(temporary, dpi=200, metadata=metadata)

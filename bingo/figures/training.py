@@ -1,5 +1,6 @@
 """Training curves: the loss of every run over its epochs."""
 
+import io
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
+from bingo.artifacts import read_checked
 from bingo.errors import BingoError, nearest
 from bingo.figures.style import WIDTH, line_look, new_figure, save, styled
 from bingo.jobs import TrainingFigureJob
@@ -70,6 +72,6 @@ def training_panels(panels: Mapping[str, str], logs: Mapping[str, Path]) -> dict
 
 def _read_log(path: Path) -> pd.DataFrame:
     try:
-        return pd.read_csv(path, dtype={"epoch": int, "loss": float})[["epoch", "loss"]]
+        return pd.read_csv(io.BytesIO(read_checked(path)), dtype={"epoch": int, "loss": float})[["epoch", "loss"]]
     except (OSError, ValueError, KeyError) as error:
-        raise BingoError(f"{path}: missing or no training log ({error}); delete it and run again") from error
+        raise BingoError(f"{path}: no training log ({error}); delete it and run again") from error

@@ -104,13 +104,16 @@ def fill(module: nn.Module, state: Mapping[str, Any], path: Path) -> None:
     """Load weights into a module, which ends in eval mode without gradients.
 
     Raises:
-        BingoError: a name is missing or left over, or a shape differs; ``path`` is where they come from.
+        BingoError: a name is missing or left over, a shape differs, or a value is not finite; ``path`` is where they
+            come from.
     """
     try:
         module.load_state_dict(state, strict=True)
     except RuntimeError as error:
         faults = textwrap.shorten(str(error), 300, placeholder=" ...")
         raise BingoError(f"{path}: weights do not fit the network it names ({faults})") from error
+    if not all(value.isfinite().all() for value in module.state_dict().values()):
+        raise BingoError(f"{path}: holds weights that are not finite; train it with a lower learning rate")
     module.eval().requires_grad_(False)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from bingo.artifacts import read_checked
 from bingo.errors import BingoError
 
 _QUALITY = 80
@@ -20,7 +21,7 @@ def embed_picture(path: Path) -> str:
     """
     if path.suffix != ".svg":
         raise BingoError(f"{path}: no SVG, which is what a report shows of figures")
-    content = _read(path)
+    content = read_checked(path)
     try:
         whole = ET.fromstring(content).tag == "{http://www.w3.org/2000/svg}svg"
     except ET.ParseError as error:
@@ -37,19 +38,12 @@ def embed_sheet(path: Path) -> str:
         BingoError: it is missing, or no picture.
     """
     try:
-        with Image.open(io.BytesIO(_read(path))) as picture:
+        with Image.open(io.BytesIO(read_checked(path))) as picture:
             compressed = io.BytesIO()
             picture.convert("RGB").save(compressed, "WEBP", quality=_QUALITY)
     except (OSError, ValueError, SyntaxError) as error:
         raise BingoError(f"{path}: damaged or no picture ({error}); delete it and run again") from error
     return _url("image/webp", compressed.getvalue())
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise BingoError(f"{path}: cannot be read ({error.strerror})") from error
 
 
 def _url(kind: str, content: bytes) -> str:

@@ -1,5 +1,6 @@
 """Entry points of the tables stage: numbers first, then their Markdown and LaTeX."""
 
+import io
 import json
 import math
 import statistics
@@ -11,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from bingo.artifacts import atomic, write_text
+from bingo.artifacts import atomic_checked, digest_json, read_checked, write_text
 from bingo.errors import BingoError
 from bingo.evaluation.protocols import headline_metric, published_name
 from bingo.jobs import Row, TableJob, TextJob
@@ -92,7 +93,7 @@ def make_table(job: TableJob, result_paths: list[Path], published_path: Path | N
                     }
                 )
     frame = pd.DataFrame([*_published_alone(job, numbers), *rows], columns=COLUMNS)
-    with atomic(output) as temporary:
+    with atomic_checked(output) as temporary:
         frame.to_csv(temporary, index=False, float_format="%.4f")
 
 
@@ -164,13 +165,15 @@ def read_result(path: Path) -> dict[str, Any]:
         BingoError: it is missing or damaged.
     """
     try:
-        result = json.loads(path.read_text(encoding="utf-8"))
+        result = json.loads(read_checked(path))
+        if result.pop("digest") != digest_json(result):
+            raise ValueError("its content does not match its digest")
         named = isinstance(result["model"], str) and isinstance(result["protocol"], str)
         named = named and isinstance(result["seed"], int)
         if not named or not all(_is_number(value) for value in result["metrics"].values()):
             raise ValueError("its names are no text, or its seed or metrics no finite numbers")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BingoError(f"{path}: missing or no result file ({error}); delete it and run again") from error
+        raise BingoError(f"{path}: no result file ({error}); delete it and run again") from error
     return dict(result)
 
 
@@ -211,10 +214,11 @@ def read_table(path: Path) -> pd.DataFrame:
     texts = [*NAMES, "source"]
     try:
         types = {**dict.fromkeys(texts, str), "mean": float, "std": float, "seeds": int, "published": float}
-        frame = pd.read_csv(path, dtype=types, keep_default_na=False, na_values=[""])  # a student may be called null
+        content = io.BytesIO(read_checked(path))
+        frame = pd.read_csv(content, dtype=types, keep_default_na=False, na_values=[""])  # a student may be called null
         return frame.fillna(dict.fromkeys(texts, ""))[COLUMNS]
     except (OSError, ValueError, KeyError) as error:
-        raise BingoError(f"{path}: missing or no table ({error}); delete it and run again") from error
+        raise BingoError(f"{path}: no table ({error}); delete it and run again") from error
 
 
 def readable_table(frame: pd.DataFrame) -> tuple[pd.DataFrame, str]:

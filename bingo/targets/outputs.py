@@ -1,5 +1,6 @@
 """A frozen teacher's outputs in training: from the network, or from a file of the targets stage."""
 
+import json
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -72,7 +73,10 @@ class StoredTeacher:
         if view.number not in self._held or self._held[view.number][0] != stored:
             self._held.pop(view.number, None)  # not both in memory
             with read_hdf5(self.files[view.number], "targets") as file:
-                self._held[view.number] = stored, file["target"][:, stored]
+                held = file["target"][:, stored]
+            if not np.isfinite(held).all():
+                raise BingoError(f"{self.files[view.number]}: holds values that are not finite; delete it")
+            self._held[view.number] = stored, held
         rows = batch.rows[view.image]
         return torch.from_numpy(self._held[view.number][1][rows]).to(self.device).float()
 
@@ -93,4 +97,8 @@ def require_targets(path: Path, listing_path: Path, listing: Listing, drawn: str
         require_same(path, "dataset", file.attrs["dataset_digest"], listing.digest, listing_path)
         if file.attrs["drawn"] != drawn:
             raise BingoError(f"{path}: holds other outputs ({file.attrs['drawn']}) than {drawn}; make it anew")
+        target = file["target"]
+        shape = (len(listing), json.loads(drawn)["views"])
+        if target.ndim != 3 or target.shape[:2] != shape or target.dtype != np.float16:
+            raise BingoError(f"{path}: holds {target.dtype} {target.shape} for {shape} views; delete it and run again")
         return file.attrs["digest"], file.attrs["teacher_digest"]

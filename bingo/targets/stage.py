@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bingo.artifacts import provenance, write_hdf5
+from bingo.artifacts import CHECKED, provenance, write_hdf5
 from bingo.data.images import Images, open_images
 from bingo.data.listing import read_listing
 from bingo.data.loader import ViewPixels, load, render, show
@@ -61,7 +61,7 @@ class _ViewsInOrder:
         views = range(group * _VIEWS_AT_ONCE, min((group + 1) * _VIEWS_AT_ONCE, self.job.views))
         recipe, size = RECIPES[self.job.recipe], self.images.listing.size[rows]
         parameters = {view: draw_for_teacher(recipe, rows, view, self.job.number, size) for view in views}
-        shown = show(self.images, rows, parameters, self.job.preprocessing.size, recipe)
+        shown = show(self.images, rows, parameters, self.job.preprocessing, recipe)
         return _Shown(slice(int(rows[0]), int(rows[-1]) + 1), shown)
 
 
@@ -97,7 +97,7 @@ def make_targets(
     title = f"views for {teacher_path.stem}"
     with write_hdf5(output, attributes) as file, Progress(title, count * job.views, "views") as progress:
         chunks = (min(count, _BATCH), 1, width)
-        target = file.create_dataset("target", (count, job.views, width), "float16", chunks=chunks, fletcher32=True)
+        target = file.create_dataset("target", (count, job.views, width), "float16", chunks=chunks, **CHECKED)
         for rows, view, units in outputs:
             if not units.isfinite().all():
                 raise BingoError(f"{teacher_path}: its outputs are not finite; train it with a lower learning rate")

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 import zipfile
+from pathlib import Path
 
 import pytest
 import torch
@@ -133,11 +134,11 @@ def test_position_and_means_within_an_epoch_are_kept(state):
 
 
 def test_a_failed_save_leaves_the_former_state(state, monkeypatch):
-    def half(_content, path):
-        path.write_bytes(b"half")
+    def half(path, content):
+        path.write_text("half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(torch, "save", half)
+    monkeypatch.setattr(Path, "write_bytes", half)
     with pytest.raises(BingoError, match="No space left on device"):
         state.save(*trained(2), Position())
     module, optimizer = trained(1)

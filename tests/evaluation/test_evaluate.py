@@ -11,6 +11,7 @@ from PIL import Image
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import normalize
 
+from bingo.artifacts import digest_json
 from bingo.config import FolderData
 from bingo.engine.device import describe_device
 from bingo.errors import BingoError
@@ -27,6 +28,7 @@ TRAINED = ["linear-moco", "linear-bingo", "linear-moco-small", "linear-cached", 
 
 def test_the_result_says_what_was_measured_and_on_what(measured, make_job, listings, model, backbone, tmp_path):
     result = measured("knn-10", seed=4, output=tmp_path / "deep" / "result.json")
+    assert result.pop("digest") == digest_json(result)
     provenance = result.pop("provenance")
     digests = {}
     for split, path in zip(("train", "val"), listings, strict=True):
@@ -170,7 +172,7 @@ def test_a_label_list_says_which_labels_are_used(folder, shorten, measured, tmp_
     path = tmp_path / "1percent.txt"
     path.write_text("\n".join(names) + "\n")
     result = measured("semi-1", folder, label_list=path)
-    assert [Path(name).name for name in used[0].paths] == sorted(names)
+    assert [used[0].path(row).name for row in range(len(used[0]))] == sorted(names)
     assert used[0].label.tolist() == [0, 1, 1]
     assert result["facts"] == {"labels": 3}
     assert result["provenance"]["inputs"]["label_list"] == hashlib.sha256(path.read_bytes()).hexdigest()

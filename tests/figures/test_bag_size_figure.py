@@ -4,6 +4,7 @@ import statistics
 import numpy as np
 import pytest
 
+from bingo.artifacts import digest_json
 from bingo.errors import BingoError
 from bingo.figures import bag_size
 from bingo.figures.bag_size import draw_bag_size
@@ -40,7 +41,8 @@ def results(tmp_path):
 
 
 def write(path, model, protocol, seed, **metrics):
-    path.write_text(json.dumps({"model": model, "protocol": protocol, "seed": seed, "metrics": metrics}))
+    said = {"model": model, "protocol": protocol, "seed": seed, "metrics": metrics}
+    path.write_text(json.dumps({**said, "digest": digest_json(said)}))
     return path
 
 

@@ -5,6 +5,7 @@ import torch
 from typer.testing import CliRunner
 
 from bingo import command
+from bingo.artifacts import digest_json
 from bingo.errors import BingoError
 from bingo.figures.accuracy import draw_accuracy
 from bingo.figures.bag_size import draw_bag_size
@@ -32,7 +33,7 @@ def one_process(monkeypatch):
 def cases(study, tmp_path):
     """Of each command, its arguments and what draws the same figure."""
     (tmp_path / "table.csv").write_text(TABLE)
-    (tmp_path / "result.json").write_text(json.dumps(RESULT))
+    (tmp_path / "result.json").write_text(json.dumps({**RESULT, "digest": digest_json(RESULT)}))
     (tmp_path / "log.csv").write_text("epoch,loss\n1,3\n2,1\n")
     table, result, log = (tmp_path / name for name in ("table.csv", "result.json", "log.csv"))
     accuracy = AccuracyFigureJob(version=2, architectures={"alone": "resnet18"})

@@ -178,7 +178,7 @@ def test_too_few_images_are_refused(study, job, unlabelled, tmp_path):
 def test_features_that_are_not_finite_are_refused(study, job, tmp_path):
     write_backbone(tmp_path / "bad.safetensors", factor=float("nan"))
     message = refusal(job, study.listing, "train", tmp_path / "bad.safetensors", [tmp_path / "x.svg"])
-    assert message.startswith(f"{tmp_path / 'bad.safetensors'}: its features are not finite")
+    assert message.startswith(f"{tmp_path / 'bad.safetensors'}: holds weights that are not finite")
 
 
 def test_a_listing_of_the_other_split_is_refused(study, job, tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 
+from bingo.artifacts import digest_json
 from bingo.jobs import Row, TableJob
 
 
@@ -50,7 +51,7 @@ def write_results(folder, results):
         path = folder / model / f"seed-{seed}" / f"{protocol}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         result = {"facts": {}, "metrics": metrics, "model": model, "protocol": protocol, "provenance": {}, "seed": seed}
-        path.write_text(json.dumps(result))
+        path.write_text(json.dumps({**result, "digest": digest_json(result)}))
         paths.append(path)
     return paths
 

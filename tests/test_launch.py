@@ -232,7 +232,11 @@ def test_torchrun_hands_signals_on_and_waits_for_a_state_to_be_saved(machine, tm
     (tmp_path / "package" / "bingo" / "__main__.py").write_text(SAVES)
     code = "import os, sys; from bingo.launch import launch; os.environ['PYTHONPATH'] = sys.argv[1]"
     process = subprocess.Popen(
-        [sys.executable, "-c", f"{code}; launch(sys.argv[2:], 2)", str(tmp_path / "package"), str(tmp_path)],
+        [
+            *(sys.executable, "-c", f"{code}; launch(sys.argv[2:], 2)", str(tmp_path / "package"), str(tmp_path)),
+            # Options of a stage, some of which begin as torchrun's own do.
+            *("--log", "x", "--name", "y", "--settings", "{}", "--threads", "1"),
+        ],
         cwd=tmp_path / "package",
         stderr=subprocess.DEVNULL,
     )

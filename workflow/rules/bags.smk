@@ -47,7 +47,9 @@ use rule bags_shard as bags with:
     benchmark:
         "results/{study}/benchmarks/bags/{bags}.tsv"
     resources:
-        gpu=lambda wildcards, input: 0 if input.get("shards") else GPU,
+        gpu=lambda wildcards, input: (
+            0 if input.get("shards") or not input.get("embeddings") else GPU
+        ),
     params:
         settings=lambda wildcards: settings.bags_settings(STUDY, wildcards.bags),
         sources=lambda wildcards: flags(**PLAN.bags_inputs(wildcards.bags)),

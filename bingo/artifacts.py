@@ -162,8 +162,8 @@ class _Sink(io.FileIO):
 def write_hdf5(path: Path, attributes: Mapping[str, Any]) -> Iterator[h5py.File]:
     """Yield a new HDF5 file that becomes ``path`` when the block ends well.
 
-    Attributes that are no strings or numbers are stored as JSON. Everything but the chunks of datasets is covered by
-    a checksum after the end of what HDF5 reads; chunks must bring their own (`CHECKED`).
+    Attributes that are no strings or numbers are stored as JSON. Everything but the data of datasets is covered by
+    a checksum after the end of what HDF5 reads; data must bring their own (`CHECKED`, or one for each image).
     """
     with atomic(path) as temporary, _Sink(temporary, "w+") as sink:
         with h5py.File(sink, "w", libver=("v110", "v110")) as file:
@@ -184,12 +184,16 @@ def write_hdf5(path: Path, attributes: Mapping[str, Any]) -> Iterator[h5py.File]
 
 
 def _chunks(file: h5py.File) -> list[list[int]]:
-    """Return where chunks of datasets lie, neighbours taken together: [start, end] in rising order."""
+    """Return where data of datasets lie, neighbours taken together: [start, end] in rising order."""
     spans: list[tuple[int, int]] = []
 
     def add(_: str, node: h5py.Dataset | h5py.Group) -> None:
-        if isinstance(node, h5py.Dataset) and node.chunks is not None:
+        if not isinstance(node, h5py.Dataset):
+            return
+        if node.chunks is not None:
             node.id.chunk_iter(lambda chunk: spans.append((chunk.byte_offset, chunk.byte_offset + chunk.size)))
+        elif (start := node.id.get_offset()) is not None:
+            spans.append((start, start + node.id.get_storage_size()))
 
     file.visititems(add)
     merged: list[list[int]] = []

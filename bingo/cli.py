@@ -35,6 +35,7 @@ from bingo.jobs import (
     EmbeddingsJob,
     EvaluationJob,
     ImportJob,
+    PackJob,
     ReportJob,
     StudentJob,
     TableJob,
@@ -54,6 +55,8 @@ app.add_typer(figure_app, name="figure", help="Draw one figure of a study.")
 
 _SECONDS_FOR_THE_FIRST = 5
 """A fault that all processes of a job have is told by the first one; torchrun then ends the others."""
+Part = Annotated[str | None, typer.Option(help="Make this part of the rows alone, 3-of-8 say, as a shard.")]
+Shards = Annotated[list[Path] | None, typer.Option("--shard", help="A shard to gather; repeated for all.")]
 Model = Annotated[Path, typer.Option(help="A student's backbone, or a teacher.")]
 
 
@@ -71,6 +74,22 @@ def data(
     from bingo.data.listing import write_listing
 
     write_listing(read_job(DataJob, settings), key, train_listing, output, threads)
+
+
+@app.command()
+def pack(
+    settings: Settings,
+    listing: Listing,
+    output: Output,
+    log: Log = None,
+    threads: Threads = 1,
+) -> None:
+    """Copy the images of a folder, as they are or shortened, into one file."""
+    start(log)
+    use_threads(1)  # threads work on images of their own
+    from bingo.data.pack import write_pack
+
+    write_pack(read_job(PackJob, settings), listing, output, threads)
 
 
 @app.command()
@@ -124,6 +143,8 @@ def embeddings(
     listing: Listing,
     teacher: Annotated[Path, typer.Option(help="The teacher.")],
     output: Output,
+    part: Part = None,
+    shard: Shards = None,
     log: Log = None,
     threads: Threads = 1,
     workers: Workers = 0,
@@ -131,10 +152,14 @@ def embeddings(
     """Embed every training image with a teacher."""
     start(log)
     use_threads(threads)
-    from bingo.embeddings.stage import make_embeddings
+    from bingo.embeddings.stage import make_embeddings, make_embeddings_shard
     from bingo.engine.distributed import join
 
-    make_embeddings(read_job(EmbeddingsJob, settings), listing, teacher, output, join(), workers)
+    job = read_job(EmbeddingsJob, settings)
+    if part is None:
+        make_embeddings(job, listing, teacher, output, join(), workers, shard or [])
+    else:
+        make_embeddings_shard(job, listing, teacher, output, join(), workers, part)
 
 
 @app.command()
@@ -144,15 +169,21 @@ def bags(
     output: Output,
     teacher: Annotated[Path | None, typer.Option(help="The teacher that made the embeddings.")] = None,
     embeddings: Annotated[Path | None, typer.Option(help="Embeddings of the training images.")] = None,
+    part: Part = None,
+    shard: Shards = None,
     log: Log = None,
     threads: Threads = 1,
 ) -> None:
     """Group images into bags."""
     start(log)
     use_threads(threads)
-    from bingo.bags.stage import make_bags
+    from bingo.bags.stage import make_bags, make_bags_shard
 
-    make_bags(read_job(BagsJob, settings), listing, teacher, embeddings, output)
+    job = read_job(BagsJob, settings)
+    if part is None:
+        make_bags(job, listing, teacher, embeddings, output, shard or [])
+    else:
+        make_bags_shard(job, listing, teacher, embeddings, output, part)
 
 
 @app.command()

@@ -37,6 +37,7 @@ def start(log: Path | None) -> None:
     stderr = logging.StreamHandler()
     stderr.setFormatter(logging.Formatter("bingo: %(message)s"))
     handlers: list[logging.Handler] = [stderr]
+    stderr.setLevel(logging.INFO if RANK == 0 else logging.WARNING)
     if log is not None:
         stderr.setLevel(logging.WARNING)
         try:

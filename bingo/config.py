@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
+from pydantic import Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from bingo.errors import BingoError, nearest
@@ -75,6 +75,16 @@ class FolderSet(_Set):
     """An unreadable image stops the data stage (`fail`), or is left out and counted (`skip`)."""
 
 
+class Pack(Strict):
+    """The images of a folder in one file, for file systems that are slow with many."""
+
+    shorter_side: int | None = Field(default=None, ge=8)
+    """Larger images are resized until their shorter side has this many pixels, and encoded as JPEG; null to take every
+    file's bytes as they are."""
+    quality: int = Field(default=95, ge=1, le=100)
+    """JPEG quality of images that are resized."""
+
+
 class CocoSet(Strict):
     """Images with boxes and masks in COCO's format, for detectors."""
 
@@ -108,6 +118,9 @@ class TorchvisionData(TorchvisionSet, _Data):
 class FolderData(FolderSet, _Data):
     """A folder of images: class folders, or a flat one without labels."""
 
+    pack: Pack | None = None
+    """Copy the images into results/<study>/data/{train,val}.h5, from where all stages read them; null to read the
+    folder. Sets to transfer to are not packed."""
     label_lists: dict[Literal["semi-1", "semi-10"], str] = Field(default={})
     """Of semi-supervised protocols, the text files that name the images whose labels are used, one a line; drawn at
     random, the same share of each class, where there is none. ImageNet has lists of its own (google-research/simclr,
@@ -150,6 +163,37 @@ Teacher = Annotated[
 ]
 
 
+class Ivf(Strict):
+    """An inverted file: images in lists by their nearest centroid, of which a search looks into a few."""
+
+    lists: int = Field(default=4096, ge=1)
+    """Centroids; some multiple of the root of the number of images."""
+    probes: int = Field(default=32, ge=1)
+    """Lists that are looked into for each image: more find more and take longer."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.probes > self.lists:
+            raise PydanticCustomError("said", "probes must be at most lists")
+        return self
+
+
+class IvfSearch(Strict):
+    """Search with an inverted file, which holds all features in memory as float16 and misses some neighbours."""
+
+    ivf: Ivf
+    """The index."""
+
+
+def _search_kind(value: Any) -> str:
+    return "index" if isinstance(value, dict | IvfSearch) else "exact"
+
+
+NeighbourSearch = Annotated[
+    Annotated[Literal["exact"], Tag("exact")] | Annotated[IvfSearch, Tag("index")], Discriminator(_search_kind)
+]
+
+
 class KnnBag(Strict):
     """Each image's bag holds its nearest neighbours by cosine similarity of the teacher's features."""
 
@@ -159,6 +203,17 @@ class KnnBag(Strict):
     """Entry of `teachers` whose features are compared."""
     size: int = Field(default=5, ge=1)
     """Neighbours per image, the image itself not counted."""
+    search: NeighbourSearch = "exact"
+    """`exact`, or `{ivf: {...}}`, which is faster for millions of images and misses some neighbours; its recall is
+    measured and noted with the bags."""
+
+    @field_validator("search", mode="before")
+    @classmethod
+    def _exact_or_index(cls, value: Any) -> Any:
+        if value != "exact" and not isinstance(value, dict | IvfSearch):
+            message = "must be exact, or a section with ivf, found {value}"
+            raise PydanticCustomError("said", message, {"value": repr(value)})
+        return value
 
 
 class KmeansBag(Strict):

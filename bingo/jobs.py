@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from bingo.config import Bag, CheckpointFormat, ImageSet, Study, TrainedTeacher
+from bingo.config import Bag, CheckpointFormat, ImageSet, Pack, Study, TrainedTeacher
 from bingo.methods import Student
 from bingo.methods.method import Layer
 from bingo.sections import NetworkInput, Precision, Preprocessing, RecipeName, Strict
@@ -33,6 +33,13 @@ class DataJob(Job):
 
     split: Literal["train", "val"]
     data: Annotated[ImageSet, Field(discriminator="source")]
+
+
+class PackJob(Job):
+    """Pack one split of a folder of images; its listing is an input file."""
+
+    split: Literal["train", "val"]
+    pack: Pack
 
 
 class TeacherJob(Job):

@@ -64,7 +64,7 @@ def command(stage: Sequence[str], gpus: int, nodes: int, processes: int) -> list
     if nodes > 1:
         return _on_nodes(stage, gpus, nodes)
     if processes > 1:
-        return [*_torchrun(processes), "--standalone", "-m", "bingo", *stage]
+        return [*_torchrun(processes), "--standalone", "-m", "--", "bingo", *stage]
     return [sys.executable, "-m", "bingo", *stage]
 
 
@@ -149,8 +149,8 @@ def _on_nodes(stage: Sequence[str], gpus: int, nodes: int) -> list[str]:
     endpoint = f"{socket.gethostname()}:{20000 + int(job) % 10000}"
     srun = ["srun", "--overlap", "--nodes", str(nodes), "--ntasks", str(nodes), "--ntasks-per-node", "1"]
     meeting = ["--nnodes", str(nodes), "--rdzv-backend", "c10d", "--rdzv-endpoint", endpoint, "--rdzv-id", job]
-    return [*srun, "--cpu-bind", "none", *_torchrun(gpus // nodes), *meeting, "-m", "bingo", *stage]
+    return [*srun, "--cpu-bind", "none", *_torchrun(gpus // nodes), *meeting, "-m", "--", "bingo", *stage]
 
 
 def _torchrun(processes: int) -> list[str]:
-    return [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
+    return [sys.executable, "-m", "bingo.processes", "--nproc-per-node", str(processes)]

@@ -1,45 +1,224 @@
-"""Exact nearest neighbours by inner product, on the GPU where faiss finds one."""
+"""Exact nearest neighbours by inner product, streamed in blocks, on all GPUs that faiss finds or else on the CPU.
 
-from collections.abc import Iterator
+Neither queries nor bank need fit into memory: both are anything that gives a block of rows for a slice, an array or an
+HDF5 dataset.
+"""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-_BLOCK = 4096
-_GPU_BLOCKS = 64
-"""Each call copies the bank to the GPU, so few large blocks go there."""
+from bingo.errors import BingoError
 
-Block = tuple[slice, NDArray[np.float32], NDArray[np.int64]]
+UNIT = 16_384
+"""Queries looked up in one call, counted from row 0: a row's result never depends on how queries are shared out."""
+_MOST = 2048
+"""Neighbours that faiss can select on a GPU; more are looked up on the CPU."""
+_ALIGNED = 1024
+"""Rows of a chunk of embeddings, and of the blocks in which faiss multiplies."""
+
+Floats = NDArray[np.float32]
+Found = tuple[Floats, NDArray[np.int64]]
+Block = tuple[slice, Floats, NDArray[np.int64]]
 
 
-def nearest_neighbours(queries: NDArray[np.float32], bank: NDArray[np.float32], k: int) -> Iterator[Block]:
-    """Yield, block after block of queries, their ``k`` nearest rows of ``bank`` by inner product.
+class Budget(NamedTuple):
+    """Bytes that a search holds beside its arguments."""
 
-    Beside the arguments, only what one block finds is held.
+    queries: int
+    """Queries as float32 and what is found for them; one UNIT at least."""
+    bank: int
+    """A block of the bank as float32; two are held, and half a one while it is read."""
+
+
+CPU = Budget(queries=256 << 20, bank=96 << 20)
+GPU = Budget(queries=4 << 30, bank=512 << 20)
+"""On the host, for all GPUs together; each GPU holds a UNIT of queries, a bank block and faiss's 1.5 GiB."""
+
+
+class Rows(Protocol):
+    """N rows of D numbers, read where they are asked for."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(N, D)."""
+
+    def __len__(self) -> int:
+        """Return N."""
+
+    def __getitem__(self, rows: Any, /) -> Any:
+        """Return a block (b, D) for a slice."""
+
+
+class UnitRows:
+    """Rows scaled to unit length, as float32, whenever a block is read; rows of zeros stay."""
+
+    def __init__(self, source: Rows) -> None:
+        """Describe the rows; nothing is read yet."""
+        self.source = source
+        self.shape = source.shape
+
+    def __len__(self) -> int:
+        """Return N."""
+        return len(self.source)
+
+    def __getitem__(self, rows: slice) -> Floats:
+        """Return a block (b, D).
+
+        Raises:
+            BingoError: a value is not finite.
+        """
+        block = np.array(self.source[rows], dtype=np.float32)
+        if not np.isfinite(normalise_rows(block)).all():
+            raise BingoError(
+                "bags: the embeddings hold values that are not finite; train the teacher with a lower learning rate"
+            )
+        return block
+
+
+class Search:
+    """Looks up nearest neighbours of units of queries in a bank that fits into memory."""
+
+    def __init__(self, k: int) -> None:
+        """Find the GPUs; ``k`` is the largest number of neighbours that will be asked for."""
+        import faiss
+
+        gpus = faiss.get_num_gpus() if k <= _MOST else 0
+        self.budget = GPU if gpus else CPU
+        self._engines: list[Callable[..., Any]] = [partial(faiss.knn, metric=faiss.METRIC_INNER_PRODUCT)]
+        if gpus:
+            self._engines = [
+                partial(faiss.knn_gpu, faiss.StandardGpuResources(), metric=faiss.METRIC_INNER_PRODUCT, device=device)
+                for device in range(gpus)
+            ]
+
+    @property
+    def engines(self) -> int:
+        """Number of GPUs, or 1."""
+        return len(self._engines)
+
+    def __call__(self, units: list[Floats], bank: Floats, k: int) -> list[Found]:
+        """Return similarity (b, k) and position in ``bank`` (b, k) for each unit (b, D); GPUs share the units out."""
+        count = len(self._engines)
+        if count == 1:
+            return [self._engines[0](unit, bank, k) for unit in units]
+        found: list[Any] = [None] * len(units)
+        with ThreadPoolExecutor(count) as threads:
+            shares = [
+                threads.submit(
+                    lambda engine, own: [engine(unit, bank, k) for unit in own], engine, units[number::count]
+                )
+                for number, engine in enumerate(self._engines)
+            ]
+            for number, share in enumerate(shares):
+                found[number::count] = share.result()
+        return found
+
+
+def units(rows: range) -> list[slice]:
+    """Cut rows into units; ``rows`` begins at a multiple of UNIT."""
+    return [slice(low, min(low + UNIT, rows.stop)) for low in range(rows.start, rows.stop, UNIT)]
+
+
+def nearest_neighbours(
+    queries: Rows, bank: Rows, k: int, rows: range | None = None, budget: Budget | None = None
+) -> Iterator[Block]:
+    """Yield, unit after unit of queries, their ``k`` nearest rows of ``bank`` by inner product.
+
+    Similarities fall along each row, and among equal ones positions rise; where more than 2,048 rows of a block are
+    equally similar, any of them stand last. Blocks and the number of GPUs do not change the result beyond the rounding
+    of float32, by which rows that are alike may change places.
 
     Args:
         queries: (Q, D) float32.
-        bank: (N, D) float32.
+        bank: (N, D) float32, all finite.
         k: 1 to N.
+        rows: which queries, from a multiple of UNIT on; all by default.
+        budget: bytes to hold, `CPU` or `GPU` by default. The bank is read once for each `Budget.queries`.
 
     Yields:
-        Rows of ``queries``, similarity (b, k) falling along each row, position in ``bank`` (b, k).
+        Rows of ``queries``, similarity (b, k), position in ``bank`` (b, k).
     """
-    import faiss
+    search = Search(k + 1)
+    budget = budget or search.budget
+    width = bank.shape[1]
+    held = max(1, budget.queries // (UNIT * (4 * width + 24 * k)))
+    parts = units(range(len(queries)) if rows is None else rows)
+    for first in range(0, len(parts), held):
+        blocks = [queries[part] for part in parts[first : first + held]]
+        best = [(np.full((len(block), k), -np.inf, np.float32), np.full((len(block), k), -1)) for block in blocks]
+        for start, block in _blocks(bank, budget.bank // (4 * width)):
+            for kept, unit, found in zip(best, blocks, search(blocks, block, min(k + 1, len(block))), strict=True):
+                tied = _tied(kept, found)
+                _merge(kept, np.flatnonzero((found[0][:, 0] > kept[0][:, -1]) & ~tied), found, start)
+                for some in np.split(np.flatnonzero(tied), range(_ALIGNED, tied.sum(), _ALIGNED)):
+                    if len(some):
+                        [wide] = search([unit[some]], block, min(max(k + 1, _MOST), len(block)))
+                        _merge(kept, some, wide, start)
+        for part, (similarity, index) in zip(parts[first : first + held], best, strict=True):
+            yield part, similarity, index
 
-    resources = faiss.StandardGpuResources() if faiss.get_num_gpus() > 0 else None
-    block = _BLOCK if resources is None else _GPU_BLOCKS * _BLOCK
-    for start in range(0, len(queries), block):
-        rows = slice(start, min(start + block, len(queries)))
-        if resources is not None:
-            similarity, index = faiss.knn_gpu(resources, queries[rows], bank, k, metric=faiss.METRIC_INNER_PRODUCT)
-        else:
-            similarity, index = faiss.knn(queries[rows], bank, k, metric=faiss.METRIC_INNER_PRODUCT)
-        yield rows, similarity, index
+
+def _blocks(bank: Rows, most: int) -> Iterator[tuple[int, Floats]]:
+    """Yield each block's first row and the block, of at most ``most`` rows; the next is read meanwhile."""
+    step = max(1, most // _ALIGNED * _ALIGNED or most)
+    with ThreadPoolExecutor(1) as reader:
+        starts = range(0, len(bank), step)
+        coming = reader.submit(bank.__getitem__, slice(0, step))
+        for start in starts:
+            block = coming.result()
+            if start + step < len(bank):
+                coming = reader.submit(bank.__getitem__, slice(start + step, start + 2 * step))
+            yield start, block
 
 
-def normalise_rows(features: NDArray[np.float32]) -> None:
-    """Scale each row of (N, D) to unit length, in place and without a copy; rows of zeros stay."""
+def _tied(kept: Found, found: Found) -> NDArray[np.bool_]:
+    """Tell for which queries faiss may have left out a row as similar as the last that is wanted: (b,).
+
+    It keeps any of several equal ones. Those no better than what is kept do not count.
+    """
+    k = kept[0].shape[1]
+    last = found[0][:, -1]
+    return (
+        (found[0][:, k - 1] == last) & (last > kept[0][:, -1]) if found[0].shape[1] > k else np.zeros(len(last), bool)
+    )
+
+
+def _merge(kept: Found, rows: NDArray[np.int64], found: Found, start: int) -> None:
+    """Put what was found for some queries in a later block of the bank among the best so far, in place.
+
+    Args:
+        kept: similarity and position (b, k) of all queries of a unit.
+        rows: (c,) the queries.
+        found: similarity and position in the block of all queries, or of ``rows`` alone.
+        start: the block's first row.
+    """
+    own = slice(None) if len(found[0]) == len(rows) else rows
+    similarity = np.concatenate([kept[0][rows], found[0][own]], axis=1)
+    index = np.concatenate([kept[1][rows], found[1][own] + start], axis=1)
+    best = np.lexsort((index, -similarity))[:, : kept[0].shape[1]]
+    kept[0][rows] = np.take_along_axis(similarity, best, 1)
+    kept[1][rows] = np.take_along_axis(index, best, 1)
+
+
+def take_rows(source: Rows, positions: NDArray[np.int64]) -> Floats:
+    """Return the rows at ``positions`` (b,) in their order, reading ``source`` once from end to end: float32 (b, D)."""
+    taken = np.empty((len(positions), source.shape[1]), dtype=np.float32)
+    order = np.argsort(positions, kind="stable")
+    for part in units(range(len(source))):
+        low, high = np.searchsorted(positions, (part.start, part.stop), sorter=order)
+        if low < high:
+            taken[order[low:high]] = source[part][positions[order[low:high]] - part.start]
+    return taken
+
+
+def normalise_rows(features: Floats) -> Floats:
+    """Scale each row of (N, D) to unit length, in place and without a copy; rows of zeros stay. Return lengths (N,)."""
     norms = np.sqrt(np.einsum("nd,nd->n", features, features))
     with np.errstate(invalid="ignore"):  # what is not finite stays so, for the caller to refuse
         features /= np.where(norms > 0, norms, 1)[:, None]
+    return norms

@@ -30,6 +30,8 @@ class Stream(IntEnum):
     STEP = 8
     LABELS = 9
     SHUFFLE = 10
+    CENTROID = 11
+    RECALL = 12
 
 
 def philox(counter: NDArray[np.uint64], key: tuple[int, int]) -> NDArray[np.uint64]:

@@ -10,6 +10,7 @@ from bingo.config import (
     CocoSet,
     FolderData,
     ImportedTeacher,
+    IvfSearch,
     KmeansBag,
     KnnBag,
     LabelBag,
@@ -67,6 +68,17 @@ class Plan:
         """Return the path of ``pattern`` filled with each name."""
         return [self.path(pattern.format(name)) for name in names]
 
+    @property
+    def packed(self) -> bool:
+        """Whether the study asks for its images in one file."""
+        return isinstance(self.study.data, FolderData) and self.study.data.pack is not None
+
+    def listing(self, split: str, target: str = "") -> str:
+        """Return the listing of the study's own images, the pack of them where there is one, or of another set."""
+        if target:
+            return self.path(f"data/{target}/{split}-listing.h5")
+        return self.path(f"data/{split}.h5" if self.packed else f"data/{split}-listing.h5")
+
     def weights(self, model: str, seed: int) -> str:
         """Return the weights of a teacher or of a student."""
         if model in self.study.teachers:
@@ -84,6 +96,10 @@ class Plan:
         if teacher is None:
             return {}
         return {"teacher": self.weights(teacher, 0), "embeddings": self.path(f"embeddings/{teacher}.h5")}
+
+    def searched_bags(self) -> list[str]:
+        """Return the bags whose images can be shared out among jobs: a search looks up each image by itself."""
+        return [name for name, bag in self.study.bags.items() if isinstance(bag, KnnBag)]
 
     def student_inputs(self, student: str) -> dict[str, str | list[str]]:
         """Return what a student is trained from beside the data: a teacher or its stored outputs, and bags."""
@@ -130,8 +146,7 @@ class Plan:
     def evaluation_inputs(self, evaluation: str) -> dict[str, str]:
         """Return the files, beside the network, with which an evaluation is made."""
         target, protocol = self.study.split_evaluation(evaluation)
-        images = self.path(f"data/{target}/" if target else "data/")
-        inputs = {"listing": f"{images}train-listing.h5", "val_listing": f"{images}val-listing.h5"}
+        inputs = {"listing": self.listing("train", target), "val_listing": self.listing("val", target)}
         if not target and (label_list := self._label_lists().get(protocol)) is not None:
             inputs["label_list"] = label_list
         return inputs
@@ -163,6 +178,10 @@ class Plan:
         """Return the result files of a table."""
         models = [row.model for row in table_rows(self.study, table)]
         return self.results(models, self.table_evaluations(table))
+
+    def results_so_far(self, table: str) -> list[str]:
+        """Return those result files of a table that are there."""
+        return [path for path in self.table_results(table) if Path(path).exists()]
 
     def published(self, table: str) -> dict[str, str]:
         """Return the file of published numbers that stand in a table."""
@@ -205,7 +224,7 @@ class Plan:
 
     def map_listing(self) -> str:
         """Return the listing of those images."""
-        return self.path(f"data/{self.map_split()}-listing.h5")
+        return self.listing(self.map_split())
 
     def first_weights(self, model: str) -> str:
         """Return the weights of a teacher, or of a student with its first seed."""
@@ -332,6 +351,9 @@ def _require_enough(study: Study, images: int) -> None:
     for name, bag in study.bags.items():
         if isinstance(bag, KnnBag | RandomBag):
             needs[f"bags.{name}.size"] = bag.size, bag.size + 1
+            if isinstance(bag, KnnBag) and isinstance(bag.search, IvfSearch):
+                lists = bag.search.ivf.lists
+                needs[f"bags.{name}.search.ivf.lists"] = lists, lists
         elif isinstance(bag, KmeansBag):
             needs[f"bags.{name}.clusters"] = bag.clusters, bag.clusters
     for section, entries in (("teachers", study.teachers), ("students", study.students)):

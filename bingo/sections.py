@@ -42,6 +42,8 @@ class NetworkInput(Strict):
     """Mean of red, green and blue, in [0, 1] (ImageNet's)."""
     std: list[Deviation] = Field(default=[0.229, 0.224, 0.225], min_length=3, max_length=3)
     """Standard deviation of red, green and blue (ImageNet's)."""
+    decoder: Literal["cpu", "nvjpeg"] = "cpu"
+    """Who decodes the JPEGs of a folder: loader workers, or a CUDA device, whose pixels differ slightly."""
 
 
 class Preprocessing(NetworkInput):
@@ -58,7 +60,7 @@ class Preprocessing(NetworkInput):
 
     def network_input(self) -> NetworkInput:
         """Return the part that training depends on."""
-        return NetworkInput(size=self.size, mean=self.mean, std=self.std)
+        return NetworkInput(size=self.size, mean=self.mean, std=self.std, decoder=self.decoder)
 
 
 def _known_architecture(name: str) -> str:

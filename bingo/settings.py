@@ -3,7 +3,7 @@
 from typing import Literal
 
 from bingo import bags, data, detection, embeddings, evaluation, figures, report, student, tables, targets, teacher
-from bingo.config import CocoSet, ImportedTeacher, KnnBag, Study, TrainedTeacher
+from bingo.config import CocoSet, FolderData, ImportedTeacher, KnnBag, Study, TrainedTeacher
 from bingo.jobs import (
     NOT_LISTED,
     AccuracyFigureJob,
@@ -16,6 +16,7 @@ from bingo.jobs import (
     EvaluationJob,
     ImportJob,
     MapFigureJob,
+    PackJob,
     ReportJob,
     Row,
     StudentJob,
@@ -35,6 +36,14 @@ def data_settings(study: Study, split: Literal["train", "val"]) -> str:
     """Settings of one split's listing."""
     job = DataJob(version=data.STAGE_VERSION, split=split, data=study.data)
     return settings(job, exclude=NOT_LISTED[split])
+
+
+def pack_settings(study: Study, split: Literal["train", "val"]) -> str:
+    """Settings of one split's pack, where the study asks for one."""
+    assert isinstance(study.data, FolderData)
+    assert study.data.pack is not None
+    job = PackJob(version=data.PACK_VERSION, split=split, pack=study.data.pack)
+    return settings(job, exclude={"pack": {"quality"}} if job.pack.shorter_side is None else None)
 
 
 def transfer_data_settings(study: Study, target: str, split: Literal["train", "val"]) -> str:
@@ -119,7 +128,7 @@ def detection_settings(study: Study, model: str, name: str, seed: int) -> str:
         target=target,
         seed=seed,
     )
-    return settings(job, exclude={"preprocessing": {"size"}})
+    return settings(job, exclude={"preprocessing": {"size", "decoder"}})
 
 
 def table_rows(study: Study, name: str) -> list[Row]:
@@ -186,7 +195,7 @@ def bag_size_series(study: Study) -> list[BagSizeSeries]:
     for name, entry in study.students.items():
         bag = study.bags.get(study.bags_of(name) or "")
         if isinstance(bag, KnnBag):
-            same = entry.model_dump_json(exclude={"bags", "teacher"}) + bag.teacher
+            same = entry.model_dump_json(exclude={"bags", "teacher"}) + bag.model_dump_json(exclude={"size"})
             label = f"{_variant(entry)}, {_printed(entry.backbone)} from {bag.teacher}"
             sizes = series[same].sizes if same in series else {}
             series[same] = BagSizeSeries(label=label, sizes={**sizes, name: bag.size})

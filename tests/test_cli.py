@@ -25,6 +25,7 @@ from bingo.tensors import write_tensors
 
 SUBCOMMANDS = {
     "data",
+    "pack",
     "teacher",
     "imported-teacher",
     "inspect",
@@ -98,6 +99,11 @@ FAULTS = {
         "data --key data --output OUTPUT",
         settings(split="val", data={"source": "folder", "train": "MISSING", "val": "MISSING"}),
         "validation images need --train-listing",
+    ),
+    "pack": (
+        "pack --listing MISSING --output OUTPUT",
+        settings(split="train", pack={}),
+        "MISSING: no such file",
     ),
     "teacher": (
         "teacher --name t --listing MISSING --output OUTPUT --training-log OUTPUT",

@@ -77,6 +77,17 @@ def changed(path, value, study=STUDY):
         ),
         ("bags.knn-5.size", 0, "s.yaml: bags.knn-5.size: input should be greater than or equal to 1, found 0"),
         ("bags.knn-5.size", "five", "s.yaml: bags.knn-5.size: input should be a valid integer, found 'five'"),
+        (
+            "bags.knn-5.search",
+            "fast",
+            "s.yaml: bags.knn-5.search: must be exact, or a section with ivf, found 'fast'",
+        ),
+        ("bags.knn-5.search", {"ivff": {}}, "s.yaml: bags.knn-5.search: unknown key 'ivff'; did you mean 'ivf'?"),
+        (
+            "bags.knn-5.search",
+            {"ivf": {"lists": 8, "probes": 9}},
+            "s.yaml: bags.knn-5.search.ivf: probes must be at most lists",
+        ),
         ("bags.knn-5.size", True, "s.yaml: bags.knn-5.size: input should be a valid integer, found True"),
         (
             "students.bingo.training",

@@ -14,7 +14,7 @@ from bingo.errors import BingoError
 from bingo.launch import command, visible_devices
 
 ROOT = Path(__file__).parents[1]
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
+TORCHRUN = [sys.executable, "-m", "bingo.processes"]
 # In the place of a stage: writes which devices it has, and when it had them.
 STAGE = """
 import os, sys, time
@@ -168,7 +168,7 @@ def test_command_is_the_stage_itself_or_torchrun(monkeypatch):
     stage = ["teacher", "--log", "a b"]
     for gpus, processes in ((0, 0), (1, 1), (4, 1)):
         assert command(stage, gpus, 1, processes) == [sys.executable, "-m", "bingo", *stage]
-    torchrun = [*TORCHRUN, "--nproc-per-node", "4", "--standalone", "-m", "bingo", *stage]
+    torchrun = [*TORCHRUN, "--nproc-per-node", "4", "--standalone", "-m", "--", "bingo", *stage]
     assert command(stage, 4, 1, 4) == torchrun
 
 
@@ -180,7 +180,7 @@ def test_command_on_several_nodes_is_a_torchrun_on_each(monkeypatch):
     ]  # fmt: skip
     meeting = ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"{socket.gethostname()}:23456", "--rdzv-id", "123456"]
     assert words[words.index(sys.executable) :] == [
-        *TORCHRUN, "--nproc-per-node", "8", "--nnodes", "2", *meeting, "-m", "bingo", "teacher",
+        *TORCHRUN, "--nproc-per-node", "8", "--nnodes", "2", *meeting, "-m", "--", "bingo", "teacher",
     ]  # fmt: skip
 
 
@@ -232,7 +232,11 @@ def test_torchrun_hands_signals_on_and_waits_for_a_state_to_be_saved(machine, tm
     (tmp_path / "package" / "bingo" / "__main__.py").write_text(SAVES)
     code = "import os, sys; from bingo.launch import launch; os.environ['PYTHONPATH'] = sys.argv[1]"
     process = subprocess.Popen(
-        [sys.executable, "-c", f"{code}; launch(sys.argv[2:], 2)", str(tmp_path / "package"), str(tmp_path)],
+        [
+            *(sys.executable, "-c", f"{code}; launch(sys.argv[2:], 2)", str(tmp_path / "package"), str(tmp_path)),
+            # Options of a stage, some of which begin as torchrun's own do.
+            *("--log", "x", "--name", "y", "--settings", "{}", "--threads", "1"),
+        ],
         cwd=tmp_path / "package",
         stderr=subprocess.DEVNULL,
     )

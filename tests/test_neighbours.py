@@ -1,9 +1,18 @@
+import inspect
+import subprocess
+import sys
+import threading
+
 import faiss
+import h5py
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from bingo import neighbours
-from bingo.neighbours import nearest_neighbours, normalise_rows
+from bingo.errors import BingoError
+from bingo.neighbours import Budget, UnitRows, nearest_neighbours, normalise_rows, take_rows
 
 
 @pytest.fixture
@@ -12,17 +21,49 @@ def vectors():
     return draw.normal(size=(23, 6)).astype(np.float32), draw.normal(size=(40, 6)).astype(np.float32)
 
 
-def gathered(queries, bank, k):
-    blocks = list(nearest_neighbours(queries, bank, k))
-    assert [block[0].start for block in blocks] == [0, *(block[0].stop for block in blocks[:-1])]
-    assert blocks[-1][0].stop == len(queries)
+def gathered(queries, bank, k, rows=None, budget=None):
+    rows = range(len(queries)) if rows is None else rows
+    blocks = list(nearest_neighbours(queries, bank, k, rows, budget))
+    assert [block[0].start for block in blocks] == [rows.start, *(block[0].stop for block in blocks[:-1])]
+    assert blocks[-1][0].stop == rows.stop
     return np.concatenate([block[1] for block in blocks]), np.concatenate([block[2] for block in blocks])
+
+
+def small_integers(count, dim, seed):
+    """Vectors whose products are exact in float32, many of them equal."""
+    return np.random.default_rng(seed).integers(-2, 3, size=(count, dim)).astype(np.float32)
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    queries=st.integers(1, 60),
+    count=st.integers(1, 70),
+    seed=st.integers(0, 10_000),
+    unit=st.integers(1, 70),
+    held=st.integers(1, 4000),
+    block=st.integers(1, 80),
+    data=st.data(),
+)
+def test_equal_similarities_stand_in_the_order_of_positions_whatever_the_blocks(
+    queries, count, seed, unit, held, block, data
+):
+    k = data.draw(st.integers(1, count))
+    first = data.draw(st.integers(0, (queries - 1) // unit)) * unit
+    stop = data.draw(st.integers(first + 1, queries))
+    xq, xb = small_integers(queries, 3, seed), small_integers(count, 3, seed + 1)
+    products = (xq @ xb.T)[first:stop]
+    expected = np.argsort(-products, axis=1, kind="stable")[:, :k]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(neighbours, "UNIT", unit)
+        similarity, index = gathered(xq, xb, k, range(first, stop), Budget(held, block * 12))
+    np.testing.assert_array_equal(similarity, np.take_along_axis(products, expected, 1))
+    np.testing.assert_array_equal(index, expected)
 
 
 @pytest.mark.parametrize("block", [1, 5, 23, 4096])
 @pytest.mark.parametrize("k", [1, 7, 40])
 def test_neighbours_are_those_of_an_argsort_whatever_the_block(k, block, vectors, monkeypatch):
-    monkeypatch.setattr(neighbours, "_BLOCK", block)
+    monkeypatch.setattr(neighbours, "UNIT", block)
     queries, bank = vectors
     products = queries.astype(np.float64) @ bank.T.astype(np.float64)
     expected = np.argsort(-products, axis=1)[:, :k]
@@ -31,43 +72,126 @@ def test_neighbours_are_those_of_an_argsort_whatever_the_block(k, block, vectors
     np.testing.assert_allclose(similarity, np.take_along_axis(products, expected, 1), rtol=1e-5, atol=1e-5)
 
 
-def test_a_gpu_is_asked_for_inner_products_block_by_block_and_its_answer_passed_on(vectors, monkeypatch):
-    queries, bank = np.tile(vectors[0], (100, 1)), vectors[1]
-    resources, calls, answers = object(), [], []
+@pytest.mark.parametrize("gpus", [1, 2, 3])
+def test_gpus_share_the_queries_and_change_nothing(gpus, vectors, monkeypatch):
+    queries, bank = np.tile(vectors[0], (5, 1)), vectors[1]
+    monkeypatch.setattr(neighbours, "UNIT", 10)
+    budget = Budget(4 * 10 * (4 * 6 + 24 * 3), 16 * 4 * 6)  # four units of queries, sixteen rows of the bank
+    expected = gathered(queries, bank, 3, budget=budget)
+    calls = []
 
-    def knn_gpu(*args, **kwargs):
-        calls.append((args, kwargs))
-        answers.append((np.random.rand(len(args[1]), 3), np.random.randint(40, size=(len(args[1]), 3))))
-        return answers[-1]
+    def knn_gpu(resources, xq, xb, k, metric, device):
+        assert metric == faiss.METRIC_INNER_PRODUCT
+        assert xq.dtype == xb.dtype == np.float32
+        calls.append((device, id(resources), threading.get_ident(), len(xq), len(xb)))
+        return faiss.knn(xq, xb, k, metric=metric)
 
-    monkeypatch.setattr(neighbours, "_BLOCK", 10)
-    monkeypatch.setattr(neighbours, "_GPU_BLOCKS", 1)
+    monkeypatch.setattr(faiss, "get_num_gpus", lambda: gpus)
+    monkeypatch.setattr(faiss, "StandardGpuResources", lambda: np.empty(1))
+    monkeypatch.setattr(faiss, "knn_gpu", knn_gpu)
+    found = gathered(queries, bank, 3, budget=budget)
+    np.testing.assert_array_equal(found[0], expected[0])
+    np.testing.assert_array_equal(found[1], expected[1])
+    assert {call[0] for call in calls} == set(range(gpus))
+    assert len({call[:2] for call in calls}) == gpus  # each has resources of its own
+    assert max(call[3] for call in calls) == 10
+    assert {call[4] for call in calls} == {16, 8}
+
+
+def test_more_neighbours_than_a_gpu_selects_are_looked_up_on_the_cpu(monkeypatch):
     monkeypatch.setattr(faiss, "get_num_gpus", lambda: 1)
-    monkeypatch.setattr(faiss, "StandardGpuResources", lambda: resources, raising=False)
-    monkeypatch.setattr(faiss, "knn_gpu", knn_gpu, raising=False)
-    blocks = list(nearest_neighbours(queries, bank, 3))
-
-    ends = [block[0].stop for block in blocks]
-    assert [block[0].start for block in blocks] == [0, *ends[:-1]]
-    assert ends[-1] == len(queries)
-    assert len(blocks) > 1
-    for (rows, similarity, index), (args, kwargs), answer in zip(blocks, calls, answers, strict=True):
-        assert args[0] is resources
-        np.testing.assert_array_equal(args[1], queries[rows])
-        assert args[2] is bank
-        assert args[3:] == (3,)
-        assert kwargs == {"metric": faiss.METRIC_INNER_PRODUCT}
-        assert similarity is answer[0]
-        assert index is answer[1]
+    monkeypatch.setattr(faiss, "StandardGpuResources", lambda: pytest.fail("a GPU was asked"))
+    bank = np.random.default_rng(0).normal(size=(2100, 2)).astype(np.float32)
+    assert gathered(bank[:2], bank, 2049)[1].shape == (2, 2049)
 
 
 def test_the_gpu_function_takes_what_it_is_given():
     # There may be no GPU here, but faiss's wheel has the function, and its signature is no guess.
-    import inspect
-
     parameters = inspect.signature(faiss.knn_gpu).parameters
     assert list(parameters)[:4] == ["res", "xq", "xb", "k"]
-    assert "metric" in parameters
+    assert {"metric", "device"} <= set(parameters)
+
+
+def test_a_file_is_searched_like_the_array_it_holds(tmp_path, monkeypatch):
+    monkeypatch.setattr(neighbours, "UNIT", 64)
+    features = np.random.default_rng(3).normal(size=(300, 6)).astype(np.float16)
+    with h5py.File(tmp_path / "features.h5", "w") as file:
+        stored = UnitRows(file.create_dataset("embedding", data=features, chunks=(50, 6), fletcher32=True))
+        found = gathered(stored, stored, 4, budget=Budget(5000, 70 * 24))
+    unit = features.astype(np.float32)
+    normalise_rows(unit)
+    similarity, index = gathered(unit, unit, 4)
+    np.testing.assert_array_equal(found[1], index)
+    np.testing.assert_allclose(found[0], similarity, atol=1e-6)
+
+
+def test_no_more_of_the_bank_is_read_at_once_than_the_budget_allows(monkeypatch):
+    monkeypatch.setattr(neighbours, "UNIT", 8)
+    features, read = np.random.default_rng(3).normal(size=(5000, 4)).astype(np.float32), []
+
+    class Source:
+        shape = features.shape
+
+        def __len__(self):
+            return len(features)
+
+        def __getitem__(self, rows):
+            read.append(features[rows].nbytes)
+            return features[rows]
+
+    gathered(Source(), Source(), 3, rows=range(0, 40), budget=Budget(2 * 8 * (16 + 72), 3000 * 16))
+    assert max(read) == 2048 * 16  # whole chunks
+    assert sum(read) == 40 * 16 + 3 * 5000 * 16  # three times two units of queries
+
+
+def test_values_that_are_not_finite_are_refused_while_blocks_are_read():
+    features = np.ones((3000, 2), dtype=np.float16)
+    features[2500, 1] = np.inf
+    with pytest.raises(BingoError, match="not finite"):
+        gathered(features[:5].astype(np.float32), UnitRows(features), 3, budget=Budget(1, 1024 * 8))
+
+
+@settings(deadline=None, max_examples=50)
+@given(count=st.integers(1, 50), unit=st.integers(1, 60), positions=st.lists(st.integers(0, 10_000), max_size=30))
+def test_rows_are_taken_in_any_order(count, unit, positions):
+    source = np.random.default_rng(count).normal(size=(count, 2)).astype(np.float32)
+    chosen = np.array(positions, dtype=np.int64) % count
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(neighbours, "UNIT", unit)
+        np.testing.assert_array_equal(take_rows(source, chosen), source[chosen])
+
+
+_SEARCH = """
+import resource, sys
+from pathlib import Path
+import h5py, numpy as np
+from bingo import neighbours
+from bingo.bags.knn import knn_bags
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+neighbours.UNIT, neighbours.CPU = 1024, neighbours.Budget(2 << 20, 2 << 20)
+knn_bags(np.random.default_rng(0).normal(size=(3000, 8)), 5)  # whatever libraries take
+before = peak()
+with h5py.File(sys.argv[1]) as file:
+    bags = knn_bags(file["embedding"], 5)
+np.save(sys.argv[2], bags.members)
+print(peak() - before)
+"""
+
+
+def test_memory_does_not_grow_with_the_file(tmp_path):
+    draw = np.random.default_rng(0)
+    features = draw.normal(size=(20, 256))[draw.integers(0, 20, 20_000)] + 0.5 * draw.normal(size=(20_000, 256))
+    with h5py.File(tmp_path / "features.h5", "w") as file:
+        file.create_dataset("embedding", data=features.astype(np.float16), chunks=(1024, 256), fletcher32=True)
+    command = [sys.executable, "-c", _SEARCH, str(tmp_path / "features.h5"), str(tmp_path / "members.npy")]
+    grown = int(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+    # The features take 10 MiB as they are stored, 20 MiB as float32; what is found, twice over, 2 MiB.
+    assert grown < 17 * 1024
+    unit = features.astype(np.float16).astype(np.float32)
+    normalise_rows(unit)
+    sample = draw.permutation(20_000)[:500]
+    _, expected = faiss.knn(unit[sample], unit, 6, metric=faiss.METRIC_INNER_PRODUCT)
+    np.testing.assert_array_equal(np.load(tmp_path / "members.npy").reshape(-1, 5)[sample], expected[:, 1:])
 
 
 def test_rows_are_scaled_to_unit_length_in_place():

@@ -43,6 +43,13 @@ def test_more_images_than_there_are_is_refused_before_anything_runs(section):
         Plan(parse_study(raw, "s.yaml"))
 
 
+def test_an_index_with_more_lists_than_images_is_refused_before_anything_runs():
+    index = {**STUDY["bags"]["knn"], "search": {"ivf": {"lists": 101, "probes": 1}}}
+    message = r"^bags\.knn\.search\.ivf\.lists: 101 needs 101 training images, but there are 100; lower it$"
+    with pytest.raises(BingoError, match=message):
+        Plan(parse_study({**STUDY, "bags": {"knn": index}}, "s.yaml"))
+
+
 BACKBONE = {"architecture": "resnet10"}
 TRAINING = {"batch_size": 50}
 
@@ -395,6 +402,16 @@ def test_files_with_braces_are_refused_before_snakemake_reads_them(photos, kind)
     }[kind]
     message = refusal(**changes)
     assert message.startswith(f"{key}: {name} has braces")
+
+
+def test_a_packed_study_reads_its_own_images_from_packs_and_others_from_their_folders(photos):
+    data = {**MEASURED["data"], "pack": {}}
+    plan = measured(data=data, evaluations=["knn-10", "flowers-knn-10"], transfer={"flowers": FLOWERS})
+    packs = {"listing": "results/s/data/train.h5", "val_listing": "results/s/data/val.h5"}
+    assert plan.evaluation_inputs("knn-10") == packs
+    assert plan.evaluation_inputs("flowers-knn-10")["listing"] == "results/s/data/flowers/train-listing.h5"
+    assert (plan.listing("train"), plan.map_listing()) == (packs["listing"], packs["val_listing"])
+    assert measured().listing("train") == "results/s/data/train-listing.h5"
 
 
 def test_a_list_of_labelled_images_is_an_input_of_its_protocol_alone(photos):

@@ -56,7 +56,8 @@ def test_default_profile_is_found_by_snakemake():
 def test_rules_that_can_use_a_gpu_are_those_that_the_slurm_profile_gives_one():
     profile = yaml.safe_load((ROOT / "workflow/profiles/slurm/config.yaml").read_text())
     rules = "\n".join(path.read_text() for path in (ROOT / "workflow/rules").glob("*.smk"))
-    asking = {rule.partition(":")[0] for rule in re.split(r"^rule ", rules, flags=re.MULTILINE) if "gpu=GPU" in rule}
+    parts = re.split(r"^(?:use rule \w+ as |rule )", rules, flags=re.MULTILINE)
+    asking = {re.split(r"\W", rule)[0] for rule in parts if re.search(r"resources:(.|\n)*?\bGPU\b", rule)}
     assert asking == {rule for rule, resources in profile["set-resources"].items() if resources["gpu"]}
 
 

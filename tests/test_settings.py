@@ -14,7 +14,7 @@ from bingo.evaluation.protocols import DETECTION_PROTOCOLS
 STUDY = yaml.safe_load("""
 study: s
 seeds: [0, 1]
-data: {source: folder, train: photos/train, val: photos/val}
+data: {source: folder, train: photos/train, val: photos/val, pack: {shorter_side: 320}}
 teachers:
   big: {method: moco, backbone: &big {architecture: resnet50}}
   given: {checkpoint: given.pt}
@@ -61,6 +61,7 @@ def every_job(raw):
     found = {"embeddings": settings.embeddings_settings(study), "report": settings.report_settings(study, "")}
     for split in ("train", "val"):
         found[f"data {split}"] = settings.data_settings(study, split)
+        found[f"pack {split}"] = settings.pack_settings(study, split)
         for name, images in study.transfer.items():
             if not isinstance(images, CocoSet):
                 found[f"{name} {split}"] = settings.transfer_data_settings(study, name, split)
@@ -105,10 +106,12 @@ CHANGES = {
     "data.max_val": (10, {"data val"}),
     "data.max_train": (1000, {"data train"}),
     "data.on_bad_image": ("skip", {"data train", "data val"}),
+    "data.pack": ({"shorter_side": 320, "quality": 90}, {"pack train", "pack val"}),
     "data.preprocessing": ({"resize": 300}, {"embeddings", *CLASSIFIED, *MAPS}),
     # Detectors see images in a size of their own.
     "data.preprocessing ": ({"size": 192}, {"embeddings", *CLASSIFIED, *MAPS, *TRAINED}),
     "data.preprocessing  ": ({"mean": [0.5, 0.5, 0.5]}, {"embeddings", *CLASSIFIED, *DETECTED, *MAPS, *TRAINED}),
+    "data.preprocessing   ": ({"decoder": "nvjpeg"}, {"embeddings", *CLASSIFIED, *MAPS, *TRAINED}),
     "teachers.big.training": ({"epochs": 9}, {"teacher big"}),
     "teachers.given.checkpoint": ("moved/given.pt", set()),
     "teachers.given.part": ("encoder_k", {"teacher given"}),
@@ -209,7 +212,8 @@ def test_each_stage_reads_back_what_the_study_gave_it():
         warnings.simplefilter("error")  # of pydantic, where a section is none of those that the job knows
         found = every_job(STUDY)
     kinds = {
-        "data": jobs.DataJob, "flowers": jobs.DataJob, "embeddings": jobs.EmbeddingsJob, "bags": jobs.BagsJob,
+        "data": jobs.DataJob, "pack": jobs.PackJob,
+        "flowers": jobs.DataJob, "embeddings": jobs.EmbeddingsJob, "bags": jobs.BagsJob,
         "targets": jobs.TargetsJob, "student": jobs.StudentJob, "knn-10": jobs.EvaluationJob,
         "flowers-linear": jobs.EvaluationJob, "semi-1": jobs.EvaluationJob, "coco-mask-rcnn": jobs.DetectionJob,
         "table": jobs.TableJob, "text": jobs.TextJob, "accuracy": jobs.AccuracyFigureJob, "map": jobs.MapFigureJob,
@@ -364,6 +368,9 @@ def test_students_that_differ_in_nothing_but_the_size_of_their_bags_are_a_series
     assert series(terms=terms, more={**terms, "bags": "knn-9"})[1][0] == "bingo paper inter, resnet18 from big"
     # Two students of one size are no series: there is nothing to draw it against.
     assert series(faster=faster, again={**faster, "bags": "again"}) == [first]
+    # Nor do bags differ in nothing but their size that were searched in different ways.
+    raw = {**STUDY, "bags": {**STUDY["bags"], "knn-9": {**STUDY["bags"]["knn-9"], "search": {"ivf": {}}}}}
+    assert settings.bag_size_series(study_of(raw)) == []
     # Students that draw nothing from their bags do not differ by them.
     intra = {**student, "terms": ["intra"]}
     assert series(intra=intra, more={**intra, "bags": "knn-9"}) == [first]

@@ -1,4 +1,4 @@
 """The bags stage: group images by the teacher's features."""
 
-STAGE_VERSION = 1
+STAGE_VERSION = 2
 SHEET_VERSION = 2

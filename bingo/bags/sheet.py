@@ -10,6 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
+from torch import Tensor
 from torchvision.transforms.v2 import functional as V
 
 from bingo.artifacts import atomic_checked
@@ -136,7 +137,8 @@ def draw_sheet(bags: Bags, images: Images, anchors: NDArray[np.int64], output: P
 
 
 def _show(axis: Axes, images: Images, image: int) -> None:
-    pixels = next(iter(images.fetch(np.array([image]))))  # (3, H, W)
+    shown = next(iter(images.fetch(np.array([image]))))
+    pixels = shown if isinstance(shown, Tensor) else shown.whole()  # (3, H, W)
     if max(pixels.shape) > _SIDE:
         pixels = V.resize(pixels, None, max_size=_SIDE, antialias=True)
     axis.imshow(pixels.permute(1, 2, 0).numpy(), interpolation="nearest")

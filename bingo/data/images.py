@@ -1,7 +1,12 @@
 """Pixels of a listing's images, by position."""
 
+import os
+import zlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Protocol
+from functools import cached_property
+from io import FileIO
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -10,8 +15,8 @@ from torch import Tensor
 
 from bingo.artifacts import digest_arrays
 from bingo.data.arrays import load_arrays
-from bingo.data.decode import BadImageError, decode
 from bingo.data.listing import Listing
+from bingo.data.pictures import Picture
 from bingo.errors import BingoError
 
 
@@ -20,10 +25,10 @@ class Images(Protocol):
 
     listing: Listing
 
-    def fetch(self, index: NDArray[np.int64]) -> Tensor | Iterator[Tensor]:
-        """Return the images at ``index`` (B,): uint8 (B, 3, H, W), or B of (3, H, W) where sizes differ.
+    def fetch(self, index: NDArray[np.int64]) -> Tensor | Iterator[Picture]:
+        """Return the images at ``index`` (B,): uint8 (B, 3, H, W), or B that are decoded when their views are made.
 
-        These are decoded as they are asked for: a batch of photographs would fill the memory.
+        The latter are read as they are asked for: a batch of photographs would fill the memory.
         """
 
 
@@ -38,7 +43,11 @@ class ArrayImages:
         """
         images, labels = load_arrays(listing.source, listing.root, listing.split)
         rows = listing.index
-        if rows is None or digest_arrays({"image": images, "label": labels}) != listing.source_digest:
+        if (
+            rows is None
+            or digest_arrays({"image": images, "label": labels}) != listing.source_digest
+            or rows.max() >= len(images)
+        ):
             raise BingoError(f"data: {listing.source} in {listing.root} is not the set that was listed; list it anew")
         self.listing = listing
         self._pixels = torch.from_numpy(np.ascontiguousarray(images[rows].transpose(0, 3, 1, 2)))
@@ -49,37 +58,72 @@ class ArrayImages:
         return pixels.expand(-1, 3, -1, -1)
 
 
-class FolderImages:
-    """Image files, decoded when asked for."""
+class _EncodedImages(ABC):
+    """Image files, each checked against the listing when it is read."""
 
     def __init__(self, listing: Listing) -> None:
         """Remember the listing; nothing is read yet."""
         self.listing = listing
 
-    def fetch(self, index: NDArray[np.int64]) -> Iterator[Tensor]:
-        """Decode the images at ``index`` (B,), one by one: B of uint8 (3, H, W).
+    def fetch(self, index: NDArray[np.int64]) -> Iterator[Picture]:
+        """Read the images at ``index`` (B,), one by one.
 
         Raises:
-            BingoError: a file is gone, cannot be decoded, or is not the one that was listed.
+            BingoError: an image is gone, or not the one that was listed.
         """
-        return (self._read(int(i)) for i in index)
+        return (self._picture(int(i)) for i in index)
 
-    def _read(self, i: int) -> Tensor:
-        assert self.listing.paths is not None
-        assert self.listing.nbytes is not None
-        path = self.listing.root / self.listing.paths[i]
+    def _picture(self, i: int) -> Picture:
+        listing = self.listing
+        assert listing.nbytes is not None
+        assert listing.crc32 is not None
         try:
-            content = path.read_bytes()
-            pixels = decode(content)
+            content = self._read(i)
         except OSError as error:
-            raise BingoError(f"{path}: cannot be read ({error.strerror}); list the data anew") from error
-        except BadImageError as error:
-            raise BingoError(f"{path}: cannot be decoded ({error}); repair it, or list the data anew") from error
-        if len(content) != self.listing.nbytes[i] or pixels.shape[1:] != tuple(self.listing.size[i]):
-            raise BingoError(f"{path}: has changed since it was listed; list the data anew")
-        return pixels
+            raise BingoError(f"{listing.path(i)}: cannot be read ({error.strerror}); {self._remedy}") from error
+        if len(content) != listing.nbytes[i] or zlib.crc32(content) != listing.crc32[i]:
+            raise BingoError(f"{listing.path(i)}: has changed since it was {self._done}; {self._remedy}")
+        height, width = listing.size[i].tolist()
+        return Picture(str(listing.path(i)), content, (height, width))
+
+    _done: str
+    _remedy: str
+
+    @abstractmethod
+    def _read(self, i: int) -> bytes:
+        """Return the bytes of image ``i``."""
+
+
+class FolderImages(_EncodedImages):
+    """The files of a folder."""
+
+    _done, _remedy = "listed", "list the data anew"
+
+    def _read(self, i: int) -> bytes:
+        return self.listing.path(i).read_bytes()
+
+
+class PackImages(_EncodedImages):
+    """The images of a pack, read side by side by any number of processes and threads."""
+
+    _done, _remedy = "packed", "delete the pack and run again"
+
+    @cached_property
+    def _file(self) -> FileIO:
+        return self.listing.root.open("rb", buffering=0)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the open file out: a process that is not forked opens its own."""
+        return {"listing": self.listing}
+
+    def _read(self, i: int) -> bytes:
+        assert self.listing.nbytes is not None
+        assert self.listing.offset is not None
+        # It names its place and moves no pointer, so forked processes may share the open file.
+        return os.pread(self._file.fileno(), int(self.listing.nbytes[i]), int(self.listing.offset[i]))
 
 
 def open_images(listing: Listing) -> Images:
     """Return the images of a listing."""
-    return FolderImages(listing) if listing.source == "folder" else ArrayImages(listing)
+    kinds = {"folder": FolderImages, "pack": PackImages}
+    return kinds.get(listing.source, ArrayImages)(listing)

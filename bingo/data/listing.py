@@ -2,53 +2,70 @@
 
 A listing is one HDF5 file with one group, `train` or `val`: `label` (N,) int64, -1 where unknown; `size` (N, 2)
 int64, height and width in pixels; and either `index` (N,) int64, the position in a named set, or, for a folder, `path`
-(N,) and `bytes` (N,) int64. Its attribute `digest` covers the pixels' bytes, so equal digests mean equal images.
+(N,) bytes, `bytes` (N,) int64 and `crc32` (N,) uint32. Its attribute `digest` covers the pixels' bytes, so equal
+digests mean equal images. A pack is the listing of a folder that brings the images (`bingo.data.pack`).
 """
 
-import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from bingo.artifacts import checked_dataset, digest_arrays, provenance, read_hdf5, write_hdf5
-from bingo.config import FolderSet
+from bingo.config import SOURCES, FolderSet
 from bingo.data.arrays import class_names, load_arrays
-from bingo.data.decode import SUFFIXES, BadImageError, decode
+from bingo.data.blocks import locate
+from bingo.data.decode import SUFFIXES, BadImageError
+from bingo.data.folder import examine, is_image, walk
 from bingo.data.sources import class_folders, has_labels
 from bingo.errors import BingoError
 from bingo.jobs import NOT_LISTED, DataJob
 from bingo.philox import Stream, permutation
-from bingo.progress import Progress
 
 log = logging.getLogger(__name__)
+
+_COLUMNS = {"label": "label", "size": "size", "index": "index", "path": "paths", "bytes": "nbytes", "crc32": "crc32"}
+"""Datasets of a listing, and the fields that they are read into."""
+_ATTRIBUTES = ("root", "classes", "source_digest", "digest")
+_IN_FILES, _IN_ARRAYS = {"label", "size", "path", "bytes", "crc32"}, {"label", "size", "index"}
+_SOURCES = {"folder", "pack", "demo", *get_args(SOURCES)}
+_CHUNK = 2**16
+"""Rows of a dataset's chunk: a million of them are read in few steps."""
 
 
 @dataclass(frozen=True)
 class Listing:
-    """One split of a dataset: N images, told apart by their position 0 .. N-1."""
+    """One split of a dataset: N images, told apart by their position 0 .. N-1.
+
+    Columns are plain arrays, which forked loader workers share: Python objects would be copied by being looked at.
+    """
 
     source: str
     root: Path
+    """Folder of the images, or the pack that holds them."""
     split: str
     label: NDArray[np.int64]
     size: NDArray[np.int64]
-    index: NDArray[np.int64] | None
-    paths: NDArray[np.object_] | None
-    nbytes: NDArray[np.int64] | None
     classes: list[str]
     source_digest: str
     """Digest of everything that lies at the source."""
     digest: str
     """Digest of the images listed here; differs from `source_digest` where a subset was drawn."""
+    index: NDArray[np.int64] | None = None
+    paths: NDArray[np.bytes_] | None = None
+    """(N,) relative to the folder, in the file system's encoding."""
+    nbytes: NDArray[np.int64] | None = None
+    crc32: NDArray[np.uint32] | None = None
+    """(N,) zlib.crc32 of each file's bytes."""
+    offset: NDArray[np.int64] | None = None
+    """(N,) where in the pack each image begins."""
 
     def __len__(self) -> int:
         """Return N."""
@@ -59,21 +76,17 @@ class Listing:
         """Whether any image has a label."""
         return bool((self.label >= 0).any())
 
+    def path(self, i: int) -> Path:
+        """Return the file of image ``i``; of a pack's image, the pack and its name there."""
+        assert self.paths is not None
+        return self.root / os.fsdecode(self.paths[i])
+
     def select(self, rows: NDArray[np.int64]) -> "Listing":
         """Return the listing of the images at ``rows`` alone."""
-
-        def take(values: Any) -> Any:
-            return None if values is None else values[rows]
-
-        return replace(
-            self,
-            label=self.label[rows],
-            size=self.size[rows],
-            index=take(self.index),
-            paths=take(self.paths),
-            nbytes=take(self.nbytes),
-            digest=digest_arrays({"source": np.array([self.digest], dtype="S64"), "rows": rows}),
-        )
+        columns = {name: getattr(self, name) for name in (*_COLUMNS.values(), "offset")}
+        taken: dict[str, Any] = {name: None if values is None else values[rows] for name, values in columns.items()}
+        digest = digest_arrays({"source": np.array([self.digest], dtype="S64"), "rows": rows})
+        return replace(self, **taken, digest=digest)
 
 
 def write_listing(job: DataJob, key: str, train_listing: Path | None, output: Path, threads: int) -> None:
@@ -104,7 +117,7 @@ def write_listing(job: DataJob, key: str, train_listing: Path | None, output: Pa
         "provenance": provenance("data", job.version, settings, inputs, images=len(listing), unreadable=bad),
     }
     with write_hdf5(output, attributes) as file:
-        _store(file.create_group(job.split), listing)
+        store(file.create_group(job.split), listing)
     log.info("%s: %d images, %d unreadable left out", job.split, len(listing), bad)
 
 
@@ -115,22 +128,50 @@ def read_listing(path: Path, split: str) -> Listing:
         BingoError: the file is missing, damaged, or lists another split.
     """
     with read_hdf5(path, "listing") as file:
-        if split not in file:
+        if not isinstance(file.get(split), h5py.Group):
             raise BingoError(f"{path}: lists the {' '.join(file)} images, but the {split} ones are needed here")
-        group = file[split]
+        group, source = file[split], file.attrs["source"]
+        columns = {name: group[name][:] for name in _COLUMNS if isinstance(group.get(name), h5py.Dataset)}
+        attributes = {name: group.attrs[name] for name in _ATTRIBUTES}
+        if fault := _fault(source, columns, attributes):
+            raise BingoError(f"{path}: is no sound listing ({fault}); delete it and run again")
         return Listing(
-            source=file.attrs["source"],
-            root=Path(group.attrs["root"]),
+            source=source,
+            root=path if source == "pack" else Path(attributes["root"]),
             split=split,
-            label=group["label"][:],
-            size=group["size"][:],
-            index=group["index"][:] if "index" in group else None,
-            paths=np.array([os.fsdecode(path) for path in group["path"][:]], object) if "path" in group else None,
-            nbytes=group["bytes"][:] if "bytes" in group else None,
-            classes=json.loads(group.attrs["classes"]),
-            source_digest=group.attrs["source_digest"],
-            digest=group.attrs["digest"],
+            classes=json.loads(attributes["classes"]),
+            source_digest=attributes["source_digest"],
+            digest=attributes["digest"],
+            offset=locate(group, columns["bytes"]) if source == "pack" else None,
+            **{_COLUMNS[name]: values for name, values in columns.items()},
         )
+
+
+def _fault(source: Any, columns: Mapping[str, np.ndarray], attributes: Mapping[str, Any]) -> str | None:
+    """Return what is wrong with what a listing holds, None if nothing."""
+    if not isinstance(source, str) or source not in _SOURCES:
+        return "its source is unknown"
+    needed = _IN_FILES if source in ("folder", "pack") else _IN_ARRAYS
+    if set(columns) != needed:
+        return f"it does not hold {', '.join(sorted(needed))}"
+    count = len(columns["label"])
+    for name, values in columns.items():
+        shape = (count, 2) if name == "size" else (count,)
+        kind = {"path": "S", "crc32": "u4"}.get(name, "i8")
+        if values.shape != shape or count == 0 or kind not in (values.dtype.kind, values.dtype.str[1:]):
+            return f"{name} has shape {values.shape} and type {values.dtype}"
+    if not all(isinstance(value, str) for value in attributes.values()):
+        return "an attribute is no text"
+    classes = json.loads(attributes["classes"])
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        return "its classes are no names"
+    least = {"label": -1, "size": 1, "index": 0, "bytes": 1}
+    for name in sorted(set(least) & set(columns)):
+        if columns[name].min() < least[name]:
+            return f"{name} is {columns[name].min()} somewhere"
+    if columns["label"].max() >= len(classes):
+        return f"label is {columns['label'].max()} somewhere, of {len(classes)} classes"
+    return None
 
 
 def _list_split(job: DataJob, key: str, classes: list[str] | None, threads: int) -> tuple[Listing, int]:
@@ -155,10 +196,8 @@ def _list_arrays(source: str, root: Path, split: str) -> Listing:
         split=split,
         label=labels,
         size=np.full((count, 2), (height, width), dtype=np.int64),
-        index=np.arange(count),
-        paths=None,
-        nbytes=None,
         classes=class_names(source, int(labels.max()) + 1),
+        index=np.arange(count),
         source_digest=(digest := digest_arrays({"image": images, "label": labels})),
         digest=digest,
     )
@@ -173,112 +212,72 @@ def _list_folder(
         raise BingoError(f"{key}: this study has no validation images; name their folder")
     root = Path(folder)
     class_folders(root, key)  # refuses a missing or empty folder
-    files = sorted(_walk(root))
-    images = [path for path in files if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")]
-    if not images:
+    names, others = [], 0
+    for name in walk(root):
+        if is_image(name):
+            names.append(name)
+        else:
+            others += 1
+    if not names:
         raise BingoError(f"{key}: {root} holds no image ({', '.join(sorted(SUFFIXES))})")
-    if len(images) < len(files):
-        log.info("%s: %d files in %s are no images by their names", split, len(files) - len(images), root)
+    if others:
+        log.info("%s: %d files in %s are no images by their names", split, others, root)
     labelled = has_labels(data, section)
-    if labelled and (stray := next((path for path in images if len(path.parts) == 1), None)):
+    if labelled and (stray := next((name for name in names if "/" not in name), None)):
         raise BingoError(f"{key}: {root / stray} lies in no class folder; move it, or set {section}.labels: none")
     if classes is None:
-        classes = sorted({path.parts[0] for path in images}) if labelled else []
+        classes = sorted({_class_of(name) for name in names}) if labelled else []
     class_index = {name: i for i, name in enumerate(classes)}
-    if labelled and (stray := next((path for path in images if path.parts[0] not in class_index), None)):
-        raise BingoError(f"{key}: {root / stray.parts[0]} is no class folder of the training images")
+    if labelled and (stray := next((name for name in names if _class_of(name) not in class_index), None)):
+        raise BingoError(f"{key}: {root / _class_of(stray)} is no class folder of the training images")
 
-    kept, sizes, nbytes, hashes, bad = [], [], [], [], 0
-    for path, found in zip(images, _examine(root, images, threads, split), strict=True):
+    count = len(names)
+    kept = np.zeros(count, dtype=bool)
+    size, nbytes = np.zeros((count, 2), dtype=np.int64), np.zeros(count, dtype=np.int64)
+    crc32, hashes = np.zeros(count, dtype=np.uint32), np.zeros(count, dtype="S64")
+    for i, found in enumerate(examine(root, names, threads, split)):
         if isinstance(found, BadImageError):
+            path = root / names[i]
             if data.on_bad_image == "fail":
                 raise BingoError(
-                    f"{key}: {root / path} cannot be read ({found}); repair or remove it, "
-                    f"or set {section}.on_bad_image: skip"
+                    f"{key}: {path} cannot be read ({found}); repair or remove it, or set {section}.on_bad_image: skip"
                 )
-            log.warning("%s: %s cannot be read (%s); left out", split, root / path, found)
-            bad += 1
+            log.warning("%s: %s cannot be read (%s); left out", split, path, found)
             continue
-        height, width, length, content_hash = found
-        kept.append(path)
-        sizes.append((height, width))
-        nbytes.append(length)
-        hashes.append(content_hash)
-    if not kept:
-        raise BingoError(f"{key}: none of the {len(images)} images in {root} can be read")
-    label = [class_index.get(path.parts[0], -1) for path in kept]
-    content = {
-        "label": np.array(label, dtype=np.int64),
-        "hash": np.array(hashes, dtype="S64"),
-    }
+        kept[i], size[i], nbytes[i] = True, (found.height, found.width), found.nbytes
+        crc32[i], hashes[i] = found.crc32, found.sha256
+    if not kept.any():
+        raise BingoError(f"{key}: none of the {count} images in {root} can be read")
+    label = np.array([class_index.get(_class_of(name), -1) for name in names], dtype=np.int64)[kept]
+    digest = digest_arrays({"label": label, "hash": hashes[kept]})
     listing = Listing(
         source="folder",
         root=root,
         split=split,
-        label=content["label"],
-        size=np.array(sizes, dtype=np.int64),
-        index=None,
-        paths=np.array([str(path) for path in kept], dtype=object),
-        nbytes=np.array(nbytes, dtype=np.int64),
+        label=label,
+        size=size[kept],
         classes=classes,
-        source_digest=(digest := digest_arrays(content)),
+        source_digest=digest,
         digest=digest,
+        # Bytes, because names need not be UTF-8.
+        paths=np.array([os.fsencode(name) for name in names])[kept],
+        nbytes=nbytes[kept],
+        crc32=crc32[kept],
     )
-    return listing, bad
+    return listing, count - len(listing)
 
 
-def _walk(root: Path) -> Iterator[Path]:
-    """Yield every file below ``root``, relative to it, through links too: class folders often are links.
-
-    Hidden folders are passed over, as hidden files are: tools keep thumbnails and old versions there.
-    """
-    for folder, inner, names in os.walk(root, followlinks=True, onerror=_refuse):
-        inner[:] = [name for name in inner if not name.startswith(".")]
-        for link in (Path(folder, name) for name in inner if Path(folder, name).is_symlink()):
-            if link.resolve() in {parent.resolve() for parent in link.parents}:
-                raise BingoError(f"{link}: links to a folder around it; remove the link")
-        for name in names:
-            yield Path(folder, name).relative_to(root)
+def _class_of(name: str) -> str:
+    return name.partition("/")[0]
 
 
-def _refuse(error: OSError) -> None:
-    """Stop at a folder that cannot be entered; a walk would pass over it in silence."""
-    raise BingoError(f"{error.filename}: cannot be read ({error.strerror}); repair or remove it") from error
-
-
-Examined = tuple[int, int, int, str]
-
-
-def _examine(root: Path, paths: list[Path], threads: int, title: str) -> Iterator[Examined | BadImageError]:
-    """Yield (height, width, bytes, SHA-256) of each file, in order, or why it cannot be decoded."""
-
-    def examine(path: Path) -> Examined | BadImageError:
-        try:
-            content = (root / path).read_bytes()
-            _, height, width = decode(content).shape
-        except OSError as error:
-            return BadImageError(error.strerror or str(error))
-        except BadImageError as error:
-            return error
-        return height, width, len(content), hashlib.sha256(content).hexdigest()
-
-    with ThreadPoolExecutor(threads) as pool, Progress(f"{title} images", len(paths), "images") as progress:
-        # In portions, because the pool would else hold a task for every file of the folder.
-        for start in range(0, len(paths), 1024):
-            for found in pool.map(examine, paths[start : start + 1024]):
-                yield found
-                progress.advance(1)
-
-
-def _store(group: h5py.Group, listing: Listing) -> None:
-    checked_dataset(group, "label", listing.label)
-    checked_dataset(group, "size", listing.size)
-    if listing.index is not None:
-        checked_dataset(group, "index", listing.index)
-    if listing.paths is not None and listing.nbytes is not None:
-        # Bytes of fixed width: names need not be UTF-8, and HDF5 has no checksum for strings of any length.
-        checked_dataset(group, "path", np.array([os.fsencode(p) for p in listing.paths]), compression="gzip")
-        checked_dataset(group, "bytes", listing.nbytes)
+def store(group: h5py.Group, listing: Listing) -> None:
+    """Write a listing into a group of an HDF5 file."""
+    for name, field in _COLUMNS.items():
+        if (values := getattr(listing, field)) is not None:
+            chunks = (min(len(values), _CHUNK), *values.shape[1:])
+            options = {"compression": "gzip", "compression_opts": 4} if name == "path" else {}
+            checked_dataset(group, name, values, chunks=chunks, **options)
     group.attrs["root"] = str(listing.root)
     group.attrs["classes"] = json.dumps(listing.classes)
     group.attrs["source_digest"] = listing.source_digest

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from bingo.bags.bags import Bags
 from bingo.data.images import Images
+from bingo.data.nvjpeg import EncodedBatch
 from bingo.engine.signals import outlive
 from bingo.errors import BingoError
 from bingo.methods.method import View
@@ -31,8 +32,8 @@ Item = TypeVar("Item", covariant=True)
 class ViewPixels:
     """One view of each image of a batch, before what is done on the training device."""
 
-    pixels: Tensor
-    """uint8: whole images (B, 3, H, W), or crops (B, 3, S, S)."""
+    pixels: Tensor | EncodedBatch
+    """uint8: whole images (B, 3, H, W), or crops (B, 3, S, S); or files that the device decodes."""
     cropped: bool
     parameters: ViewParameters
 
@@ -129,7 +130,7 @@ class TrainingBatches:
         for image, index in rows.items():
             wanted = {name: parameters[name] for name, view in self.views.items() if view.image == image}
             if wanted:
-                views |= show(self.images, index, wanted, self.preprocessing.size, self.recipe)
+                views |= show(self.images, index, wanted, self.preprocessing, self.recipe)
         return Batch(epoch, step, rows, views)
 
     def count(self, step: int) -> int:
@@ -157,7 +158,11 @@ class TrainingBatches:
 
 
 def show(
-    images: Images, index: NDArray[np.int64], parameters: Mapping[Key, ViewParameters], size: int, recipe: Recipe
+    images: Images,
+    index: NDArray[np.int64],
+    parameters: Mapping[Key, ViewParameters],
+    preprocessing: NetworkInput,
+    recipe: Recipe,
 ) -> dict[Key, ViewPixels]:
     """Return views of the images at ``index`` (B,), one for each of ``parameters``; each image is read once.
 
@@ -167,15 +172,21 @@ def show(
     source = images.fetch(index)
     if isinstance(source, Tensor):
         return {name: ViewPixels(source, False, drawn) for name, drawn in parameters.items()}
-    crops = crop_each(source, list(parameters.values()), size, recipe.interpolation)
+    if preprocessing.decoder == "nvjpeg":
+        batch = EncodedBatch(source)
+        return {name: ViewPixels(batch, False, drawn) for name, drawn in parameters.items()}
+    crops = crop_each(source, list(parameters.values()), preprocessing.size, recipe.interpolation)
     return {name: ViewPixels(crop, True, drawn) for (name, drawn), crop in zip(parameters.items(), crops, strict=True)}
 
 
 def render(view: ViewPixels, recipe: Recipe, preprocessing: NetworkInput, device: torch.device) -> Tensor:
     """Finish a view on ``device``: float32 (B, 3, S, S), normalised, in channels-last memory."""
-    pixels = view.pixels.to(device, non_blocking=True)
-    if not view.cropped:
-        pixels = crop_batch(pixels, view.parameters, preprocessing.size, recipe.interpolation)
+    if isinstance(view.pixels, EncodedBatch):
+        pixels = view.pixels.crops(view.parameters, preprocessing.size, recipe.interpolation, device)
+    else:
+        pixels = view.pixels.to(device, non_blocking=True)
+        if not view.cropped:
+            pixels = crop_batch(pixels, view.parameters, preprocessing.size, recipe.interpolation)
     return normalise(colour(pixels / 255, view.parameters, recipe), preprocessing)
 
 

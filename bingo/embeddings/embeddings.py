@@ -1,34 +1,36 @@
 """Computing features of every image in the listing's order, and the HDF5 file that holds them."""
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from bingo.artifacts import read_hdf5, require_same
 from bingo.data.images import Images
 from bingo.data.listing import Listing
 from bingo.data.loader import load
+from bingo.data.nvjpeg import EncodedBatch
 from bingo.engine.distributed import shared_out
 from bingo.errors import BingoError
+from bingo.neighbours import Rows
 from bingo.sections import Preprocessing
 from bingo.tensors import network_digest, read_metadata
 from bingo.views.apply import centre, normalise
 from bingo.views.recipes import Interpolation
 
-_BATCH = 256
+BATCH = 256
 
 
 @dataclass(frozen=True)
 class Embeddings:
     """Features of N images in the order of their listing."""
 
-    features: NDArray[np.float32]
-    """(N, D), the backbone's pooled output."""
+    features: Rows
+    """(N, D), the backbone's pooled output; read from the file where it is asked for."""
     teacher_digest: str
     digest: str
 
@@ -36,22 +38,28 @@ class Embeddings:
 class CentreViews:
     """Batches of centre views, in order."""
 
-    def __init__(self, images: Images, preprocessing: Preprocessing, interpolation: Interpolation) -> None:
-        """Describe the batches; nothing is read yet."""
+    def __init__(
+        self, images: Images, preprocessing: Preprocessing, interpolation: Interpolation, rows: range | None = None
+    ) -> None:
+        """Describe the batches, of all images or of some ``rows``; nothing is read yet."""
         self.images, self.preprocessing, self.interpolation = images, preprocessing, interpolation
+        self.rows = range(len(images.listing)) if rows is None else rows
 
     def __len__(self) -> int:
         """Return the number of batches."""
-        return -(-len(self.images.listing) // _BATCH)
+        return -(-len(self.rows) // BATCH)
 
-    def __getitem__(self, batch: int) -> Tensor:
-        """Return uint8 (B, 3, S, S).
+    def __getitem__(self, batch: int) -> Tensor | EncodedBatch:
+        """Return uint8 (B, 3, S, S), or files that the device decodes.
 
         Raises:
             BingoError: an image cannot be read.
         """
-        rows = np.arange(batch * _BATCH, min((batch + 1) * _BATCH, len(self.images.listing)))
-        return centre(self.images.fetch(rows), self.preprocessing, self.interpolation)
+        rows = self.rows[batch * BATCH : (batch + 1) * BATCH]
+        images = self.images.fetch(np.asarray(rows))
+        if self.preprocessing.decoder == "nvjpeg" and not isinstance(images, Tensor):
+            return EncodedBatch(images)
+        return centre(images, self.preprocessing, self.interpolation)
 
 
 @torch.inference_mode()
@@ -62,8 +70,9 @@ def embed(
     device: torch.device,
     workers: int,
     interpolation: Interpolation,
+    rows: range | None = None,
 ) -> Iterator[Tensor]:
-    """Yield ``network``'s float32 output for the centre view of every image, batch after batch, in order.
+    """Yield ``network``'s float32 output for the centre view of every image or of ``rows``, batch by batch, in order.
 
     Several processes share the batches; the first one gets all outputs, the others none. The network is taken as it
     is: the caller has put it on ``device`` and into eval mode. It runs in float32 on any hardware, so that measured
@@ -72,20 +81,26 @@ def embed(
     Raises:
         BingoError: an image cannot be read.
     """
-    views = CentreViews(images, preprocessing, interpolation)
+    views = CentreViews(images, preprocessing, interpolation, rows)
 
     def compute(places: Iterable[int]) -> Iterator[Tensor]:
-        for pixels in load(views, places, workers):
-            yield network(normalise(pixels.to(device) / 255, preprocessing)).cpu()
+        for batch in load(views, places, workers):
+            if isinstance(batch, EncodedBatch):
+                pixels = batch.centres(preprocessing, interpolation, device)
+            else:
+                pixels = batch.to(device)
+            yield network(normalise(pixels / 255, preprocessing)).cpu()
 
     yield from shared_out(range(len(views)), compute)
 
 
-def read_embeddings(path: Path, listing_path: Path, listing: Listing, teacher_path: Path) -> Embeddings:
-    """Read embeddings and check that they are whole and of this dataset and teacher.
+@contextmanager
+def open_embeddings(path: Path, listing_path: Path, listing: Listing, teacher_path: Path) -> Iterator[Embeddings]:
+    """Open embeddings and check that they are of this dataset and teacher; rows are read where they are asked for.
 
     Raises:
-        BingoError: they are damaged, or belong to another dataset or teacher.
+        BingoError: they belong to another dataset or teacher, or are damaged; also when damage shows only while rows
+            are read.
     """
     teacher = network_digest(read_metadata(teacher_path))
     with read_hdf5(path, "embeddings") as file:
@@ -93,6 +108,4 @@ def read_embeddings(path: Path, listing_path: Path, listing: Listing, teacher_pa
         require_same(path, "teacher", file.attrs["teacher_digest"], teacher, teacher_path)
         if len(file["embedding"]) != len(listing) or (file["index"][:] != np.arange(len(listing))).any():
             raise BingoError(f"{path}: rows are not those of {listing_path}; delete it and run again")
-        features = np.empty(file["embedding"].shape, dtype=np.float32)
-        file["embedding"].read_direct(features)
-        return Embeddings(features, file.attrs["teacher_digest"], file.attrs["digest"])
+        yield Embeddings(file["embedding"], file.attrs["teacher_digest"], file.attrs["digest"])

@@ -5,6 +5,7 @@ State is torch.distributed's own: the default process group.
 
 import atexit
 import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
 from itertools import islice
@@ -12,7 +13,8 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from bingo.engine.device import pick_device
 
@@ -91,6 +93,35 @@ def from_first(make: Callable[[], Value]) -> Value:
     dist.broadcast_object_list(held, src=0, device=torch.device("cpu"))
     value: Value = held[0]
     return value
+
+
+class Summed(torch.autograd.Function):
+    """The sum of a tensor over the processes; gradients are summed on their way back."""
+
+    @staticmethod
+    def forward(ctx: Any, own: Tensor) -> Tensor:  # noqa: ARG004
+        """Return the sum of all processes' tensors of one shape."""
+        total = own.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        """Return the sum of all processes' gradients."""
+        return Summed.forward(ctx, gradient)
+
+
+def with_shared_gradients(module: nn.Module) -> nn.Module:
+    """Return a module whose gradients are averaged over the processes.
+
+    Buffers are nobody's but each process's: queues are the same everywhere, and of batch-norm's running statistics
+    those of the first process count.
+    """
+    if processes() == 1:
+        return module
+    with warnings.catch_warnings(action="ignore", category=FutureWarning):
+        # Its successor, forward_sync_buffers, is not in torch 2.11.
+        return DistributedDataParallel(module, broadcast_buffers=False)
 
 
 def shared_out(places: Sequence[Value], compute: Callable[[Iterable[Value]], Iterator[Item]]) -> Iterator[Item]:

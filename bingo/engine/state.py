@@ -5,6 +5,7 @@ import io
 import logging
 import os
 import pickle
+import sys
 import time
 import zipfile
 from collections.abc import Iterator
@@ -111,6 +112,8 @@ class TrainingState:
         """
         if position.step == 0 or asked_to_end or time.monotonic() - self._saved >= _SECONDS_BETWEEN_SAVES:
             self.save(module, optimizer, position)
+        if asked_to_end and not is_first():
+            sys.exit(1)  # the first one says why
         if asked_to_end:
             raise BingoError(f"asked to end; {self.path} holds the state after {position}; run again to go on from it")
 

@@ -4,7 +4,6 @@ import logging
 
 import numpy as np
 import torch
-from torch.nn.parallel import DistributedDataParallel
 
 from bingo.data.loader import TrainingBatches
 from bingo.engine import distributed
@@ -48,10 +47,7 @@ def train(
         weight_decay=training.weight_decay,
     )
     at = state.restore(learner, optimizer, device)
-    model = learner
-    if distributed.processes() > 1:
-        # Queues are the same everywhere, and running statistics are the first process's, which writes the result.
-        model = DistributedDataParallel(learner, broadcast_buffers=False)  # type: ignore[assignment]
+    model = distributed.with_shared_gradients(learner)
     dtype = resolve_precision(training.precision, device)
     images_per_epoch = data.steps * data.batch_size
     batches = data.batches(len(at.rows), training.epochs, workers, at.step)

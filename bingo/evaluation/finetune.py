@@ -3,11 +3,10 @@
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from bingo.data.images import open_images
 from bingo.data.loader import TrainingBatches
-from bingo.engine.distributed import is_first, processes
+from bingo.engine.distributed import is_first, processes, with_shared_gradients
 from bingo.engine.schedule import learning_rate
 from bingo.errors import BingoError
 from bingo.evaluation.metrics import accuracy
@@ -77,7 +76,7 @@ def finetune(
         ],
         momentum=0.9,
     )
-    model: nn.Module = DistributedDataParallel(network, broadcast_buffers=False) if processes() > 1 else network
+    model = with_shared_gradients(network)
     batches = data.batches(0, protocol.epochs, workers)
     torch.manual_seed(data.seed)  # some of timm's networks draw which paths to drop
     with Progress("fine-tuning", protocol.epochs, "epochs") as progress:

@@ -1,5 +1,6 @@
 """Which labelled images a protocol may train on."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +47,7 @@ def listed_rows(listing: Listing, path: Path) -> NDArray[np.int64]:
         raise BingoError(f"{path}: cannot be read as a list of image files ({error}); correct the path") from error
     if not names:
         raise BingoError(f"{path}: names no image; take another list")
-    files = [str(name).rpartition("/")[2] for name in listing.paths]
+    files = [os.fsdecode(name).rpartition("/")[2] for name in listing.paths]
     position = {name: row for row, name in enumerate(files)}
     if stray := next((name for name in names if name not in position), None):
         raise BingoError(

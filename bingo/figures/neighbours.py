@@ -11,13 +11,12 @@ from numpy.typing import NDArray
 
 from bingo.artifacts import require_same
 from bingo.bags.bags import Bags, read_bags
-from bingo.bags.checks import scale_features
 from bingo.bags.knn import without_self
 from bingo.data.listing import read_listing
-from bingo.embeddings.embeddings import read_embeddings
+from bingo.embeddings.embeddings import open_embeddings
 from bingo.errors import BingoError
 from bingo.figures.style import SMALL, WIDTH, line_look, marker_look, new_figure, save, styled
-from bingo.neighbours import nearest_neighbours
+from bingo.neighbours import Rows, UnitRows, nearest_neighbours, take_rows
 from bingo.philox import Stream, permutation
 from bingo.progress import Progress
 
@@ -49,11 +48,10 @@ def draw_purity(listing_path: Path, embeddings_path: Path, teacher_path: Path, o
     labelled = np.flatnonzero(listing.label >= 0)
     if len(labelled) < 2:
         raise BingoError(f"{listing_path}: purity needs labels, but fewer than two training images have one")
-    features = read_embeddings(embeddings_path, listing_path, listing, teacher_path).features
-    scale_features(features)
     anchors = np.sort(labelled[permutation(0, Stream.SHEET, 0, len(labelled))[:_ANCHORS]])
     sizes = [size for size in SIZES if size < len(listing)]
-    purity = purity_by_size(features, listing.label, anchors, sizes)
+    with open_embeddings(embeddings_path, listing_path, listing, teacher_path) as embeddings:
+        purity = purity_by_size(UnitRows(embeddings.features), listing.label, anchors, sizes)
     figure = new_figure(WIDTH, 2.7)
     left, right = figure.subplots(1, 2)
     for axes, values in ((left, purity.share), (right, purity.similarity)):
@@ -75,7 +73,7 @@ def draw_purity(listing_path: Path, embeddings_path: Path, teacher_path: Path, o
 
 
 def purity_by_size(
-    features: NDArray[np.float32], label: NDArray[np.int64], anchors: NDArray[np.int64], sizes: Sequence[int]
+    features: Rows, label: NDArray[np.int64], anchors: NDArray[np.int64], sizes: Sequence[int]
 ) -> Purity:
     """Look up the exact nearest neighbours of anchors among all images, each anchor itself left out.
 
@@ -89,12 +87,10 @@ def purity_by_size(
     shares, counted = np.zeros(len(ranks)), np.zeros(len(ranks), dtype=np.int64)
     similarity = np.zeros(len(ranks))
     with Progress("purity", len(anchors), "anchors") as progress:
-        for rows, values, found in nearest_neighbours(features[anchors], features, sizes[-1] + 1):
+        for rows, values, found in nearest_neighbours(take_rows(features, anchors), features, sizes[-1] + 1):
             own = anchors[rows, None]
-            # Positions relative to the anchor's, because `without_self` takes row i for image i.
-            offset = own - np.arange(len(own))[:, None]
-            values, found = without_self(values, found - offset, 0)
-            classes = label[found + offset]
+            values, found = without_self(values, found, anchors[rows])
+            classes = label[found]
             known = np.cumsum(classes >= 0, axis=1)[:, ranks]  # (b, S)
             same = np.cumsum(classes == label[own], axis=1)[:, ranks]
             shares += np.divide(same, known, out=np.zeros(same.shape), where=known > 0).sum(axis=0)

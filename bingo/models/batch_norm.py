@@ -4,11 +4,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-import torch.distributed as dist
-import torch.distributed.nn.functional as distributed
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from bingo.engine.distributed import Summed, processes
 from bingo.errors import BingoError
 
 
@@ -62,10 +61,10 @@ class SyncedOnCpu(_BatchNorm):
             return super().forward(input)
         axes, shape = [0, *range(2, input.ndim)], [1, -1, *[1] * (input.ndim - 2)]
         x = input.float()
-        count = x.numel() // x.shape[1] * dist.get_world_size()
-        mean = distributed.all_reduce(x.sum(axes)) / count  # (C,)
+        count = x.numel() // x.shape[1] * processes()
+        mean = Summed.apply(x.sum(axes)) / count  # (C,)
         centred = x - mean.view(shape)
-        variance = distributed.all_reduce(centred.square().sum(axes)) / count
+        variance = Summed.apply(centred.square().sum(axes)) / count
         if self.track_running_stats:
             assert self.running_mean is not None
             assert self.running_var is not None

@@ -61,7 +61,7 @@ class _ViewsInOrder:
         views = range(group * _VIEWS_AT_ONCE, min((group + 1) * _VIEWS_AT_ONCE, self.job.views))
         recipe, size = RECIPES[self.job.recipe], self.images.listing.size[rows]
         parameters = {view: draw_for_teacher(recipe, rows, view, self.job.number, size) for view in views}
-        shown = show(self.images, rows, parameters, self.job.preprocessing.size, recipe)
+        shown = show(self.images, rows, parameters, self.job.preprocessing, recipe)
         return _Shown(slice(int(rows[0]), int(rows[-1]) + 1), shown)
 
 

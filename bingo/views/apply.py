@@ -1,19 +1,30 @@
 """Applying views to batches of images, on whichever device the images are."""
 
 from collections.abc import Iterable, Sequence
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as V
 
+from bingo.data.pictures import MODES, Box, shortened
 from bingo.sections import NetworkInput, Preprocessing
 from bingo.views.parameters import ViewParameters
 from bingo.views.recipes import Interpolation, Recipe
 
 _LUMA = (0.2989, 0.587, 0.114)
-_MODES = {"bilinear": InterpolationMode.BILINEAR, "bicubic": InterpolationMode.BICUBIC}
+
+
+class Viewable(Protocol):
+    """An image that makes its own views: `bingo.data.pictures.Picture`, say."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width."""
+
+    def view(self, box: Box, size: tuple[int, int], interpolation: Interpolation) -> Tensor:
+        """Return what ``box`` shows, resized to ``size`` with antialiasing: uint8 (3, *size)."""
 
 
 def crop_batch(images: Tensor, parameters: ViewParameters, size: int, interpolation: Interpolation) -> Tensor:
@@ -46,24 +57,27 @@ def crop_batch(images: Tensor, parameters: ViewParameters, size: int, interpolat
 
 
 def crop_each(
-    images: Iterable[Tensor], views: Sequence[ViewParameters], size: int, interpolation: Interpolation
+    images: Iterable[Viewable], views: Sequence[ViewParameters], size: int, interpolation: Interpolation
 ) -> list[Tensor]:
     """Do the same as `crop_batch` for images of any sizes, one after the other, in several views.
 
     Args:
-        images: B of (3, H, W) uint8; each is let go before the next is asked for.
+        images: B of them; each is let go before the next is asked for.
         views: `box` and `flip` are used.
         size: side S of the results.
         interpolation: how to resize.
 
     Returns:
         For each of ``views``, (B, 3, S, S) uint8, rounded.
+
+    Raises:
+        BingoError: an image cannot be decoded.
     """
     crops: list[list[Tensor]] = [[] for _ in views]
     for row, image in enumerate(images):
         for parameters, done in zip(views, crops, strict=True):
             top, left, height, width = parameters.box[row].tolist()
-            crop = V.resized_crop(image, top, left, height, width, [size, size], _MODES[interpolation], antialias=True)
+            crop = image.view((top, left, height, width), (size, size), interpolation)
             done.append(crop.flip(-1) if parameters.flip[row] else crop)
     return [torch.stack(done) for done in crops]
 
@@ -96,20 +110,28 @@ def normalise(images: Tensor, preprocessing: NetworkInput) -> Tensor:
     return ((images - mean) / std).contiguous(memory_format=torch.channels_last)
 
 
-def centre(images: Tensor | Iterable[Tensor], preprocessing: Preprocessing, interpolation: Interpolation) -> Tensor:
+def centre(images: Tensor | Iterable[Viewable], preprocessing: Preprocessing, interpolation: Interpolation) -> Tensor:
     """Return the view of evaluation: shorter side resized to `resize`, centre `size` cropped.
 
     Args:
-        images: (B, 3, H, W) uint8, or B of (3, H, W).
+        images: (B, 3, H, W) uint8, or B that make their own views.
         preprocessing: `resize` and `size` are used.
         interpolation: how to resize.
 
     Returns:
         (B, 3, size, size) uint8.
+
+    Raises:
+        BingoError: an image cannot be decoded.
     """
-    if not isinstance(images, Tensor):
-        return torch.cat([centre(image[None], preprocessing, interpolation) for image in images])
-    resized = V.resize(images, [preprocessing.resize], _MODES[interpolation], antialias=True)
+    if isinstance(images, Tensor):
+        resized = V.resize(images, [preprocessing.resize], MODES[interpolation], antialias=True)
+        return V.center_crop(resized, [preprocessing.size])
+    return torch.stack([_centre(image, preprocessing, interpolation) for image in images])
+
+
+def _centre(image: Viewable, preprocessing: Preprocessing, interpolation: Interpolation) -> Tensor:
+    resized = image.view((0, 0, *image.size), shortened(image.size, preprocessing.resize), interpolation)
     return V.center_crop(resized, [preprocessing.size])
 
 

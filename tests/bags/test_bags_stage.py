@@ -8,10 +8,11 @@ import torch
 from PIL import Image
 from pydantic import TypeAdapter
 
+from bingo import neighbours
 from bingo.bags import sheet, stage
 from bingo.bags.bags import read_bags
 from bingo.bags.sheet import choose_anchors
-from bingo.bags.stage import make_bags, make_sheets
+from bingo.bags.stage import make_bags, make_bags_shard, make_sheets
 from bingo.config import Bag, FolderData
 from bingo.data.listing import read_listing, write_listing
 from bingo.errors import BingoError
@@ -140,6 +141,60 @@ def test_without_labels_there_are_no_label_bags_but_random_ones(tmp_path):
     assert not output.exists()
     make_bags(job("random", size=1), tmp_path / "train.h5", None, None, output)
     assert "purity" not in read_bags(output).attributes
+
+
+@pytest.fixture
+def shards(inputs, tmp_path, monkeypatch):
+    """Make the shards of knn bags, so many."""
+    for module in (neighbours, stage):
+        monkeypatch.setattr(module, "UNIT", 8)
+
+    def make(parts, **settings):
+        paths = [tmp_path / f"{number}-of-{parts}.h5" for number in range(1, parts + 1)]
+        for path in paths:
+            make_bags_shard(job(**settings), output=path, part=path.stem, **inputs)
+        return paths
+
+    return make
+
+
+@pytest.mark.parametrize("parts", [1, 2, 3, 7])
+@pytest.mark.parametrize("search", ["exact", {"ivf": {"lists": 6, "probes": 2}}])
+def test_shards_give_the_bytes_of_a_single_job(search, parts, shards, inputs, tmp_path):
+    make_bags(job(search=search), output=tmp_path / "alone.h5", **inputs)
+    paths = shards(parts, search=search)
+    make_bags(job(search=search), output=tmp_path / "gathered.h5", shards=paths[::-1], **inputs)
+    assert (tmp_path / "gathered.h5").read_bytes() == (tmp_path / "alone.h5").read_bytes()
+
+
+def test_shards_of_other_settings_or_not_all_of_them_are_refused(shards, inputs, tmp_path):
+    paths = shards(2)
+    output = tmp_path / "bags.h5"
+    message = refusal(make_bags, job(size=3), output=output, shards=paths, **inputs)
+    assert message == f"{paths[0]}: was made with other settings or inputs; delete it and run again"
+    message = refusal(make_bags, job(), output=output, shards=paths[:1], **inputs)
+    assert message == "--shard: the last of 40 rows is missing; name all shards"
+    assert not output.exists()
+
+
+def test_a_damaged_shard_is_refused(shards, inputs, tmp_path):
+    paths = shards(2)
+    with h5py.File(paths[1]) as file:
+        start = file["members"].id.get_chunk_info(0).byte_offset
+    damaged = bytearray(paths[1].read_bytes())
+    damaged[start] ^= 1
+    paths[1].write_bytes(damaged)
+    message = refusal(make_bags, job(), output=tmp_path / "bags.h5", shards=paths, **inputs)
+    assert message.startswith(f"{paths[1]}: truncated or damaged")
+
+
+@pytest.mark.parametrize("criterion", ["kmeans", "label", "random"])
+def test_bags_that_no_search_makes_have_no_shards(criterion, inputs, tmp_path):
+    given = files(inputs, criterion)
+    message = refusal(make_bags_shard, job(criterion), output=tmp_path / "x.h5", part="1-of-2", **given)
+    assert message == f"--part: bags of criterion {criterion} are made in one job; leave it out"
+    message = refusal(make_bags, job(criterion), output=tmp_path / "x.h5", shards=[tmp_path / "y.h5"], **given)
+    assert message == f"--shard: bags of criterion {criterion} are made in one job; leave it out"
 
 
 @pytest.mark.parametrize("criterion", CRITERIA)

@@ -5,11 +5,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bingo import neighbours
-from bingo.bags.kmeans import find_centroids, kmeans_bags
+from bingo.bags import kmeans
+from bingo.bags.kmeans import assign, cluster_rows, kmeans_bags
 from bingo.errors import BingoError
 
 
-def unit(features):
+def unit_rows(features):
     return features / np.linalg.norm(features, axis=1, keepdims=True)
 
 
@@ -24,19 +25,19 @@ def separated(count, clusters, dim, seed, noise=0.05):
 
 def lloyd(features, clusters, rounds, seed):
     """Plain spherical k-means from random images, in float64: the mean cosine to the nearest centroid."""
-    features = unit(features.astype(np.float64))
+    features = unit_rows(features.astype(np.float64))
     centroids = features[np.random.default_rng(seed).choice(len(features), clusters, replace=False)]
     for _ in range(rounds):
         nearest = (features @ centroids.T).argmax(axis=1)
         for cluster in set(nearest):
             centroids[cluster] = features[nearest == cluster].sum(axis=0)
-        centroids = unit(centroids)
+        centroids = unit_rows(centroids)
     return (features @ centroids.T).max(axis=1).mean()
 
 
 def best_similarity(features, bags):
     """Mean cosine of images to their own group's mean direction, which no other centroid betters."""
-    features = unit(features.astype(np.float64))
+    features = unit_rows(features.astype(np.float64))
     sums = [features[bags.bag_of == bag].sum(axis=0) for bag in range(len(bags.indptr) - 1)]
     return np.linalg.norm(sums, axis=1).sum() / len(features)
 
@@ -74,37 +75,88 @@ def test_the_objective_is_the_mean_cosine_to_the_groups_directions_once_nothing_
 
 @pytest.mark.parametrize("block", [7, 4096])
 def test_each_image_belongs_to_its_nearest_centroid(block, monkeypatch):
-    monkeypatch.setattr(neighbours, "_BLOCK", block)
-    features = unit(np.random.default_rng(1).normal(size=(100, 5)).astype(np.float32))
-    similarity = features @ find_centroids(features, 6, 3, 0).T
+    monkeypatch.setattr(neighbours, "UNIT", block)
+    features = unit_rows(np.random.default_rng(1).normal(size=(100, 5)).astype(np.float32))
+    similarity = features @ cluster_rows(features, 6, 3, 0)[0].T
     bags = kmeans_bags(features.copy(), 6, 3, 0)
     nearest = similarity.argmax(axis=1)
     np.testing.assert_array_equal(bags.bag_of[:, None] == bags.bag_of, nearest[:, None] == nearest)
     assert bags.attributes["mean_similarity"] == pytest.approx(similarity.max(axis=1).mean(), abs=1e-6)
 
 
+@pytest.mark.parametrize("unit", [64, 4096])
 @pytest.mark.parametrize("rounds", [1, 2, 20])
-def test_rounds_one_by_one_are_those_of_a_single_call(rounds):
-    features = unit(np.random.default_rng(2).normal(size=(500, 8)).astype(np.float32))
-    once = faiss.Kmeans(
-        8,
-        20,
-        niter=rounds,
-        spherical=True,
-        seed=5,
-        init_method=faiss.ClusteringInitMethod_AFK_MC2,
-        max_points_per_centroid=500,
-        min_points_per_centroid=1,
+def test_rounds_are_those_of_plain_k_means_from_the_same_start(rounds, unit, monkeypatch):
+    monkeypatch.setattr(neighbours, "UNIT", unit)
+    features = unit_rows(np.random.default_rng(2).normal(size=(500, 8)).astype(np.float32))
+    expected = kmeans.first_centroids(features, 12, 5).astype(np.float64)
+    for _ in range(rounds):
+        nearest = (features @ expected.T).argmax(axis=1)
+        expected = unit_rows(np.stack([features[nearest == cluster].sum(axis=0) for cluster in range(12)]))
+    centroids, found = cluster_rows(features, 12, rounds, 5)
+    np.testing.assert_allclose(centroids, expected, atol=1e-6)
+    np.testing.assert_array_equal(found.cluster, (features @ expected.T).argmax(axis=1))
+    sums = np.stack([features[found.cluster == cluster].sum(axis=0, dtype=np.float64) for cluster in range(12)])
+    np.testing.assert_allclose(found.sums, sums, atol=1e-9)
+
+
+@pytest.mark.parametrize("sample", [1, 256 << 20])
+def test_the_objective_on_clustered_images_is_no_worse_than_that_of_faiss(sample, monkeypatch):
+    monkeypatch.setattr(kmeans, "_SAMPLE", sample)
+    monkeypatch.setattr(neighbours, "UNIT", 256)
+    features, _ = separated(2000, 16, 24, 0, noise=0.8)
+    features = unit_rows(features)
+    ours, theirs = [], []
+    for seed in range(6):
+        ours.append(kmeans_bags(features, 20, 15, seed).attributes["mean_similarity"])
+        reference = faiss.Kmeans(
+            24,
+            20,
+            niter=15,
+            spherical=True,
+            seed=seed,
+            init_method=faiss.ClusteringInitMethod_AFK_MC2,
+            max_points_per_centroid=2000,
+            min_points_per_centroid=1,
+        )
+        reference.train(features)
+        theirs.append((features @ reference.centroids.T).max(axis=1).mean())
+    assert np.mean(ours) > np.mean(theirs) - 0.003
+    assert max(ours) > max(theirs) - 0.003
+
+
+def test_first_centroids_are_images_of_a_sample_that_the_seed_draws(monkeypatch):
+    features = unit_rows(np.random.default_rng(2).normal(size=(500, 8)).astype(np.float32))
+    monkeypatch.setattr(kmeans, "_SAMPLE", 40 * 4 * 8)
+    seen = []
+    monkeypatch.setattr(kmeans, "take_rows", lambda rows, positions: seen.append(positions) or rows[positions])
+    for seed in (0, 0, 1):
+        centroids = kmeans.first_centroids(features, 5, seed)
+        assert np.abs(centroids[:, None] - features[seen[-1]]).sum(axis=2).min(axis=1).max() < 1e-5
+    assert [len(set(positions)) for positions in seen] == [40] * 3
+    assert seen[0].tolist() == seen[1].tolist() != seen[2].tolist()
+
+
+def test_an_empty_cluster_moves_to_the_image_that_fits_worst():
+    features = np.eye(4, dtype=np.float32)[[0, 0, 0, 1, 2, 2]]
+    found = kmeans.assign(features, np.eye(4, dtype=np.float32)[[0, 3, 2, 3]])
+    np.testing.assert_array_equal(found.cluster, [0, 0, 0, 0, 2, 2])
+    # Image 3 fits worst; of the others, which fit equally well, image 0 comes first.
+    moved = kmeans.move(features, found)
+    np.testing.assert_allclose(
+        moved, [[3 / 10**0.5, 1 / 10**0.5, 0, 0], features[3], features[4], features[0]], rtol=1e-6
     )
-    once.train(features)
-    np.testing.assert_array_equal(find_centroids(features, 20, rounds, 5), once.centroids)
+
+
+def test_no_cluster_of_many_ends_empty_where_images_differ():
+    features = np.repeat(np.random.default_rng(0).normal(size=(30, 5)), 4, axis=0).astype(np.float32)
+    assert kmeans_bags(features, 30, 50, 0).attributes["mean_similarity"] == pytest.approx(1, abs=1e-5)
 
 
 def test_rounds_end_when_nothing_moves(monkeypatch):
     features, _ = separated(200, 4, 8, seed=0)
     calls = []
-    train = faiss.Kmeans.train
-    monkeypatch.setattr(faiss.Kmeans, "train", lambda *args, **kwargs: calls.append(1) or train(*args, **kwargs))
+    monkeypatch.setattr(kmeans, "assign", lambda *args: calls.append(1) or assign(*args))
     kmeans_bags(features, 4, 1000, 0)
     assert 1 < len(calls) < 20
 
@@ -123,7 +175,6 @@ def test_the_length_of_features_does_not_count():
     scaled = features * 2.0 ** np.random.default_rng(5).integers(-4, 5, size=(60, 1)).astype(np.float32)
     plain, other = kmeans_bags(features.copy(), 5, 10, 0), kmeans_bags(scaled, 5, 10, 0)
     np.testing.assert_array_equal(plain.bag_of, other.bag_of)
-    np.testing.assert_allclose(np.linalg.norm(scaled, axis=1), 1, rtol=1e-6)  # in place
 
 
 @pytest.mark.parametrize("clusters", [1, 3, 9, 10])
@@ -140,17 +191,23 @@ def test_faiss_does_not_warn_of_small_clusters(capfd):
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_gpu_is_used_where_faiss_finds_one(monkeypatch):
-    moved = []
+def test_gpus_share_the_images_and_change_nothing(monkeypatch):
+    monkeypatch.setattr(neighbours, "UNIT", 16)
+    features = np.random.default_rng(3).normal(size=(200, 4)).astype(np.float32)
+    expected = kmeans_bags(features, 10, 5, 0)
+    devices = set()
 
-    def index_cpu_to_all_gpus(index, ngpu):
-        moved.append((type(index), ngpu))
-        return index
+    def knn_gpu(resources, queries, bank, k, metric, device):
+        devices.add(device)
+        return faiss.knn(queries, bank, k, metric=metric)
 
-    monkeypatch.setattr(faiss.extra_wrappers, "get_num_gpus", lambda: 2)  # where Kmeans asks
-    monkeypatch.setattr(faiss, "index_cpu_to_all_gpus", index_cpu_to_all_gpus, raising=False)
-    find_centroids(np.eye(4, dtype=np.float32), 2, 1, 0)
-    assert moved == [(faiss.IndexFlatIP, 2)]
+    monkeypatch.setattr(faiss, "get_num_gpus", lambda: 3)
+    monkeypatch.setattr(faiss, "StandardGpuResources", object)
+    monkeypatch.setattr(faiss, "knn_gpu", knn_gpu)
+    found = kmeans_bags(features, 10, 5, 0)
+    np.testing.assert_array_equal(found.bag_of, expected.bag_of)
+    assert found.attributes == expected.attributes
+    assert devices == {0, 1, 2}
 
 
 @pytest.mark.parametrize("clusters", [11, 1000])

@@ -28,7 +28,7 @@ def brute_force(features, size):
 @pytest.mark.parametrize("block", [7, 4096])
 @pytest.mark.parametrize(("count", "size"), [(2, 1), (30, 1), (30, 5), (30, 29), (301, 5)])
 def test_bags_hold_the_most_similar_others(count, size, block, monkeypatch):
-    monkeypatch.setattr(neighbours, "_BLOCK", block)
+    monkeypatch.setattr(neighbours, "UNIT", block)
     features = random_features(count, 8, seed=count + size)
     members, similarity = brute_force(features, size)
     bags = knn_bags(features.copy(), size)
@@ -49,7 +49,7 @@ def test_bags_are_well_formed_whatever_repeats(count, copies, seed, block, data)
     features = random_features(count, 4, seed, copies)
     expected = brute_force(features, size)[1]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(neighbours, "_BLOCK", block)
+        patch.setattr(neighbours, "UNIT", block)
         bags = knn_bags(features.copy(), size)
     members = bags.members.reshape(count, size)
     assert not bags.includes_anchor
@@ -76,7 +76,7 @@ def test_an_image_among_many_copies_is_never_its_own_neighbour():
 def test_without_self_drops_the_image_wherever_it_stands_and_else_the_last():
     members = np.array([[4, 7, 9], [7, 5, 9], [7, 9, 6], [1, 2, 3]])
     similarity = np.arange(12, dtype=np.float32).reshape(4, 3)
-    kept_similarity, kept = without_self(similarity, members, 4)
+    kept_similarity, kept = without_self(similarity, members, np.arange(4, 8))
     np.testing.assert_array_equal(kept, [[7, 9], [7, 9], [7, 9], [1, 2]])
     np.testing.assert_array_equal(kept_similarity, [[1, 2], [3, 5], [6, 7], [9, 10]])
 

@@ -2,7 +2,9 @@ import errno
 import json
 import logging
 import os
+import re
 import shutil
+import zlib
 
 import h5py
 import numpy as np
@@ -14,6 +16,7 @@ from bingo.data.images import open_images
 from bingo.data.listing import read_listing, write_listing
 from bingo.errors import BingoError
 from bingo.jobs import DataJob
+from tests.conftest import refused
 
 FASHION = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]
 
@@ -31,6 +34,10 @@ def digest(list_images, train, **data):
     return read_listing(list_images(train=train, **data), "train").digest
 
 
+def names_of(listing):
+    return [os.fsdecode(path) for path in listing.paths]
+
+
 def facts(path):
     with h5py.File(path) as file:
         return json.loads(file.attrs["provenance"])
@@ -38,11 +45,11 @@ def facts(path):
 
 def test_class_folders_are_listed_by_name_with_labels_and_sizes(two_classes, list_images):
     listing = read_listing(list_images(train=two_classes), "train")
-    assert listing.paths.tolist() == ["ant/0.png", "ant/1.png", "bee/0.png", "bee/1.png", "bee/2.png"]
+    assert names_of(listing) == ["ant/0.png", "ant/1.png", "bee/0.png", "bee/1.png", "bee/2.png"]
     assert listing.classes == ["ant", "bee"]
     assert listing.label.tolist() == [0, 0, 1, 1, 1]
     assert listing.size.tolist() == [[20, 16], [21, 16], [22, 16], [23, 16], [24, 16]]
-    assert listing.nbytes.tolist() == [(two_classes / path).stat().st_size for path in listing.paths]
+    assert listing.nbytes.tolist() == [listing.path(i).stat().st_size for i in range(5)]
     assert (listing.source, listing.root, listing.split) == ("folder", two_classes, "train")
     assert listing.labelled
     assert listing.digest == listing.source_digest
@@ -52,7 +59,7 @@ def test_a_flat_folder_is_listed_without_labels(tmp_path, save_image, list_image
     for number in range(3):
         save_image(tmp_path / "flat" / f"{number}.jpg", number)
     listing = read_listing(list_images(train=tmp_path / "flat"), "train")
-    assert listing.paths.tolist() == ["0.jpg", "1.jpg", "2.jpg"]
+    assert names_of(listing) == ["0.jpg", "1.jpg", "2.jpg"]
     assert listing.label.tolist() == [-1, -1, -1]
     assert listing.classes == []
     assert not listing.labelled
@@ -63,7 +70,7 @@ def test_nested_folders_belong_to_the_class_of_the_first_level(tmp_path, save_im
     for number, name in enumerate(names):
         save_image(tmp_path / "train" / name, number)
     listing = read_listing(list_images(train=tmp_path / "train"), "train")
-    assert dict(zip(listing.paths, listing.label.tolist(), strict=True)) == dict(zip(names, [0, 0, 1], strict=True))
+    assert dict(zip(names_of(listing), listing.label.tolist(), strict=True)) == dict(zip(names, [0, 0, 1], strict=True))
 
 
 def test_a_fault_names_the_key_of_the_set_that_is_listed(two_classes, save_image, list_images):
@@ -104,7 +111,7 @@ def test_other_files_and_hidden_ones_are_left_alone(two_classes, save_image, lis
     save_image(two_classes / ".trash" / "0.png", 8)
     save_image(two_classes / "bee" / ".thumbnails" / "0.png", 9)
     listing = read_listing(list_images(train=two_classes), "train")
-    assert listing.paths.tolist() == ["ant/0.png", "ant/1.png", "bee/0.png", "bee/1.png", "bee/2.png"]
+    assert names_of(listing) == ["ant/0.png", "ant/1.png", "bee/0.png", "bee/1.png", "bee/2.png"]
     assert listing.classes == ["ant", "bee"]
 
 
@@ -115,7 +122,7 @@ def test_suffixes_count_in_any_case_and_names_may_be_of_any_bytes(tmp_path, save
     for name in (b"A.PNG", b"latin-\xe9.png", b"new\nline.png"):
         shutil.copy(source, os.fsencode(train / "Öl 图") + b"/" + name)
     listing = read_listing(list_images(train=train), "train")
-    assert [os.fsencode(path) for path in listing.paths] == [
+    assert listing.paths.tolist() == [
         "Öl 图/".encode() + name for name in (b"A.PNG", b"latin-\xe9.png", b"new\nline.png")
     ]
     assert len(list(open_images(listing).fetch(np.arange(3)))) == 3
@@ -172,7 +179,7 @@ def test_unreadable_images_are_left_out_counted_and_logged_where_asked(two_class
     with caplog.at_level(logging.INFO, "bingo"):
         path = list_images(train=two_classes, on_bad_image="skip")
     listing = read_listing(path, "train")
-    assert listing.paths.tolist() == ["ant/1.png", "bee/0.png", "bee/2.png"]
+    assert names_of(listing) == ["ant/1.png", "bee/0.png", "bee/2.png"]
     assert listing.label.tolist() == [0, 1, 1]
     assert listing.size.tolist() == [[21, 16], [22, 16], [24, 16]]
     assert (facts(path)["images"], facts(path)["unreadable"]) == (3, 3)
@@ -244,7 +251,7 @@ def test_max_train_and_max_val_draw_nested_subsets_of_all_images(two_classes, tm
     for limit in (1, 2, 4):
         data = {"train": two_classes, "val": two_classes, "max_train": limit, "max_val": limit}
         part = read_listing(list_images(**data), "train")
-        positions = [whole.paths.tolist().index(name) for name in part.paths]
+        positions = [names_of(whole).index(name) for name in names_of(part)]
         assert positions == sorted(set(positions))
         assert len(positions) == limit
         assert part.label.tolist() == whole.label[positions].tolist()
@@ -323,7 +330,7 @@ def test_a_selection_keeps_the_rows_in_step_and_has_an_own_digest(two_classes, l
     whole = read_listing(list_images(train=two_classes), "train")
     rows = np.array([3, 0])
     part = whole.select(rows)
-    assert part.paths.tolist() == ["bee/1.png", "ant/0.png"]
+    assert names_of(part) == ["bee/1.png", "ant/0.png"]
     assert part.label.tolist() == [1, 0]
     assert part.size.tolist() == [[23, 16], [20, 16]]
     assert part.nbytes.tolist() == whole.nbytes[rows].tolist()
@@ -339,7 +346,7 @@ def test_a_listing_cut_off_anywhere_is_refused(two_classes, list_images):
             read_listing(path, "train")
 
 
-@pytest.mark.parametrize("name", ["label", "size", "path", "bytes"])
+@pytest.mark.parametrize("name", ["label", "size", "path", "bytes", "crc32"])
 def test_a_flipped_bit_in_the_rows_of_a_listing_is_refused(name, two_classes, list_images):
     path = list_images(train=two_classes)
     with h5py.File(path) as file:
@@ -349,3 +356,70 @@ def test_a_flipped_bit_in_the_rows_of_a_listing_is_refused(name, two_classes, li
     path.write_bytes(content)
     with pytest.raises(BingoError, match=rf"{path}: truncated or damaged"):
         read_listing(path, "train")
+
+
+def _replace(name, change):
+    def apply(group):
+        values = change(group[name][:])
+        del group[name]
+        group[name] = values
+
+    return apply
+
+
+def _set(name, value):
+    return lambda group: group.attrs.__setitem__(name, value)
+
+
+INCONSISTENT = {
+    "fewer labels": _replace("label", lambda values: values[:-1]),
+    "more paths": _replace("path", lambda values: np.append(values, values[:1])),
+    "labels as numbers with a point": _replace("label", lambda values: values.astype(float)),
+    "labels of 32 bits": _replace("label", lambda values: values.astype(np.int32)),
+    "a label beyond the classes": _replace("label", lambda values: values + 1),
+    "a label below -1": _replace("label", lambda values: values - 2),
+    "an empty image": _replace("size", lambda values: values * 0),
+    "sizes of one side": _replace("size", lambda values: values[:, :1]),
+    "sizes in a row": _replace("size", lambda values: values[:, 0]),
+    "a file of no bytes": _replace("bytes", lambda values: values * 0),
+    "signed checksums": _replace("crc32", lambda values: values.astype(np.int64)),
+    "checksums as a table": _replace("crc32", lambda values: values[:, None]),
+    "paths as numbers": _replace("path", lambda values: np.arange(len(values))),
+    "no checksums": lambda group: group.pop("crc32"),
+    "no labels": lambda group: group.pop("label"),
+    "an index of a named set": lambda group: group.create_dataset("index", data=np.arange(5)),
+    "nothing": lambda group: [_replace(name, lambda values: values[:0])(group) for name in list(group)],
+    "a group in a column's place": lambda group: (group.pop("size"), group.create_group("size")),
+    "classes that are no list": _set("classes", '{"ant": 0}'),
+    "classes without names": _set("classes", "[0, 1]"),
+    "classes that are no JSON": _set("classes", "[ant"),
+    "a digest that is a number": _set("digest", 7),
+    "no digest": lambda group: group.attrs.__delitem__("digest"),
+    "an unknown source": lambda group: group.file.attrs.__setitem__("source", "elsewhere"),
+    "a source that is a number": lambda group: group.file.attrs.__setitem__("source", 3),
+    "the source of an array": lambda group: group.file.attrs.__setitem__("source", "cifar10"),
+    "the source of a pack": lambda group: group.file.attrs.__setitem__("source", "pack"),
+}
+
+
+@pytest.mark.parametrize("change", INCONSISTENT.values(), ids=INCONSISTENT)
+def test_a_listing_whose_parts_do_not_fit_is_refused(change, two_classes, list_images):
+    path = list_images(train=two_classes)
+    with h5py.File(path, "r+") as file:
+        change(file["train"])
+    message = refused(lambda path: read_listing(path, "train"), path)
+    assert message is not None
+    assert re.search("is no sound listing|truncated or damaged", message)
+
+
+def test_a_split_that_is_no_group_is_refused(two_classes, list_images):
+    path = list_images(train=two_classes)
+    with h5py.File(path, "r+") as file:
+        del file["train"]
+        file["train"] = np.arange(5)
+    assert refused(lambda path: read_listing(path, "train"), path) is not None
+
+
+def test_files_are_listed_with_their_checksums(two_classes, list_images):
+    listing = read_listing(list_images(train=two_classes), "train")
+    assert listing.crc32.tolist() == [zlib.crc32(listing.path(i).read_bytes()) for i in range(5)]

@@ -30,7 +30,9 @@ def one_by_one(network, images, preprocessing, interpolation="bilinear"):
         ]
     )
     with torch.inference_mode():
-        rows = [network(transform(next(iter(images.fetch(np.array([i])))))[None]) for i in range(len(images.listing))]
+        fetched = (next(iter(images.fetch(np.array([i])))) for i in range(len(images.listing)))
+        pixels = (image if isinstance(image, torch.Tensor) else image.whole() for image in fetched)
+        rows = [network(transform(image)[None]) for image in pixels]
     return torch.cat(rows)
 
 
@@ -50,7 +52,7 @@ def folder(tmp_path):
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("batch", [1, 4, 256])
 def test_pixels_reach_the_network_in_the_order_of_the_dataset(batch, workers, demo, preprocessing, monkeypatch):
-    monkeypatch.setattr(embeddings, "_BATCH", batch)
+    monkeypatch.setattr(embeddings, "BATCH", batch)
     parts = list(embed(nn.Flatten(), demo.images, preprocessing, CPU, workers, "bilinear"))
     assert [len(part) for part in parts[:-1]] == [batch] * (len(parts) - 1)
     expected = one_by_one(nn.Flatten(), demo.images, preprocessing)
@@ -59,7 +61,7 @@ def test_pixels_reach_the_network_in_the_order_of_the_dataset(batch, workers, de
 
 @pytest.mark.parametrize("batch", [1, 8, 256])
 def test_features_are_those_of_image_after_image_whatever_the_batch(batch, demo, preprocessing, monkeypatch):
-    monkeypatch.setattr(embeddings, "_BATCH", batch)
+    monkeypatch.setattr(embeddings, "BATCH", batch)
     torch.manual_seed(0)
     network = build_backbone(Backbone(architecture="resnet10", stem="small", width=1 / 8)).eval()
     features = torch.cat(list(embed(network, demo.images, preprocessing, CPU, 0, "bilinear")))
@@ -69,7 +71,7 @@ def test_features_are_those_of_image_after_image_whatever_the_batch(batch, demo,
 
 
 def test_loader_workers_change_no_bit(demo, preprocessing, monkeypatch):
-    monkeypatch.setattr(embeddings, "_BATCH", 5)
+    monkeypatch.setattr(embeddings, "BATCH", 5)
     torch.manual_seed(0)
     network = torchvision.models.shufflenet_v2_x0_5(num_classes=7).eval()  # any network will do
     alone, helped = (torch.cat(list(embed(network, demo.images, preprocessing, CPU, n, "bilinear"))) for n in (0, 2))
@@ -77,7 +79,7 @@ def test_loader_workers_change_no_bit(demo, preprocessing, monkeypatch):
 
 
 def test_a_folder_of_images_of_different_sizes_keeps_its_order(folder, preprocessing, monkeypatch):
-    monkeypatch.setattr(embeddings, "_BATCH", 3)
+    monkeypatch.setattr(embeddings, "BATCH", 3)
     features = torch.cat(list(embed(nn.Flatten(), folder, preprocessing, CPU, 0, "bilinear")))
     torch.testing.assert_close(features, one_by_one(nn.Flatten(), folder, preprocessing), rtol=1e-5, atol=1e-5)
 

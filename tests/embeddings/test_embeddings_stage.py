@@ -8,9 +8,9 @@ import torch
 
 from bingo.config import DemoData
 from bingo.data.listing import read_listing, write_listing
-from bingo.embeddings import embeddings
-from bingo.embeddings.embeddings import embed, read_embeddings
-from bingo.embeddings.stage import make_embeddings
+from bingo.embeddings import embeddings, stage
+from bingo.embeddings.embeddings import Embeddings, embed, open_embeddings
+from bingo.embeddings.stage import make_embeddings, make_embeddings_shard
 from bingo.errors import BingoError
 from bingo.jobs import DataJob, EmbeddingsJob
 from bingo.models.backbone import build_backbone
@@ -26,9 +26,9 @@ CPU = torch.device("cpu")
 def make(demo, preprocessing):
     """Run the stage."""
 
-    def make(teacher_path, output, workers=0):
+    def make(teacher_path, output, workers=0, shards=()):
         job = EmbeddingsJob(version=1, preprocessing=preprocessing)
-        make_embeddings(job, demo.path, teacher_path, output, CPU, workers)
+        make_embeddings(job, demo.path, teacher_path, output, CPU, workers, shards)
         return output
 
     return make
@@ -52,7 +52,13 @@ def path(made, tmp_path):
 
 @pytest.fixture
 def read(demo, teacher_path):
-    return lambda path: read_embeddings(path, demo.path, demo.listing, teacher_path)
+    """Read all of a file."""
+    return lambda path: read_all(path, demo.path, demo.listing, teacher_path)
+
+
+def read_all(*inputs):
+    with open_embeddings(*inputs) as found:
+        return Embeddings(found.features[:], found.teacher_digest, found.digest)
 
 
 def refusal(call, *args):
@@ -91,23 +97,80 @@ def test_the_file_says_what_it_was_made_of(made, teacher_path, demo, preprocessi
 
 
 def test_loader_workers_change_no_byte_of_the_file(make, teacher_path, tmp_path, monkeypatch):
-    monkeypatch.setattr(embeddings, "_BATCH", 8)
+    monkeypatch.setattr(embeddings, "BATCH", 8)
     alone, helped = (make(teacher_path, tmp_path / f"{workers}.h5", workers) for workers in (0, 2))
     assert alone.read_bytes() == helped.read_bytes()
 
 
 def test_the_batch_changes_no_more_than_rounding(make, made, read, teacher_path, tmp_path, monkeypatch):
-    monkeypatch.setattr(embeddings, "_BATCH", 4)
+    monkeypatch.setattr(embeddings, "BATCH", 4)
     small = make(teacher_path, tmp_path / "small.h5")
     np.testing.assert_allclose(read(small).features, read(made).features, rtol=2e-3, atol=1e-3)  # a step of float16
 
 
-def test_embeddings_are_read_as_float32(made, read, teacher_path):
+@pytest.fixture
+def shards(demo, preprocessing, teacher_path, tmp_path, monkeypatch):
+    """Make the shards of embeddings in batches of 4, so many."""
+    for module in (embeddings, stage):
+        monkeypatch.setattr(module, "BATCH", 4)
+
+    def make(parts, teacher_path=teacher_path):
+        paths = [tmp_path / f"{number}-of-{parts}.h5" for number in range(1, parts + 1)]
+        for path in paths:
+            job = EmbeddingsJob(version=1, preprocessing=preprocessing)
+            make_embeddings_shard(job, demo.path, teacher_path, path, CPU, 0, path.stem)
+        return paths
+
+    return make
+
+
+@pytest.mark.parametrize("parts", [1, 2, 5, 9])
+def test_shards_give_the_bytes_of_a_single_job(parts, shards, make, teacher_path, tmp_path):
+    gathered = make(teacher_path, tmp_path / "gathered.h5", shards=shards(parts)[::-1])
+    assert gathered.read_bytes() == make(teacher_path, tmp_path / "alone.h5").read_bytes()
+
+
+def test_provenance_names_whatever_computed_shards_and_not_what_gathers_them(
+    shards, make, teacher_path, tmp_path, monkeypatch
+):
+    paths = []
+    for number, name in enumerate("AAB"):
+        monkeypatch.setattr(stage, "describe_device", lambda _, name=name: {"device": "cuda", "hardware": name})
+        path = tmp_path / f"{number}.h5"
+        shutil.copy(shards(3)[number], path)
+        paths.append(path)
+    monkeypatch.undo()
+    with h5py.File(make(teacher_path, tmp_path / "gathered.h5", shards=paths)) as file:
+        provenance = json.loads(file.attrs["provenance"])
+    assert (provenance["device"], provenance["hardware"]) == ("cuda", "A, B")
+
+
+def test_shards_of_another_teacher_or_not_all_of_them_are_refused(shards, make, write_teacher, teacher_path, tmp_path):
+    paths = shards(3)
+    message = refusal(lambda: make(write_teacher(seed=1), tmp_path / "out.h5", shards=paths))
+    assert message == f"{paths[0]}: was made with other settings or inputs; delete it and run again"
+    message = refusal(lambda: make(teacher_path, tmp_path / "out.h5", shards=[paths[0], paths[2]]))
+    assert message == f"{paths[2]}: begins with row 16 where 8 is needed; name all shards"
+    assert not (tmp_path / "out.h5").exists()
+
+
+def test_a_damaged_shard_is_refused(shards, make, teacher_path, tmp_path):
+    paths = shards(2)
+    with h5py.File(paths[0]) as file:
+        start = file["embedding"].id.get_chunk_info(0).byte_offset
+    damaged = bytearray(paths[0].read_bytes())
+    damaged[start + 9] ^= 4
+    paths[0].write_bytes(damaged)
+    message = refusal(lambda: make(teacher_path, tmp_path / "out.h5", shards=paths))
+    assert message.startswith(f"{paths[0]}: truncated or damaged")
+    assert not (tmp_path / "out.h5").exists()
+
+
+def test_embeddings_are_read_as_they_are_stored(made, read, teacher_path):
     found = read(made)
     with h5py.File(made) as file:
-        np.testing.assert_array_equal(found.features, file["embedding"][:].astype(np.float32))
+        np.testing.assert_array_equal(found.features, file["embedding"][:])
         assert found.digest == file.attrs["digest"]
-    assert found.features.dtype == np.float32
     assert found.teacher_digest == load_teacher(teacher_path, CPU).digest
 
 
@@ -142,12 +205,12 @@ def test_a_teacher_that_cannot_take_images_of_the_size_is_refused_and_leaves_no_
 def test_embeddings_of_another_dataset_are_refused(made, teacher_path, tmp_path):
     other = tmp_path / "other.h5"
     write_listing(DataJob(version=1, split="train", data=DemoData(source="demo", max_train=20)), "data", None, other, 1)
-    message = refusal(read_embeddings, made, other, read_listing(other, "train"), teacher_path)
+    message = refusal(read_all, made, other, read_listing(other, "train"), teacher_path)
     assert message.startswith(f"{made}: belongs to another dataset")
 
 
 def test_embeddings_of_another_teacher_are_refused(made, demo, write_teacher):
-    message = refusal(read_embeddings, made, demo.path, demo.listing, write_teacher(seed=1))
+    message = refusal(read_all, made, demo.path, demo.listing, write_teacher(seed=1))
     assert message.startswith(f"{made}: belongs to another teacher")
 
 
@@ -155,10 +218,10 @@ def test_embeddings_of_a_network_of_the_same_weights_but_another_kind_are_refuse
     tensors, metadata = read_tensors(teacher_path)
     other = tmp_path / "other.safetensors"
     write_tensors(other, tensors, {**metadata, "backbone": {**metadata["backbone"], "stem": "imagenet"}})
-    message = refusal(read_embeddings, made, demo.path, demo.listing, other)
+    message = refusal(read_all, made, demo.path, demo.listing, other)
     assert message.startswith(f"{made}: belongs to another teacher")
     write_tensors(other, tensors, {**metadata, "method": "imported"})  # what changes no feature
-    assert len(read_embeddings(made, demo.path, demo.listing, other).features) == 21
+    assert len(read_all(made, demo.path, demo.listing, other).features) == 21
 
 
 def test_rows_in_another_order_are_refused(path, read):

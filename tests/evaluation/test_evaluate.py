@@ -172,7 +172,7 @@ def test_a_label_list_says_which_labels_are_used(folder, shorten, measured, tmp_
     path = tmp_path / "1percent.txt"
     path.write_text("\n".join(names) + "\n")
     result = measured("semi-1", folder, label_list=path)
-    assert [Path(name).name for name in used[0].paths] == sorted(names)
+    assert [used[0].path(row).name for row in range(len(used[0]))] == sorted(names)
     assert used[0].label.tolist() == [0, 1, 1]
     assert result["facts"] == {"labels": 3}
     assert result["provenance"]["inputs"]["label_list"] == hashlib.sha256(path.read_bytes()).hexdigest()

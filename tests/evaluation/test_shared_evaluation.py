@@ -18,7 +18,7 @@ def measure(job, listings, model, output):
 # Training images make three batches, validation images one: shares are unequal, and one process has none.
 @pytest.mark.parametrize("name", ["knn-10", "linear-cached", "linear-moco-small", "linear-moco", "semi-10"])
 def test_two_processes_measure_as_one(name, shorten, make_job, listings, model, tmp_path, monkeypatch):
-    monkeypatch.setattr(embeddings, "_BATCH", 80)
+    monkeypatch.setattr(embeddings, "BATCH", 80)
     shorten(name)
     results = []
     for processes in (1, 2):

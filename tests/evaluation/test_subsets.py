@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ def listing_of(names):
         label=np.zeros(count, dtype=np.int64),
         size=np.full((count, 2), 8),
         index=None,
-        paths=np.array(names, dtype=object),
+        paths=np.array([os.fsencode(name) for name in names]),
         nbytes=np.ones(count, dtype=np.int64),
         classes=["one"],
         source_digest="0",

@@ -291,6 +291,11 @@ def test_the_page_says_how_good_the_bags_are(report, inputs, tmp_path):
     assert "Criterion random, 1,200 bags of 3 to 41 images (median 8.5). The first column shows anchors" in text
     assert "another class" not in text
     assert "mean similarity" not in text
+    assert "recall" not in text
+    index = write_some_bags(tmp_path / "index.h5", recall=0.98765, recall_sample=1000)
+    assert "recall 0.988 (share of the exact neighbours that the index finds, of 1,000 images)" in said(
+        Page(report(bags=[index]))
+    )
 
 
 def rows_of_costs(html):

@@ -81,7 +81,8 @@ class Cluster:
         """Return all jobs by their numbers."""
         devices = dict(line.split() for line in (self.folder / "devices").read_text().splitlines())
         records = {}
-        for block in _ask("scontrol", "show", "job", "-o").splitlines():
+        shown = _ask("scontrol", "show", "job", "-o").splitlines()
+        for block in (line for line in shown if line.startswith("JobId=")):  # else: there are no jobs
             facts = dict(word.split("=", 1) for word in block.split() if "=" in word)
             records[facts["JobId"]] = JobRecord(
                 comment=facts.get("Comment", ""),

@@ -105,7 +105,7 @@ def test_the_file_says_what_it_was_made_of(targets_of, demo, teacher, job_of):
         "layer": "projection",
         "number": 0,
         "views": 2,
-        "preprocessing": {"size": 16, "mean": [0.3, 0.4, 0.5], "std": [0.3, 0.35, 0.4]},
+        "preprocessing": {"size": 16, "mean": [0.3, 0.4, 0.5], "std": [0.3, 0.35, 0.4], "decoder": "cpu"},
     }
     assert attributes["drawn"] == describe_targets(job_of(), CPU)
     provenance = json.loads(attributes["provenance"])

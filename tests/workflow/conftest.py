@@ -111,9 +111,9 @@ class Workspace:
         output, _ = process.communicate(timeout=900)
         return subprocess.CompletedProcess(process.args, process.returncode, output)
 
-    def planned(self) -> set[str]:
+    def planned(self, *options: str) -> set[str]:
         """Return the jobs that `snakemake -n` would run, as rule or rule:wildcards; `all` left out."""
-        result = self.run("--dry-run", "--nocolor")
+        result = self.run("--dry-run", "--nocolor", *options)
         assert result.returncode == 0, result.stdout
         jobs, rule = [], None
         for line in result.stdout.splitlines():

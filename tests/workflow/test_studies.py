@@ -2,6 +2,7 @@
 
 import json
 
+import h5py
 import pandas as pd
 import pytest
 
@@ -27,16 +28,21 @@ def test_without_labels_and_validation_the_study_ends_in_students_and_a_report(w
     assert "have no labels" in (workspace.folder / "results/tiny/report.html").read_text()
 
 
-def test_class_folders_with_loader_workers_are_trained_and_evaluated(workspace):
+def test_packed_class_folders_with_loader_workers_are_trained_and_evaluated(workspace):
     for i, name in enumerate(["cat", "dog 1"]):
         write_photos(workspace.folder / "photos" / name, 12, seed=i)
         write_photos(workspace.folder / "held-out" / name, 6, seed=10 + i)
-    study = folder_study(val="held-out", workers=2)
+    study = folder_study(val="held-out", workers=2, pack={"shorter_side": 28})
     study["evaluations"] = ["knn-1"]
     del study["students"]["alone"]
     workspace.write(study)
     result = workspace.run()
     assert result.returncode == 0, result.stdout
+    for split, count in (("train", 24), ("val", 12)):
+        with h5py.File(workspace.folder / f"results/tiny/data/{split}.h5") as file:
+            assert (file[f"{split}/size"][:].min(1) == 28).all()
+            assert len(file[f"{split}/label"]) == count
+    assert workspace.planned() == set()
     table = pd.read_csv(workspace.folder / "results/tiny/tables/main.csv")
     for row in table.itertuples():
         model = row.teacher if pd.isna(row.student) else row.student

@@ -1,13 +1,16 @@
-rule bags:
+# `snakemake --set-scatter bags=8` has 8 jobs search the neighbours of a part of the images each.
+scattergather:
+    bags=1,
+
+
+rule bags_shard:
     input:
         unpack(lambda wildcards: PLAN.bags_inputs(wildcards.bags)),
-        listing="results/{study}/data/train-listing.h5",
+        listing=PLAN.listing("train"),
     output:
-        bags="results/{study}/bags/{bags}.h5",
+        temp("results/{study}/bags/shards/{bags}-{scatteritem}-{identity}.h5"),
     log:
-        "logs/{study}/bags/{bags}.log",
-    benchmark:
-        "results/{study}/benchmarks/bags/{bags}.tsv"
+        "logs/{study}/bags/{bags}-{scatteritem}-{identity}.log",
     conda:
         "../../envs/bingo.yaml"
     threads: 2
@@ -16,16 +19,46 @@ rule bags:
     params:
         settings=lambda wildcards: settings.bags_settings(STUDY, wildcards.bags),
         sources=lambda wildcards: flags(**PLAN.bags_inputs(wildcards.bags)),
+        part=lambda wildcards: flags(part=wildcards.scatteritem),
     shell:
         "python -m bingo launch --gpus {resources.gpu} --processes 1"
         " bags --settings {params.settings:q} --listing {input.listing}"
-        " {params.sources} --output {output.bags}"
+        " {params.sources} {params.part} --output {output}"
         " --log {log} --threads {threads}"
+
+
+use rule bags_shard as bags with:
+    input:
+        unpack(lambda wildcards: PLAN.bags_inputs(wildcards.bags)),
+        listing=PLAN.listing("train"),
+        shards=branch(
+            lambda wildcards: wildcards.bags in PLAN.searched_bags(),
+            then=lambda wildcards: shards(
+                gather.bags,
+                "results/{study}/bags/shards/{bags}",
+                wildcards,
+                settings.bags_settings(STUDY, wildcards.bags),
+            ),
+        ),
+    output:
+        bags="results/{study}/bags/{bags}.h5",
+    log:
+        "logs/{study}/bags/{bags}.log",
+    benchmark:
+        "results/{study}/benchmarks/bags/{bags}.tsv"
+    resources:
+        gpu=lambda wildcards, input: (
+            0 if input.get("shards") or not input.get("embeddings") else GPU
+        ),
+    params:
+        settings=lambda wildcards: settings.bags_settings(STUDY, wildcards.bags),
+        sources=lambda wildcards: flags(**PLAN.bags_inputs(wildcards.bags)),
+        part=lambda wildcards, input: flags(shard=input.get("shards", [])),
 
 
 rule sheets:
     input:
-        listing="results/{study}/data/train-listing.h5",
+        listing=PLAN.listing("train"),
         bags="results/{study}/bags/{bags}.h5",
     output:
         random=report(

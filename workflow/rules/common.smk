@@ -1,3 +1,4 @@
+import hashlib
 import shlex
 import signal
 import sys
@@ -48,6 +49,17 @@ def flags(**options):
     )
 
 
+def shards(gather, stem, wildcards, settings):
+    """Return the files that the jobs of a scattered stage make; none where a single job does it all.
+
+    Their names tell the settings: Snakemake would take the number of shards that were made last with other settings,
+    and are gone since, for a change.
+    """
+    identity = hashlib.sha256(settings.encode()).hexdigest()[:8]
+    paths = gather(f"{stem.format(**wildcards)}-{{scatteritem}}-{identity}.h5")
+    return paths if len(paths) > 1 else []
+
+
 # Jobs that fail may say why long before the end.
 onerror:
     print(*(f"bingo: failed: {fault}" for fault in PLAN.faults(STARTED)), sep="\n")
@@ -67,4 +79,5 @@ wildcard_constraints:
     precision="auto|float32|bfloat16",
     layer="projection|features",
     number=r"\d+",
+    identity="[0-9a-f]{8}",
     views=r"\d+",

@@ -22,6 +22,25 @@ rule data:
         " {params.train} --log {log} --threads {threads}"
 
 
+rule pack:
+    input:
+        listing="results/{study}/data/{split}-listing.h5",
+    output:
+        pack="results/{study}/data/{split}.h5",
+    log:
+        "logs/{study}/pack/{split}.log",
+    wildcard_constraints:
+        split="train|val" if PLAN.packed else "-",
+    conda:
+        "../../envs/bingo.yaml"
+    threads: 2
+    params:
+        settings=lambda wildcards: settings.pack_settings(STUDY, wildcards.split),
+    shell:
+        "python -m bingo pack --settings {params.settings:q} --listing {input.listing}"
+        " --output {output.pack} --log {log} --threads {threads}"
+
+
 use rule data as transfer_data with:
     input:
         folders=lambda wildcards: PLAN.targets[wildcards.target].folders[

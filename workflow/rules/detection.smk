@@ -28,10 +28,16 @@ rule detection:
         ),
         images=lambda wildcards: PLAN.detection_images(wildcards.evaluation).train,
         val_images=lambda wildcards: PLAN.detection_images(wildcards.evaluation).val,
+        annotations=lambda wildcards: PLAN.detection_images(
+            wildcards.evaluation
+        ).train_annotations,
+        val_annotations=lambda wildcards: PLAN.detection_images(
+            wildcards.evaluation
+        ).val_annotations,
     shell:
         "python -m bingo launch --gpus {resources.gpu} --processes 1"
         " detection --settings {params.settings:q}"
-        " --images {params.images:q} --annotations {input.annotations:q}"
-        " --val-images {params.val_images:q} --val-annotations {input.val_annotations:q}"
+        " --images {params.images:q} --annotations {params.annotations:q}"
+        " --val-images {params.val_images:q} --val-annotations {params.val_annotations:q}"
         " --model {input.model} --output {output.result}"
         " --log {log} --threads {threads} --workers {resources.workers}"

@@ -1,13 +1,16 @@
-rule embeddings:
+# `snakemake --set-scatter embeddings=8` has 8 jobs embed a part of the images each.
+scattergather:
+    embeddings=1,
+
+
+rule embeddings_shard:
     input:
-        listing="results/{study}/data/train-listing.h5",
+        listing=PLAN.listing("train"),
         teacher="results/{study}/teachers/{teacher}.safetensors",
     output:
-        embeddings="results/{study}/embeddings/{teacher}.h5",
+        temp("results/{study}/embeddings/shards/{teacher}-{scatteritem}-{identity}.h5"),
     log:
-        "logs/{study}/embeddings/{teacher}.log",
-    benchmark:
-        "results/{study}/benchmarks/embeddings/{teacher}.tsv"
+        "logs/{study}/embeddings/{teacher}-{scatteritem}-{identity}.log",
     conda:
         "../../envs/bingo.yaml"
     threads: 2
@@ -18,8 +21,35 @@ rule embeddings:
         cpus_per_gpu=cpus_per_process,
     params:
         settings=settings.embeddings_settings(STUDY),
+        part=lambda wildcards: flags(part=wildcards.scatteritem),
     shell:
         "python -m bingo launch --gpus {resources.gpu} --nodes {resources.nodes}"
         " embeddings --settings {params.settings:q} --listing {input.listing}"
-        " --teacher {input.teacher} --output {output.embeddings}"
+        " --teacher {input.teacher} {params.part} --output {output}"
         " --log {log} --threads {threads} --workers {resources.workers}"
+
+
+use rule embeddings_shard as embeddings with:
+    input:
+        listing=PLAN.listing("train"),
+        teacher="results/{study}/teachers/{teacher}.safetensors",
+        shards=lambda wildcards: shards(
+            gather.embeddings,
+            "results/{study}/embeddings/shards/{teacher}",
+            wildcards,
+            settings.embeddings_settings(STUDY),
+        ),
+    output:
+        embeddings="results/{study}/embeddings/{teacher}.h5",
+    log:
+        "logs/{study}/embeddings/{teacher}.log",
+    benchmark:
+        "results/{study}/benchmarks/embeddings/{teacher}.tsv"
+    resources:
+        gpu=lambda wildcards, input: 0 if input.get("shards") else GPU,
+        nodes=1,
+        workers=STUDY.data.workers,
+        cpus_per_gpu=cpus_per_process,
+    params:
+        settings=settings.embeddings_settings(STUDY),
+        part=lambda wildcards, input: flags(shard=input.get("shards", [])),

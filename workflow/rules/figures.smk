@@ -37,9 +37,10 @@ rule bag_size_figure:
         "../../envs/bingo.yaml"
     params:
         settings=settings.bag_size_figure_settings(STUDY, PLAN.bag_size_evaluations()),
+        results=PLAN.bag_size_results(),
     shell:
         "python -m bingo figure bag-size --settings {params.settings:q}"
-        " --output {output.svg} --output {output.png} --log {log} {input.results}"
+        " --output {output.svg} --output {output.png} --log {log} {params.results}"
 
 
 rule training_figure:
@@ -66,7 +67,7 @@ rule training_figure:
 
 rule purity_figure:
     input:
-        listing="results/{study}/data/train-listing.h5",
+        listing=PLAN.listing("train"),
         embeddings="results/{study}/embeddings/{teacher}.h5",
         teacher="results/{study}/teachers/{teacher}.safetensors",
     output:
@@ -94,7 +95,7 @@ rule purity_figure:
 
 rule similarity_figure:
     input:
-        listing="results/{study}/data/train-listing.h5",
+        listing=PLAN.listing("train"),
         bags="results/{study}/bags/{bags}.h5",
     output:
         svg=report(

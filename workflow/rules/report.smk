@@ -15,12 +15,12 @@ rule report:
         "../../envs/bingo.yaml"
     params:
         settings=settings.report_settings(STUDY, PLAN.left_out),
-        inputs=lambda wildcards, input: flags(
-            table=input.tables,
-            figure=input.figures,
+        inputs=flags(
+            table=PLAN.paths("tables/{}.csv", PLAN.tables),
+            figure=PLAN.paths("figures/{}.svg", PLAN.figures()),
             sheet=[f"{name}={path}" for name, path in PLAN.sheets().items()],
-            bags=input.bags,
-            model=input.models,
+            bags=PLAN.paths("bags/{}.h5", STUDY.bags),
+            model=PLAN.all_weights(),
             benchmark=[
                 f"{stage}={path}"
                 for stage, paths in PLAN.benchmarks().items()

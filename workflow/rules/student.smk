@@ -1,7 +1,7 @@
 rule student:
     input:
         unpack(lambda wildcards: PLAN.student_inputs(wildcards.student)),
-        listing="results/{study}/data/train-listing.h5",
+        listing=PLAN.listing("train"),
     output:
         backbone="results/{study}/students/{student}/seed-{seed}/backbone.safetensors",
         head="results/{study}/students/{student}/seed-{seed}/head.safetensors",

@@ -30,9 +30,10 @@ rule table:
             STUDY, wildcards.table, PLAN.table_evaluations(wildcards.table)
         ),
         published=lambda wildcards: flags(**PLAN.published(wildcards.table)),
+        results=lambda wildcards: PLAN.table_results(wildcards.table),
     shell:
         "python -m bingo table --settings {params.settings:q} --output {output.table}"
-        " {params.published} --log {log} {input.results}"
+        " {params.published} --log {log} {params.results}"
 
 
 rule table_text:
@@ -56,13 +57,17 @@ rule table_text:
 use rule table as table_so_far with:
     input:
         unpack(lambda wildcards: PLAN.published(wildcards.table)),
-        results=lambda wildcards: [
-            path for path in PLAN.table_results(wildcards.table) if Path(path).exists()
-        ],
+        results=lambda wildcards: PLAN.results_so_far(wildcards.table),
     output:
         table="results/{study}/tables-so-far/{table}.csv",
     log:
         "logs/{study}/table_so_far/{table}.log",
+    params:
+        settings=lambda wildcards: settings.table_settings(
+            STUDY, wildcards.table, PLAN.table_evaluations(wildcards.table)
+        ),
+        published=lambda wildcards: flags(**PLAN.published(wildcards.table)),
+        results=lambda wildcards: PLAN.results_so_far(wildcards.table),
 
 
 use rule table_text as table_text_so_far with:

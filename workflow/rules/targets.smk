@@ -1,6 +1,6 @@
 rule targets:
     input:
-        listing="results/{study}/data/train-listing.h5",
+        listing=PLAN.listing("train"),
         teacher="results/{study}/teachers/{teacher}.safetensors",
     output:
         targets="results/{study}/targets/{teacher}/{recipe}-{precision}-{layer}-{number}-{views}.h5",

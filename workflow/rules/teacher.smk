@@ -1,6 +1,6 @@
 rule teacher:
     input:
-        listing="results/{study}/data/train-listing.h5",
+        listing=PLAN.listing("train"),
     output:
         teacher="results/{study}/teachers/{teacher}.safetensors",
         log="results/{study}/teachers/{teacher}.csv",
@@ -41,6 +41,7 @@ rule imported_teacher:
         "../../envs/bingo.yaml"
     params:
         settings=lambda wildcards: settings.teacher_settings(STUDY, wildcards.teacher),
+        checkpoint=lambda wildcards: PLAN.checkpoints()[wildcards.teacher],
     shell:
-        "python -m bingo imported-teacher --settings {params.settings:q} --checkpoint {input.checkpoint:q}"
+        "python -m bingo imported-teacher --settings {params.settings:q} --checkpoint {params.checkpoint:q}"
         " --output {output.teacher} --log {log} --threads {threads}"

@@ -1,0 +1,123 @@
+import logging
+
+import faiss
+import numpy as np
+import pytest
+
+from bingo import neighbours
+from bingo.bags import ivf, knn
+from bingo.bags.ivf import ivf_neighbours
+from bingo.bags.knn import find_neighbours, knn_bags, measure_recall
+from bingo.config import Ivf, IvfSearch
+from bingo.errors import BingoError
+from bingo.neighbours import UnitRows
+
+
+def search(lists, probes):
+    return IvfSearch(ivf=Ivf(lists=lists, probes=probes))
+
+
+def clustered(count, dim=12, seed=0):
+    draw = np.random.default_rng(seed)
+    return (draw.normal(size=(15, dim))[draw.integers(0, 15, count)] + 0.3 * draw.normal(size=(count, dim))).astype(
+        "f2"
+    )
+
+
+def overlap(found, exact, size):
+    pairs = zip(found.members.reshape(-1, size), exact.members.reshape(-1, size), strict=True)
+    return np.mean([len(set(a) & set(b)) / size for a, b in pairs])
+
+
+@pytest.mark.parametrize("unit", [64, 4096])
+def test_all_lists_hold_the_exact_neighbours_but_for_the_rounding_of_vectors(unit, monkeypatch):
+    monkeypatch.setattr(neighbours, "UNIT", unit)
+    features = clustered(500)
+    exact, found = knn_bags(features, 5), knn_bags(features, 5, search(16, 16))
+    assert overlap(found, exact, 5) > 0.97
+    np.testing.assert_allclose(found.similarity, exact.similarity, atol=2e-3)
+    assert (np.diff(found.similarity.reshape(-1, 5), axis=1) <= 0).all()
+    assert "recall" not in exact.attributes
+
+
+def test_recall_is_the_share_of_the_exact_neighbours_and_rises_with_the_lists_that_are_probed():
+    features = np.random.default_rng(0).normal(size=(600, 6)).astype("f2")
+    exact, recalls = knn_bags(features, 5), []
+    for probes in (1, 4, 24):
+        found = knn_bags(features, 5, search(24, probes))
+        assert found.attributes["recall_sample"] == 600
+        assert found.attributes["recall"] == pytest.approx(overlap(found, exact, 5))
+        recalls.append(found.attributes["recall"])
+    assert recalls[0] < recalls[1] < recalls[2]
+
+
+def test_recall_is_that_of_a_sample(monkeypatch):
+    features = clustered(600)
+    wrong = np.tile(np.arange(3), (600, 1))
+    exact = knn_bags(features, 3).members.reshape(-1, 3)
+    monkeypatch.setattr(knn, "_RECALL_SAMPLE", 50)
+    seen = []
+    take_rows = knn.take_rows
+    monkeypatch.setattr(knn, "take_rows", lambda rows, sample: seen.append(sample) or take_rows(rows, sample))
+    assert measure_recall(features, exact) == 1
+    mixed = np.where(np.isin(np.arange(600), seen[0][:20])[:, None], wrong, exact)
+    expected = np.mean([len(set(mixed[i]) & set(exact[i])) / 3 for i in seen[0]])
+    assert expected < 1
+    assert measure_recall(features, mixed) == pytest.approx(expected)
+    assert len(set(seen[0])) == 50
+
+
+def test_no_image_is_its_own_neighbour_and_short_lists_are_made_up_for_by_the_exact_search(caplog):
+    features = clustered(300)
+    with caplog.at_level(logging.INFO):
+        found = knn_bags(features, 40, search(60, 1))
+    members = found.members.reshape(300, 40)
+    assert "found too few others in the probed lists: searched exactly" in caplog.text
+    assert "recall: " in caplog.text
+    assert members.min() >= 0
+    assert (members != np.arange(300)[:, None]).all()
+    assert all(len(set(row)) == 40 for row in members)
+    # Lists of five images on average hold no 40: all are exact.
+    np.testing.assert_array_equal(members, knn_bags(features, 40).members.reshape(300, 40))
+
+
+@pytest.mark.parametrize("probes", [1, 3])
+def test_parts_of_the_images_find_what_all_find(probes, monkeypatch):
+    monkeypatch.setattr(neighbours, "UNIT", 64)
+    features = clustered(300)
+    similarity, members = find_neighbours(features, 6, search(20, probes), range(300))
+    for rows in (range(128), range(128, 300), range(256, 300), range(0)):
+        found = find_neighbours(features, 6, search(20, probes), rows)
+        np.testing.assert_array_equal(found[0], similarity[rows.start : rows.stop])
+        np.testing.assert_array_equal(found[1], members[rows.start : rows.stop])
+
+
+def test_lists_are_trained_on_no_more_than_a_sample(monkeypatch):
+    monkeypatch.setattr(ivf, "_SAMPLE", 100 * 4 * 12)
+    sizes = []
+    cluster_rows = ivf.cluster_rows
+    monkeypatch.setattr(ivf, "cluster_rows", lambda rows, *args: sizes.append(len(rows)) or cluster_rows(rows, *args))
+    knn_bags(clustered(500), 5, search(10, 2))
+    assert sizes == [100]
+
+
+def test_a_gpu_takes_the_index_where_faiss_finds_one(monkeypatch):
+    features, moved = UnitRows(clustered(300)), []
+
+    def index_cpu_to_gpu(resources, device, index):
+        moved.append((device, type(index), index.is_trained, index.ntotal))
+        return index
+
+    expected = [found[2] for found in ivf_neighbours(features, 4, Ivf(lists=8, probes=2), range(300))]
+    monkeypatch.setattr(faiss, "knn_gpu", lambda resources, *args, device, **kwargs: faiss.knn(*args, **kwargs))  # noqa: ARG005
+    monkeypatch.setattr(faiss, "get_num_gpus", lambda: 1)
+    monkeypatch.setattr(faiss, "StandardGpuResources", object)
+    monkeypatch.setattr(faiss, "index_cpu_to_gpu", index_cpu_to_gpu)
+    found = [found[2] for found in ivf_neighbours(features, 4, Ivf(lists=8, probes=2), range(300))]
+    np.testing.assert_array_equal(found, expected)
+    assert moved == [(0, faiss.IndexIVFScalarQuantizer, True, 0)]
+
+
+def test_more_lists_than_images_are_refused():
+    with pytest.raises(BingoError, match=r"^bags: search.ivf.lists 50 needs at least 50 images, but there are 40"):
+        knn_bags(clustered(40), 5, search(50, 2))

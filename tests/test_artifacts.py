@@ -16,10 +16,12 @@ from hypothesis.extra import numpy as stn
 
 from bingo.artifacts import (
     atomic,
+    atomic_checked,
     checked_dataset,
     digest_arrays,
     digest_json,
     provenance,
+    read_checked,
     read_hdf5,
     require_same,
     write_hdf5,
@@ -342,3 +344,55 @@ def test_an_artifact_of_something_else_is_refused(tmp_path):
     message = refused(check, bags)
     assert "another dataset (aaaaaaaaaaaa)" in message
     assert f"{listing} (bbbbbbbbbbbb)" in message
+
+
+# ---- what HDF5 has no checksum for
+
+
+def test_zeros_anywhere_in_a_file_are_refused(tmp_path):
+    path = tmp_path / "x.h5"
+    write_numbers(path)
+    whole = path.read_bytes()
+    for start in range(0, len(whole), 97):
+        for length in (40, 700, len(whole)):
+            damaged = whole[:start] + bytes(min(length, len(whole) - start)) + whole[start + length :]
+            if damaged != whole:
+                path.write_bytes(damaged)
+                assert refused(read_numbers, path), (start, length)
+
+
+def test_a_chunk_of_nothing_but_zeros_is_refused(tmp_path):
+    path = tmp_path / "x.h5"
+    write_numbers(path)
+    with h5py.File(path) as file:
+        chunks = [file[name].id.get_chunk_info(0) for name in ("whole", "half")]
+    whole = path.read_bytes()
+    for chunk in chunks:
+        end = chunk.byte_offset + chunk.size
+        path.write_bytes(whole[: chunk.byte_offset] + bytes(chunk.size) + whole[end:])
+        assert "damaged" in refused(read_numbers, path)
+
+
+def test_what_another_program_changed_is_read(tmp_path):
+    path = tmp_path / "x.h5"
+    write_numbers(path)
+    with h5py.File(path, "r+") as file:
+        file.attrs["layer"] = "another one" * 500
+    with read_hdf5(path, "numbers") as file:
+        assert file.attrs["layer"] == "another one" * 500
+
+
+# ---- read_checked
+
+
+def test_a_checked_file_is_read_unless_it_changed(tmp_path):
+    path = tmp_path / "x.csv"
+    with atomic_checked(path) as temporary:
+        temporary.write_text("a,b\n1,2\n")
+    assert read_checked(path) == b"a,b\n1,2\n"
+    path.write_text("a,b\n1,3\n")
+    assert "not what was written there" in refused(read_checked, path)
+    (tmp_path / ".x.csv.sha256").unlink()
+    assert read_checked(path) == b"a,b\n1,3\n"
+    path.unlink()
+    assert "No such file" in refused(read_checked, path)

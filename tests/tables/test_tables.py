@@ -251,3 +251,10 @@ def test_a_result_of_another_table_is_refused_by_name(tmp_path, model, protocol)
     with pytest.raises(BingoError, match=f"{path}: {model} by {protocol} is not in this table"):
         make_table(JOB, [path], None, tmp_path / "table.csv")
     assert not (tmp_path / "table.csv").exists()
+
+
+def test_a_result_whose_digits_changed_is_refused(tmp_path):
+    (path,) = write_results(tmp_path, RESULTS[:1])
+    path.write_text(path.read_text().replace("67.31", "76.31"))
+    with pytest.raises(BingoError, match=f"{path}: .*does not match its digest"):
+        make_table(JOB, [path], None, tmp_path / "table.csv")

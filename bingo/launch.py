@@ -41,8 +41,8 @@ def launch(stage: Sequence[str], gpus: int, nodes: int = 1, processes: int | Non
     words = command(stage, gpus, nodes, gpus if processes is None else processes)
     if gpus == 0:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    elif "SLURM_JOB_ID" not in os.environ and (devices := visible_devices()) is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(claim(devices, gpus))
+    elif "SLURM_JOB_ID" not in os.environ:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(claim(visible_devices(), gpus))
     parents = os.environ.pop("BINGO_PARENT", "")
     if nodes == 1:
         # Processes end with torchrun too. On another node these ids would be those of strangers.
@@ -68,8 +68,8 @@ def command(stage: Sequence[str], gpus: int, nodes: int, processes: int) -> list
     return [sys.executable, "-m", "bingo", *stage]
 
 
-def visible_devices() -> list[str] | None:
-    """Return the UUIDs of the GPUs that may be used, of those that `nvidia-smi` lists; None where there is no driver.
+def visible_devices() -> list[str]:
+    """Return the UUIDs of the GPUs that may be used, of those that `nvidia-smi` lists.
 
     UUIDs, because CUDA counts GPUs in another order than `nvidia-smi`.
 
@@ -77,7 +77,7 @@ def visible_devices() -> list[str] | None:
         BingoError: CUDA_VISIBLE_DEVICES names a GPU that there is not.
     """
     if shutil.which("nvidia-smi") is None:
-        return None
+        return []
     listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False).stdout
     devices = re.findall(r"^GPU \d+: .*\(UUID: (\S+)\)", listed, re.MULTILINE)
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -100,6 +100,8 @@ def claim(devices: Sequence[str], count: int) -> list[str]:
     Raises:
         BingoError: there are fewer devices, or the locks cannot be written.
     """
+    if not devices:
+        raise BingoError("--gpus: nvidia-smi shows no GPU here; to compute on the CPU, --gpus 0")
     if count > len(devices):
         raise BingoError(f"--gpus: {count} are more than the {len(devices)} GPUs there are; ask for fewer")
     folder = Path(tempfile.gettempdir(), f"bingo-{os.getuid()}")

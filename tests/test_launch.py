@@ -154,6 +154,12 @@ def test_more_devices_than_there_are_is_refused(machine, launches, gpus, environ
     assert f"BingoError: --gpus: {gpus} are more than the {there} GPUs there are; ask for fewer" in errors
 
 
+def test_a_gpu_where_there_is_none_is_refused(machine, launches):
+    machine(0)
+    _, errors = launches(1, 0).communicate(timeout=60)
+    assert "BingoError: --gpus: nvidia-smi shows no GPU here; to compute on the CPU, --gpus 0" in errors
+
+
 def test_slurm_has_shared_the_devices_out_already(machine, launches):
     machine(1)
     assert finish(launches(2, 0, SLURM_JOB_ID="7", CUDA_VISIBLE_DEVICES="4,5"))[0] == {"4", "5"}
@@ -204,7 +210,7 @@ def test_options_after_the_stage_are_the_stages(machine):
     machine(1)
     shown = [
         subprocess.run([sys.executable, "-m", "bingo", *words], capture_output=True, text=True, check=True).stdout
-        for words in (["launch", "--gpus", "1", "figure", "map", "--help"], ["figure", "map", "--help"])
+        for words in (["launch", "--gpus", "0", "figure", "map", "--help"], ["figure", "map", "--help"])
     ]
     assert shown[0] == shown[1]
 

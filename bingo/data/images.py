@@ -97,7 +97,7 @@ class _EncodedImages(ABC):
 class FolderImages(_EncodedImages):
     """The files of a folder."""
 
-    _done, _remedy = "listed", "list the data anew"
+    _done, _remedy = "listed", "list the data anew (snakemake --forcerun data)"
 
     def _read(self, i: int) -> bytes:
         return self.listing.path(i).read_bytes()

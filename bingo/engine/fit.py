@@ -92,7 +92,7 @@ def trained(
     if method.training.batch_size % processes():
         raise BingoError(
             f"{title}: batch_size {method.training.batch_size} cannot be shared by {processes()} processes; "
-            "take a multiple of these"
+            f"take a multiple of {processes()}"
         )
     machine = describe_machine(method.training, device)
     state = TrainingState(state_path, digest_json([origin.settings, dict(sources.inputs), machine]))

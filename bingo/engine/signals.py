@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-ASKS_TO_END = (signal.SIGTERM, signal.SIGUSR1)
+ASKS_TO_END = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 
 @contextmanager
@@ -18,6 +18,7 @@ def asked_to_end() -> Iterator[Callable[[], str | None]]:
 
     def remember(number: int, _: FrameType | None) -> None:
         received.append(signal.Signals(number).name)
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # who presses Ctrl-C once more will not wait
 
     before = {number: signal.signal(number, remember) for number in ASKS_TO_END}
     try:

@@ -76,6 +76,15 @@ KINDS = {
         free=frozenset({"big evaluation", "map-online figure"}),
         named=(VAL, "list the data anew"),
     ),
+    "pack": Kind(
+        [f"{R}/data/train.h5"],
+        HDF5[:-1],
+        ["embeddings 1", "gathered embeddings"],
+        free=frozenset({"embeddings 1"}),
+        named=(f"{R}/data/train.h5", "embeddings/big-"),
+    ),
+    "embeddings shard": Kind([f"{R}/embeddings/big-2.h5"], HDF5, ["gathered embeddings"]),
+    "bags shard": Kind([f"{R}/bags/knn-2.h5"], HDF5, ["gathered bags"]),
     "teacher": Kind(
         [TEACHER],
         TENSORS,

@@ -208,7 +208,10 @@ def _chunks(file: h5py.File) -> list[list[int]]:
 def _digest_around(raw: BinaryIO | io.FileIO, chunks: list[list[int]], end: int) -> str:
     """Return the SHA-256 of the first ``end`` bytes of a file without its chunks."""
     total = hashlib.sha256()
-    for start, stop in zip([0, *(chunk[1] for chunk in chunks)], [*(chunk[0] for chunk in chunks), end], strict=True):
+    around = [0, *(edge for chunk in chunks for edge in chunk), end]
+    if around != sorted(around):
+        raise ValueError("its trailer is no trailer")
+    for start, stop in zip(around[::2], around[1::2], strict=True):
         raw.seek(start)
         total.update(raw.read(stop - start))
     return total.hexdigest()

@@ -5,14 +5,17 @@ Imports of stages stand inside the commands: `bingo --help` needs no torch.
 """
 
 import logging
+import os
 import sys
 import time
+import traceback
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NoReturn
 
 import typer
 
 from bingo.command import (
+    PROCESSES,
     RANK,
     Listing,
     Log,
@@ -55,6 +58,8 @@ app.add_typer(figure_app, name="figure", help="Draw one figure of a study.")
 
 _SECONDS_FOR_THE_FIRST = 5
 """A fault that all processes of a job have is told by the first one; torchrun then ends the others."""
+_SECONDS_FOR_THE_CULPRIT = 15
+"""Processes that have lost one whose fault it is fail too, and need not say so."""
 Part = Annotated[str | None, typer.Option(help="Make this part of the rows alone, 3-of-8 say, as a shard.")]
 Shards = Annotated[list[Path] | None, typer.Option("--shard", help="A shard to gather; repeated for all.")]
 Model = Annotated[Path, typer.Option(help="A student's backbone, or a teacher.")]
@@ -396,4 +401,22 @@ def main() -> None:
         if RANK > 0:
             time.sleep(_SECONDS_FOR_THE_FIRST)
         logging.getLogger("bingo").error("error: %s", error)
-        sys.exit(1)
+        _end(1)
+    except SystemExit as end:
+        if not end.code:
+            raise
+        _end(end.code)
+    except Exception:
+        if PROCESSES == 1:
+            raise
+        time.sleep(_SECONDS_FOR_THE_CULPRIT)
+        traceback.print_exc()
+        _end(1)
+
+
+def _end(code: str | int) -> NoReturn:
+    """End this process; one of several at once, because on its way out NCCL would wait for the others."""
+    if PROCESSES == 1:
+        sys.exit(code)
+    logging.shutdown()
+    os._exit(code if isinstance(code, int) else 1)

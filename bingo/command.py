@@ -19,6 +19,8 @@ from bingo.jobs import Job
 
 RANK = int(os.environ.get("RANK", "0"))
 """Position of this process among those that torchrun has started for the same job."""
+PROCESSES = int(os.environ.get("WORLD_SIZE", "1"))
+"""Their number."""
 AnyJob = TypeVar("AnyJob", bound=Job)
 Settings = Annotated[str, typer.Option(help="The stage's settings as JSON, or @FILE that holds it.")]
 Listing = Annotated[Path, typer.Option(help="Listing of the training images (data stage).")]
@@ -90,7 +92,7 @@ def _end_with(parents: Sequence[int]) -> None:
         try:
             for parent in parents:
                 os.kill(parent, 0)
-        except ProcessLookupError:
+        except (ProcessLookupError, PermissionError):  # or its number is a stranger's now
             os.kill(os.getpid(), signal.SIGTERM)
 
 

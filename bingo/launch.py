@@ -61,7 +61,7 @@ def command(stage: Sequence[str], gpus: int, nodes: int, processes: int) -> list
     Raises:
         BingoError: the GPUs cannot be shared out among the nodes.
     """
-    if nodes > 1:
+    if nodes > 1 and gpus > 0:
         return _on_nodes(stage, gpus, nodes)
     if processes > 1:
         return [*_torchrun(processes), "--standalone", "-m", "--", "bingo", *stage]
@@ -143,7 +143,7 @@ def _on_nodes(stage: Sequence[str], gpus: int, nodes: int) -> list[str]:
     job = os.environ.get("SLURM_JOB_ID")
     if job is None:
         raise BingoError(f"--nodes: {nodes} nodes are found only inside a SLURM job; leave --nodes out")
-    if gpus == 0 or gpus % nodes:
+    if gpus % nodes:
         raise BingoError(f"--gpus: {gpus} cannot be shared out evenly among {nodes} nodes")
     # A job's script runs on the first of its nodes. Jobs that share a node must not share a port.
     endpoint = f"{socket.gethostname()}:{20000 + int(job) % 10000}"

@@ -16,7 +16,7 @@ from bingo.errors import BingoError
 
 UNIT = 16_384
 """Queries looked up in one call, counted from row 0: a row's result never depends on how queries are shared out."""
-_MOST = 2048
+MOST_ON_GPU = 2048
 """Neighbours that faiss can select on a GPU; more are looked up on the CPU."""
 _ALIGNED = 1024
 """Rows of a chunk of embeddings, and of the blocks in which faiss multiplies."""
@@ -87,7 +87,7 @@ class Search:
         """Find the GPUs; ``k`` is the largest number of neighbours that will be asked for."""
         import faiss
 
-        gpus = faiss.get_num_gpus() if k <= _MOST else 0
+        gpus = faiss.get_num_gpus() if k <= MOST_ON_GPU else 0
         self.budget = GPU if gpus else CPU
         self._engines: list[Callable[..., Any]] = [partial(faiss.knn, metric=faiss.METRIC_INNER_PRODUCT)]
         if gpus:
@@ -157,7 +157,7 @@ def nearest_neighbours(
                 _merge(kept, np.flatnonzero((found[0][:, 0] > kept[0][:, -1]) & ~tied), found, start)
                 for some in np.split(np.flatnonzero(tied), range(_ALIGNED, tied.sum(), _ALIGNED)):
                     if len(some):
-                        [wide] = search([unit[some]], block, min(max(k + 1, _MOST), len(block)))
+                        [wide] = search([unit[some]], block, min(max(k + 1, MOST_ON_GPU), len(block)))
                         _merge(kept, some, wide, start)
         for part, (similarity, index) in zip(parts[first : first + held], best, strict=True):
             yield part, similarity, index

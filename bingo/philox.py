@@ -53,8 +53,8 @@ def philox(counter: NDArray[np.uint64], key: tuple[int, int]) -> NDArray[np.uint
 def uniform(seed: int, stream: Stream, index: ArrayLike, epoch: int, view: int, draws: int) -> NDArray[np.float64]:
     """Return ``draws`` uniform numbers in [0, 1) for each of ``index`` (B,): float64 (B, draws).
 
-    A pure function of its arguments. ``seed``, ``index``, ``epoch`` and ``view`` are below 2**32 (``view``
-    below 2**16); every number carries 32 random bits.
+    A pure function of its arguments. ``seed``, ``index``, ``epoch`` and ``view`` are below 2**32; every
+    number carries 32 random bits.
     """
     rows = np.asarray(index, dtype=np.uint64)
     blocks = -(-draws // 4)

@@ -1,5 +1,6 @@
 """torchrun, but for its reports: a process that failed has already said why, in a line of its own."""
 
+import logging
 import os
 import sys
 
@@ -10,6 +11,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import main
 
 if __name__ == "__main__":
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     try:
         main()
     except (ChildFailedError, SignalException):

@@ -189,7 +189,6 @@ def test_command_on_several_nodes_is_a_torchrun_on_each(monkeypatch):
     [
         (4, None, "--nodes: 2 nodes are found only inside a SLURM job; leave --nodes out"),
         (3, "7", "--gpus: 3 cannot be shared out evenly among 2 nodes"),
-        (0, "7", "--gpus: 0 cannot be shared out evenly among 2 nodes"),
     ],
 )
 def test_nodes_that_cannot_be_used_are_refused(monkeypatch, gpus, job, message):

@@ -8,7 +8,7 @@ import numpy as np
 from bingo.bags.checks import require_images
 from bingo.bags.kmeans import cluster_rows
 from bingo.config import Ivf
-from bingo.neighbours import Block, UnitRows, take_rows, units
+from bingo.neighbours import MOST_ON_GPU, Block, UnitRows, take_rows, units
 from bingo.philox import Stream, permutation
 from bingo.progress import Progress
 
@@ -36,7 +36,9 @@ def ivf_neighbours(features: UnitRows, k: int, settings: Ivf, rows: range) -> It
         BingoError: there are more lists than rows.
     """
     require_images("search.ivf.lists", settings.lists, settings.lists, len(features))
-    index = _train(features, settings)
+    if not len(rows):
+        return
+    index = _train(features, settings, k)
     with Progress("index", len(features), "images") as progress:
         for part in units(range(len(features))):
             index.add(features[part])
@@ -46,7 +48,7 @@ def ivf_neighbours(features: UnitRows, k: int, settings: Ivf, rows: range) -> It
         yield part, similarity, found
 
 
-def _train(features: UnitRows, settings: Ivf) -> Any:
+def _train(features: UnitRows, settings: Ivf, k: int) -> Any:
     """Return an empty index whose lists belong to centroids of a random sample."""
     import faiss
 
@@ -59,7 +61,7 @@ def _train(features: UnitRows, settings: Ivf) -> Any:
         quantizer, dim, settings.lists, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT, False
     )
     index.train(sample[:1])  # lists are those of the quantizer, and float16 has nothing to learn
-    if faiss.get_num_gpus() > 0:
+    if faiss.get_num_gpus() > 0 and max(k, settings.probes) <= MOST_ON_GPU:
         index = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, index)
     index.nprobe = settings.probes
     return index

@@ -169,6 +169,9 @@ def show(
     Raises:
         BingoError: an image cannot be read.
     """
+    if len(index) == 0:  # this process has no part in a short batch
+        nothing = torch.empty(0, 3, preprocessing.size, preprocessing.size, dtype=torch.uint8)
+        return {name: ViewPixels(nothing, True, drawn) for name, drawn in parameters.items()}
     source = images.fetch(index)
     if isinstance(source, Tensor):
         return {name: ViewPixels(source, False, drawn) for name, drawn in parameters.items()}

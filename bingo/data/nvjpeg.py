@@ -1,7 +1,6 @@
 """JPEGs decoded by nvJPEG on the device that trains, instead of by loader workers.
 
-Not run so far: it was written where there is no GPU, and is tested with a CPU's decoder in nvJPEG's place. Images are
-decoded whole, at no scale; what is no plain JPEG, or lies on its side, is decoded on the CPU.
+Images are decoded whole, at no scale; what is no plain JPEG, or lies on its side, is decoded on the CPU.
 """
 
 from collections.abc import Iterable, Sequence
@@ -77,5 +76,7 @@ def _decode_jpegs(contents: Sequence[bytes], device: torch.device) -> list[Tenso
     encoded = [torch.frombuffer(bytearray(content), dtype=torch.uint8) for content in contents]
     try:
         return decode_jpeg(encoded, ImageReadMode.RGB, device) if encoded else []
+    except torch.OutOfMemoryError:
+        raise
     except RuntimeError as error:
         raise BingoError(f"data.preprocessing.decoder: nvJPEG cannot decode an image ({error}); set cpu") from error

@@ -124,6 +124,13 @@ def with_shared_gradients(module: nn.Module) -> nn.Module:
         return DistributedDataParallel(module, broadcast_buffers=False)
 
 
+def share_buffers(module: nn.Module) -> None:
+    """Give all processes the first one's buffers of a module."""
+    if processes() > 1:
+        for buffer in module.buffers():
+            dist.broadcast(buffer, src=0)
+
+
 def shared_out(places: Sequence[Value], compute: Callable[[Iterable[Value]], Iterator[Item]]) -> Iterator[Item]:
     """Yield, in the first process, what every place gives, in order; each is computed by one of the processes.
 

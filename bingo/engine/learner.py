@@ -146,7 +146,8 @@ class Step:
         drawn = permutation(self.seed, Stream.SHUFFLE, self.epoch, len(everyones), self.number)
         order = torch.from_numpy(drawn).to(images.device)
         own = slice(rank() * len(images), (rank() + 1) * len(images))
-        keys = gather_rows(self._embed(encoder, everyones[order[own]]))  # (B, D)
+        shuffled = everyones[order[own]].contiguous(memory_format=torch.channels_last)
+        keys = gather_rows(self._embed(encoder, shuffled))  # (B, D)
         return keys[order.argsort()[own]]
 
     @torch.no_grad()

@@ -77,6 +77,10 @@ class TrainingState:
                 except BlockingIOError:
                     log.warning("%s: another process trains into it; waiting for its end", self.path)
                     fcntl.flock(file, fcntl.LOCK_EX)
+                except OSError as error:
+                    raise BingoError(
+                        f"{lock}: this file system has no locks ({error.strerror}); mount it with flock"
+                    ) from error
                 # The process that was waited for removes its lock, which then excludes nobody else.
                 if os.fstat(file.fileno()).st_nlink > 0:
                     yield
@@ -111,6 +115,8 @@ class TrainingState:
             BingoError: it is asked to end.
         """
         if position.step == 0 or asked_to_end or time.monotonic() - self._saved >= _SECONDS_BETWEEN_SAVES:
+            if position.means.first_bad_step() is not None:
+                return  # it has diverged, as will soon be said; the state before that is kept
             self.save(module, optimizer, position)
         if asked_to_end and not is_first():
             sys.exit(1)  # the first one says why
@@ -151,6 +157,7 @@ class TrainingState:
                 continue
             except _DAMAGED as error:
                 log.warning("%s: damaged, so %s (%s)", path, instead, " ".join(str(error).split()))
+                path.unlink(missing_ok=True)  # or the next save would put it in the place of the one before
                 continue
             return state
         return None

@@ -6,7 +6,8 @@ from torch import Tensor, nn
 
 from bingo.data.images import open_images
 from bingo.data.loader import TrainingBatches
-from bingo.engine.distributed import is_first, processes, with_shared_gradients
+from bingo.engine import distributed
+from bingo.engine.distributed import is_first, processes
 from bingo.engine.schedule import learning_rate
 from bingo.errors import BingoError
 from bingo.evaluation.metrics import accuracy
@@ -19,7 +20,10 @@ from bingo.views.recipes import RECIPES
 
 
 def evaluate_finetune(protocol: Finetune, probe: Probe) -> Measurement:
-    """Train the network, in place, on some labelled images, and classify the validation images."""
+    """Train the network, in place, on some labelled images, and classify the validation images.
+
+    An incomplete last batch with fewer than two images per process is left out.
+    """
     listing = probe.train.listing
     if probe.label_list is not None:
         rows = listed_rows(listing, probe.label_list)
@@ -76,7 +80,7 @@ def finetune(
         ],
         momentum=0.9,
     )
-    model = with_shared_gradients(network)
+    model = distributed.with_shared_gradients(network)
     batches = data.batches(0, protocol.epochs, workers)
     torch.manual_seed(data.seed)  # some of timm's networks draw which paths to drop
     with Progress("fine-tuning", protocol.epochs, "epochs") as progress:
@@ -98,4 +102,5 @@ def finetune(
                     f"evaluations: fine-tuning diverged in epoch {epoch + 1}; the network's weights are far too large"
                 )
             progress.advance(1)
+    distributed.share_buffers(network)  # each process has running statistics of its own
     return network.eval()

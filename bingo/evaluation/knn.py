@@ -9,7 +9,7 @@ from bingo.errors import BingoError
 from bingo.evaluation.metrics import accuracy, votes
 from bingo.evaluation.probe import Measurement, Probe
 from bingo.evaluation.protocols import Knn
-from bingo.neighbours import nearest_neighbours, normalise_rows
+from bingo.neighbours import UnitRows, nearest_neighbours
 
 
 def evaluate_knn(protocol: Knn, probe: Probe) -> Measurement:
@@ -41,11 +41,8 @@ def knn_accuracy(
     """
     if len(train) < protocol.k:
         raise BingoError(f"evaluations: kNN with k {protocol.k} needs as many labelled images, there are {len(train)}")
-    bank, queries = train.numpy().copy(), val.numpy().copy()
-    normalise_rows(bank)
-    normalise_rows(queries)
     scores = []
-    for _, similarity, index in nearest_neighbours(queries, bank, protocol.k):
+    for _, similarity, index in nearest_neighbours(UnitRows(val.numpy()), UnitRows(train.numpy()), protocol.k):
         labels = train_labels[torch.from_numpy(index)]  # (b, k)
         scores.append(votes(labels, _weights(protocol, torch.from_numpy(similarity.astype(np.float64))), classes))
     found = accuracy(torch.cat(scores), val_labels)

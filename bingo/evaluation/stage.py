@@ -11,7 +11,7 @@ import torch
 from bingo.data.images import open_images
 from bingo.data.listing import Listing, read_listing
 from bingo.engine.device import describe_device
-from bingo.engine.distributed import is_first
+from bingo.engine.distributed import is_first, processes
 from bingo.errors import BingoError, nearest
 from bingo.evaluation.finetune import evaluate_finetune
 from bingo.evaluation.knn import evaluate_knn
@@ -95,7 +95,7 @@ def evaluate(
     inputs = {"train": train.digest, "val": val.digest, "model": network_digest(model)}
     if label_list is not None:
         inputs["label_list"] = hashlib.sha256(label_list.read_bytes()).hexdigest()
-    write_result(output, job, found, inputs, describe_device(device))
+    write_result(output, job, found, inputs, {**describe_device(device), "processes": str(processes())})
 
 
 def _labelled(listing: Listing) -> Listing:

@@ -39,7 +39,8 @@ def synchronise_batch_norm(network: nn.Module, device: torch.device) -> None:
         for name, layer in parent.named_children():
             if not isinstance(layer, _BatchNorm):
                 continue
-            if type(layer) not in (nn.BatchNorm1d, nn.BatchNorm2d):
+            plain = type(layer) in (nn.BatchNorm1d, nn.BatchNorm2d) and layer.affine and layer.momentum is not None
+            if not plain:
                 raise BingoError(f"sync_batch_norm: not for a network with {type(layer).__name__}; set it to false")
             synced = (nn.SyncBatchNorm if device.type == "cuda" else SyncedOnCpu)(
                 layer.num_features, layer.eps, layer.momentum

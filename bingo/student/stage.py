@@ -7,6 +7,7 @@ import torch
 from bingo.artifacts import require_same
 from bingo.bags.bags import Bags, read_bags
 from bingo.data.listing import Listing, read_listing
+from bingo.engine.distributed import processes
 from bingo.engine.fit import Origin, Sources, trained
 from bingo.engine.learner import TeacherOutputs
 from bingo.engine.log_csv import write_log
@@ -14,6 +15,7 @@ from bingo.errors import BingoError
 from bingo.jobs import StudentJob, TargetsJob
 from bingo.methods.method import Distillation
 from bingo.models.backbone import require_size
+from bingo.models.batch_norm import synchronise_batch_norm
 from bingo.models.checkpoint import load_teacher
 from bingo.targets.outputs import OnlineTeacher, StoredTeacher, require_targets
 from bingo.targets.stage import describe_targets
@@ -90,6 +92,9 @@ def _sources(
                 raise BingoError(f"student {name}: --targets serve stored teacher views, but its teacher is online")
             network = load_teacher(teacher_path, device)
             require_size(network.backbone, job.preprocessing.size, device)
+            if method.training.sync_batch_norm and method.teacher_batch_norm == "batch" and processes() > 1:
+                for part in (network.backbone, network.head):
+                    synchronise_batch_norm(part, device)
             teacher, inputs["teacher"] = OnlineTeacher(network, method.teacher_batch_norm), network.digest
         else:
             stored, numbers = method.teacher_views, method.teacher_view_numbers()

@@ -48,7 +48,7 @@ def network_of(teacher: Teacher, layer: Layer) -> nn.Module:
 class StoredTeacher:
     """Outputs for V views of every image; epoch e takes those of view e modulo V.
 
-    One view of all images is held in memory at a time: N x D float16 for each file.
+    One view of all images is held in memory at a time, by every process: N x D float16 for each file.
     """
 
     def __init__(self, files: Mapping[int, Path], views: int, device: torch.device) -> None:

@@ -106,6 +106,10 @@ def test_a_damaged_state_gives_way_to_the_one_before_it(state, caplog):
     assert state.restore(module, optimizer, CPU).rows == ROWS
     assert equal(tensors(module, optimizer), tensors(*trained(0)))
     assert f"{state.path}: damaged, so the state before it is looked at" in caplog.text
+    # A kill while the next one is written finds that before it still there.
+    state.save(module, optimizer, Position([*ROWS, *ROWS]))
+    state.previous.replace(state.path)
+    assert state.restore(*trained(1), CPU).rows == ROWS
 
 
 def test_a_kill_between_two_renames_leaves_the_state_before(state, caplog):

@@ -49,6 +49,11 @@ def test_packed_class_folders_with_loader_workers_are_trained_and_evaluated(work
         path = workspace.folder / f"results/tiny/evaluation/{model}/seed-0/knn-1.json"
         assert json.loads(path.read_text())["metrics"]["top1"] == pytest.approx(row.mean, abs=1e-3)
     assert len(table) == 2
+    # Read from the folder again, the images are others: everything follows but their listings.
+    workspace.write({**study, "data": {key: value for key, value in study["data"].items() if key != "pack"}})
+    planned = workspace.planned()
+    assert {"teacher:big", "embeddings:big", "bags:knn", "student:distilled:0", "map_figure:big"} <= planned
+    assert not {job for job in planned if job.startswith(("data", "pack"))}
 
 
 def test_a_teacher_without_students_has_a_row(workspace):

@@ -17,12 +17,13 @@ rule bags_shard:
     resources:
         gpu=GPU,
     params:
+        listing=PLAN.listing("train"),
         settings=lambda wildcards: settings.bags_settings(STUDY, wildcards.bags),
         sources=lambda wildcards: flags(**PLAN.bags_inputs(wildcards.bags)),
         part=lambda wildcards: flags(part=wildcards.scatteritem),
     shell:
         "python -m bingo launch --gpus {resources.gpu} --processes 1"
-        " bags --settings {params.settings:q} --listing {input.listing}"
+        " bags --settings {params.settings:q} --listing {params.listing}"
         " {params.sources} {params.part} --output {output}"
         " --log {log} --threads {threads}"
 
@@ -51,6 +52,7 @@ use rule bags_shard as bags with:
             0 if input.get("shards") or not input.get("embeddings") else GPU
         ),
     params:
+        listing=PLAN.listing("train"),
         settings=lambda wildcards: settings.bags_settings(STUDY, wildcards.bags),
         sources=lambda wildcards: flags(**PLAN.bags_inputs(wildcards.bags)),
         part=lambda wildcards, input: flags(shard=input.get("shards", [])),
@@ -72,12 +74,13 @@ rule sheets:
     conda:
         "../../envs/bingo.yaml"
     params:
+        listing=PLAN.listing("train"),
         version=bags.SHEET_VERSION,
         pages=lambda wildcards, output: flags(
             page=[f"{name}={path}" for name, path in output.items()]
         ),
     shell:
-        "python -m bingo sheets --listing {input.listing} --bags {input.bags} {params.pages} --log {log}"
+        "python -m bingo sheets --listing {params.listing} --bags {input.bags} {params.pages} --log {log}"
 
 
 use rule sheets as ranked_sheets with:

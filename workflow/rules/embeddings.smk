@@ -20,11 +20,12 @@ rule embeddings_shard:
         workers=STUDY.data.workers,
         cpus_per_gpu=cpus_per_process,
     params:
+        listing=PLAN.listing("train"),
         settings=settings.embeddings_settings(STUDY),
         part=lambda wildcards: flags(part=wildcards.scatteritem),
     shell:
         "python -m bingo launch --gpus {resources.gpu} --nodes {resources.nodes}"
-        " embeddings --settings {params.settings:q} --listing {input.listing}"
+        " embeddings --settings {params.settings:q} --listing {params.listing}"
         " --teacher {input.teacher} {params.part} --output {output}"
         " --log {log} --threads {threads} --workers {resources.workers}"
 
@@ -51,5 +52,6 @@ use rule embeddings_shard as embeddings with:
         workers=STUDY.data.workers,
         cpus_per_gpu=cpus_per_process,
     params:
+        listing=PLAN.listing("train"),
         settings=settings.embeddings_settings(STUDY),
         part=lambda wildcards, input: flags(shard=input.get("shards", [])),

@@ -85,10 +85,11 @@ rule purity_figure:
     resources:
         gpu=GPU,
     params:
+        listing=PLAN.listing("train"),
         version=figures.STAGE_VERSION,
     shell:
         "python -m bingo launch --gpus {resources.gpu} --processes 1"
-        " figure purity --listing {input.listing} --embeddings {input.embeddings}"
+        " figure purity --listing {params.listing} --embeddings {input.embeddings}"
         " --teacher {input.teacher} --output {output.svg} --output {output.png}"
         " --log {log} --threads {threads}"
 
@@ -109,9 +110,10 @@ rule similarity_figure:
     conda:
         "../../envs/bingo.yaml"
     params:
+        listing=PLAN.listing("train"),
         version=figures.STAGE_VERSION,
     shell:
-        "python -m bingo figure similarity --listing {input.listing} --bags {input.bags}"
+        "python -m bingo figure similarity --listing {params.listing} --bags {input.bags}"
         " --output {output.svg} --output {output.png} --log {log}"
 
 
@@ -136,10 +138,12 @@ rule map_figure:
         workers=STUDY.data.workers,
         cpus_per_gpu=cpus_per_process,
     params:
+        listing=PLAN.map_listing(),
         settings=lambda wildcards: settings.map_figure_settings(STUDY, wildcards.model),
+        model=lambda wildcards: PLAN.first_weights(wildcards.model),
         split=PLAN.map_split(),
     shell:
         "python -m bingo launch --gpus {resources.gpu} --processes 1"
-        " figure map --settings {params.settings:q} --listing {input.listing}"
-        " --split {params.split} --model {input.model} --output {output.svg} --output {output.png}"
+        " figure map --settings {params.settings:q} --listing {params.listing}"
+        " --split {params.split} --model {params.model} --output {output.svg} --output {output.png}"
         " --log {log} --threads {threads} --workers {resources.workers}"

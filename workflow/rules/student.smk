@@ -19,6 +19,7 @@ rule student:
         workers=STUDY.data.workers,
         cpus_per_gpu=cpus_per_process,
     params:
+        listing=PLAN.listing("train"),
         settings=lambda wildcards: settings.student_settings(
             STUDY, wildcards.student, int(wildcards.seed)
         ),
@@ -27,5 +28,5 @@ rule student:
     shell:
         "python -m bingo launch --gpus {resources.gpu} --nodes {resources.nodes}"
         " student --settings {params.settings:q} --name {wildcards.student}"
-        " --listing {input.listing} {params.sources} --output {params.folder}"
+        " --listing {params.listing} {params.sources} --output {params.folder}"
         " --log {log} --threads {threads} --workers {resources.workers}"

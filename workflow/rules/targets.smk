@@ -18,6 +18,7 @@ rule targets:
         workers=STUDY.data.workers,
         cpus_per_gpu=cpus_per_process,
     params:
+        listing=PLAN.listing("train"),
         settings=lambda wildcards: settings.targets_settings(
             STUDY,
             wildcards.recipe,
@@ -28,6 +29,6 @@ rule targets:
         ),
     shell:
         "python -m bingo launch --gpus {resources.gpu} --nodes {resources.nodes}"
-        " targets --settings {params.settings:q} --listing {input.listing}"
+        " targets --settings {params.settings:q} --listing {params.listing}"
         " --teacher {input.teacher} --output {output.targets}"
         " --log {log} --threads {threads} --workers {resources.workers}"

@@ -20,11 +20,12 @@ rule teacher:
         workers=STUDY.data.workers,
         cpus_per_gpu=cpus_per_process,
     params:
+        listing=PLAN.listing("train"),
         settings=lambda wildcards: settings.teacher_settings(STUDY, wildcards.teacher),
     shell:
         "python -m bingo launch --gpus {resources.gpu} --nodes {resources.nodes}"
         " teacher --settings {params.settings:q} --name {wildcards.teacher}"
-        " --listing {input.listing} --output {output.teacher} --training-log {output.log}"
+        " --listing {params.listing} --output {output.teacher} --training-log {output.log}"
         " --log {log} --threads {threads} --workers {resources.workers}"
 
 

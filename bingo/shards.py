@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+from numpy.typing import DTypeLike
 
 from bingo.artifacts import digest_json, read_hdf5
 from bingo.errors import BingoError
@@ -78,11 +79,16 @@ def whole_shards(paths: Sequence[Path], kind: str, count: int, origin: Mapping[s
     return shards
 
 
-def require_rows(shard: Shard, dataset: h5py.Dataset) -> None:
-    """Refuse a shard whose arrays are not as long as it says.
+def require_rows(shard: Shard, dataset: h5py.Dataset, dtype: DTypeLike) -> None:
+    """Refuse a shard whose arrays are not as long as it says, or of another type.
 
     Raises:
         BingoError: they are not.
     """
-    if len(dataset) != len(shard.rows):
-        raise BingoError(f"{shard.path}: damaged (holds {len(dataset):,} rows); delete it and run again")
+    if dataset.ndim != 2 or len(dataset) != len(shard.rows) or dataset.dtype != dtype:
+        raise damaged(shard, f"holds {dataset.dtype} {dataset.shape}")
+
+
+def damaged(shard: Shard, why: str) -> BingoError:
+    """Return what is said of a shard that cannot be gathered."""
+    return BingoError(f"{shard.path}: damaged ({why}); delete it and run again")

@@ -21,7 +21,7 @@ from bingo.embeddings.embeddings import Embeddings, open_embeddings
 from bingo.errors import BingoError
 from bingo.jobs import BagsJob
 from bingo.neighbours import UNIT, Found
-from bingo.shards import part_rows, require_rows, shard_attributes, whole_shards
+from bingo.shards import damaged, part_rows, require_rows, shard_attributes, whole_shards
 
 log = logging.getLogger(__name__)
 _SHARD = "bags shard"
@@ -127,8 +127,10 @@ def _gather(paths: Sequence[Path], settings: KnnBag, count: int, origin: Mapping
     for shard in whole_shards(paths, _SHARD, count, origin):
         with read_hdf5(shard.path, _SHARD) as file:
             for name, array in (("similarity", similarity), ("members", members)):
-                require_rows(shard, file[name])
-                array[shard.rows.start : shard.rows.stop] = file[name][:]
+                require_rows(shard, file[name], array.dtype)
+                rows = array[shard.rows.start : shard.rows.stop] = file[name][:]
+                if not np.isfinite(rows).all() or (name == "members" and not ((rows >= 0) & (rows < count)).all()):
+                    raise damaged(shard, f"{name} out of range")
     return similarity, members
 
 

@@ -21,7 +21,7 @@ from bingo.jobs import EmbeddingsJob
 from bingo.models.backbone import require_size
 from bingo.models.checkpoint import Teacher, load_teacher
 from bingo.progress import Progress
-from bingo.shards import Shard, part_rows, require_rows, shard_attributes, whole_shards
+from bingo.shards import Shard, damaged, part_rows, require_rows, shard_attributes, whole_shards
 
 _SHARD = "embeddings shard"
 
@@ -126,9 +126,12 @@ def _gather(shards: list[Shard]) -> Iterator[NDArray[np.float16]]:
     """Yield the features of shards, batch by batch."""
     for shard in shards:
         with read_hdf5(shard.path, _SHARD) as file:
-            require_rows(shard, file["embedding"])
+            require_rows(shard, file["embedding"], np.float16)
             for start in range(0, len(shard.rows), BATCH):
-                yield file["embedding"][start : start + BATCH]
+                batch = file["embedding"][start : start + BATCH]
+                if not np.isfinite(batch).all():
+                    raise damaged(shard, "a value is not finite")
+                yield batch
 
 
 def _facts(shards: list[Shard]) -> dict[str, str]:

@@ -14,8 +14,12 @@ import yaml
 from bingo.artifacts import digest_arrays, write_hdf5
 from bingo.tensors import read_tensors, write_tensors
 
-Mutation = Callable[[Path, Path, random.Random], str | None]
-"""(file to be damaged in place, another file of its kind, randomness) -> what was done; None for nothing."""
+Mutation = Callable[[Path, Path, random.Random], str]
+"""(file to be damaged in place, another file of its kind, randomness) -> what was done.
+
+Files written afresh whose checksums fit, with half the precision, say, are called `(valid)`: whoever reads them takes
+them for what they are.
+"""
 
 
 def replace(path: Path, content: bytes) -> None:
@@ -70,11 +74,9 @@ def swapped(path: Path, other: Path, rng: random.Random) -> str:
 # ---- text
 
 
-def digit_changed(path: Path, other: Path, rng: random.Random) -> str | None:
+def digit_changed(path: Path, other: Path, rng: random.Random) -> str:
     text = path.read_text()
     places = [place for place, letter in enumerate(text) if letter.isdigit()]
-    if not places:
-        return None
     place = rng.choice(places)
     digit = rng.choice([digit for digit in "0123456789" if digit != text[place]])
     replace(path, (text[:place] + digit + text[place + 1 :]).encode())

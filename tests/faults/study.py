@@ -165,6 +165,9 @@ def stages() -> dict[str, Stage]:
         [val],
         settings.data_settings(study, "val"),
     )
+    pack = path("data/train.h5")
+    packed = parse_study({**STUDY, "data": {**STUDY["data"], "pack": {}}}, "study")
+    add("pack", f"pack --listing {train} --output {pack}", [pack], settings.pack_settings(packed, "train"))
     log = path("teachers/big.csv")
     add(
         "teacher",
@@ -184,6 +187,25 @@ def stages() -> dict[str, Stage]:
         [embeddings],
         settings.embeddings_settings(study),
     )
+    # The same from parts, of which so few images fill but the second, and from packed images.
+    parts = [path(f"embeddings/big-{number}.h5") for number in (1, 2)]
+    made_from = ["--teacher", teacher, "--settings", settings.embeddings_settings(study)]
+    for number, part in enumerate(parts, start=1):
+        argv = ["embeddings", "--listing", pack, *made_from, "--part", f"{number}-of-2", "--output", part]
+        found[f"embeddings {number}"] = Stage(argv, [part])
+    gathered = path("embeddings/gathered.h5")
+    shards = [word for part in parts for word in ("--shard", part)]
+    found["gathered embeddings"] = Stage(
+        ["embeddings", "--listing", pack, *made_from, *shards, "--output", gathered], [gathered]
+    )
+    parts = [path(f"bags/knn-{number}.h5") for number in (1, 2)]
+    made_from = ["--teacher", teacher, "--embeddings", embeddings, "--settings", settings.bags_settings(study, "knn")]
+    for number, part in enumerate(parts, start=1):
+        argv = ["bags", "--listing", train, *made_from, "--part", f"{number}-of-2", "--output", part]
+        found[f"knn bags {number}"] = Stage(argv, [part])
+    gathered = path("bags/gathered.h5")
+    shards = [word for part in parts for word in ("--shard", part)]
+    found["gathered bags"] = Stage(["bags", "--listing", train, *made_from, *shards, "--output", gathered], [gathered])
     for name in study.bags:
         output, made_from = path(f"bags/{name}.h5"), study_plan.bags_inputs(name)
         sources = " ".join(f"--{key} {value}" for key, value in made_from.items())

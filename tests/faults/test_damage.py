@@ -76,6 +76,15 @@ KINDS = {
         free=frozenset({"big evaluation", "map-online figure"}),
         named=(VAL, "list the data anew"),
     ),
+    "pack": Kind(
+        [f"{R}/data/train.h5"],
+        HDF5[:-1],
+        ["embeddings 1", "gathered embeddings"],
+        free=frozenset({"embeddings 1"}),
+        named=(f"{R}/data/train.h5", "embeddings/big-"),
+    ),
+    "embeddings shard": Kind([f"{R}/embeddings/big-2.h5"], HDF5, ["gathered embeddings"]),
+    "bags shard": Kind([f"{R}/bags/knn-2.h5"], HDF5, ["gathered bags"]),
     "teacher": Kind(
         [TEACHER],
         TENSORS,
@@ -300,6 +309,6 @@ def test_damage_is_named_or_changes_nothing(seed, name, finished, tmp_path):
         differing = ["what it read"] if outcome.text != expected.text else []
     else:
         differing = [o for o in stage.outputs if (folder / o).read_bytes() != (finished.folder / o).read_bytes()]
-    valid = kind.from_user or (reader in kind.free and (mutate is m.swapped or "(valid)" in what))
+    valid = kind.from_user or "(valid)" in what or (reader in kind.free and mutate is m.swapped)
     valid |= reader == "report" and mutate is m.tensors_changed  # it reads and shows what weights say of themselves
     assert not differing or valid, f"{differing} differ in silence: {case}"

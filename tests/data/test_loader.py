@@ -229,7 +229,8 @@ def test_a_users_fault_in_a_worker_arrives_as_one_line(folder_listing, workers):
     with pytest.raises(BingoError) as error:
         list(data.batches(0, 1, workers))
     assert error.type is BingoError
-    assert str(error.value) == f"{path}: cannot be read (No such file or directory); list the data anew (snakemake --forcerun data)"
+    remedy = "list the data anew (snakemake --forcerun data)"
+    assert str(error.value) == f"{path}: cannot be read (No such file or directory); {remedy}"
 
 
 def test_a_fault_of_the_software_in_a_worker_keeps_its_traceback(folder_listing):

@@ -17,7 +17,7 @@ rule bags_shard:
     resources:
         gpu=GPU,
     params:
-        listing=PLAN.listing("train"),
+        listing=lambda wildcards: PLAN.listing("train"),
         settings=lambda wildcards: settings.bags_settings(STUDY, wildcards.bags),
         sources=lambda wildcards: flags(**PLAN.bags_inputs(wildcards.bags)),
         part=lambda wildcards: flags(part=wildcards.scatteritem),
@@ -52,7 +52,7 @@ use rule bags_shard as bags with:
             0 if input.get("shards") or not input.get("embeddings") else GPU
         ),
     params:
-        listing=PLAN.listing("train"),
+        listing=lambda wildcards: PLAN.listing("train"),
         settings=lambda wildcards: settings.bags_settings(STUDY, wildcards.bags),
         sources=lambda wildcards: flags(**PLAN.bags_inputs(wildcards.bags)),
         part=lambda wildcards, input: flags(shard=input.get("shards", [])),
@@ -74,7 +74,7 @@ rule sheets:
     conda:
         "../../envs/bingo.yaml"
     params:
-        listing=PLAN.listing("train"),
+        listing=lambda wildcards: PLAN.listing("train"),
         version=bags.SHEET_VERSION,
         pages=lambda wildcards, output: flags(
             page=[f"{name}={path}" for name, path in output.items()]

@@ -20,7 +20,7 @@ rule embeddings_shard:
         workers=STUDY.data.workers,
         cpus_per_gpu=cpus_per_process,
     params:
-        listing=PLAN.listing("train"),
+        listing=lambda wildcards: PLAN.listing("train"),
         settings=settings.embeddings_settings(STUDY),
         part=lambda wildcards: flags(part=wildcards.scatteritem),
     shell:
@@ -52,6 +52,6 @@ use rule embeddings_shard as embeddings with:
         workers=STUDY.data.workers,
         cpus_per_gpu=cpus_per_process,
     params:
-        listing=PLAN.listing("train"),
+        listing=lambda wildcards: PLAN.listing("train"),
         settings=settings.embeddings_settings(STUDY),
         part=lambda wildcards, input: flags(shard=input.get("shards", [])),

@@ -85,7 +85,7 @@ rule purity_figure:
     resources:
         gpu=GPU,
     params:
-        listing=PLAN.listing("train"),
+        listing=lambda wildcards: PLAN.listing("train"),
         version=figures.STAGE_VERSION,
     shell:
         "python -m bingo launch --gpus {resources.gpu} --processes 1"
@@ -110,7 +110,7 @@ rule similarity_figure:
     conda:
         "../../envs/bingo.yaml"
     params:
-        listing=PLAN.listing("train"),
+        listing=lambda wildcards: PLAN.listing("train"),
         version=figures.STAGE_VERSION,
     shell:
         "python -m bingo figure similarity --listing {params.listing} --bags {input.bags}"
@@ -138,7 +138,7 @@ rule map_figure:
         workers=STUDY.data.workers,
         cpus_per_gpu=cpus_per_process,
     params:
-        listing=PLAN.map_listing(),
+        listing=lambda wildcards: PLAN.map_listing(),
         settings=lambda wildcards: settings.map_figure_settings(STUDY, wildcards.model),
         model=lambda wildcards: PLAN.first_weights(wildcards.model),
         split=PLAN.map_split(),

@@ -19,7 +19,7 @@ rule student:
         workers=STUDY.data.workers,
         cpus_per_gpu=cpus_per_process,
     params:
-        listing=PLAN.listing("train"),
+        listing=lambda wildcards: PLAN.listing("train"),
         settings=lambda wildcards: settings.student_settings(
             STUDY, wildcards.student, int(wildcards.seed)
         ),

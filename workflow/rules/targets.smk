@@ -18,7 +18,7 @@ rule targets:
         workers=STUDY.data.workers,
         cpus_per_gpu=cpus_per_process,
     params:
-        listing=PLAN.listing("train"),
+        listing=lambda wildcards: PLAN.listing("train"),
         settings=lambda wildcards: settings.targets_settings(
             STUDY,
             wildcards.recipe,

@@ -20,7 +20,7 @@ rule teacher:
         workers=STUDY.data.workers,
         cpus_per_gpu=cpus_per_process,
     params:
-        listing=PLAN.listing("train"),
+        listing=lambda wildcards: PLAN.listing("train"),
         settings=lambda wildcards: settings.teacher_settings(STUDY, wildcards.teacher),
     shell:
         "python -m bingo launch --gpus {resources.gpu} --nodes {resources.nodes}"

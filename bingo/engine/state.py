@@ -103,6 +103,8 @@ class TrainingState:
         torch.save(state, content)  # not to the file: on a full disk torch raises what tells nobody so
         with atomic(self.path) as temporary:
             temporary.write_bytes(content.getbuffer())
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())  # now, so that the moment without a newest state is short
             if self.path.exists():
                 self.path.replace(self.previous)
 

@@ -84,8 +84,9 @@ def train(
                     if not all(tensor.isfinite().all() for tensor in detector.state_dict().values()):
                         raise _diverged(f"a weight is not finite after epoch {epoch + 1}", state, title)
                     at = Position([*at.rows, {"epoch": epoch + 1, "lr": lr, **at.means.read()}])
-                    log.info("%s: %s", title, ", ".join(f"{name} {value:.6g}" for name, value in at.rows[-1].items()))
                 state.save_if_due(detector, optimizer, at, asked() is not None)
+                if at.step == 0:
+                    log.info("%s: %s", title, ", ".join(f"{name} {value:.6g}" for name, value in at.rows[-1].items()))
     return at.rows
 
 

@@ -79,8 +79,9 @@ def train(
                             f"a weight is not finite after epoch {epoch + 1}", epoch, training, state, title
                         )
                     at = Position([*at.rows, {"epoch": epoch + 1, "lr": lr, **at.means.read()}])
-                    log.info("%s: %s", title, ", ".join(f"{name} {value:.6g}" for name, value in at.rows[-1].items()))
                 state.save_if_due(learner, optimizer, at, distributed.any_of(asked() is not None))
+                if at.step == 0:
+                    log.info("%s: %s", title, ", ".join(f"{name} {value:.6g}" for name, value in at.rows[-1].items()))
     return at.rows
 
 

@@ -50,7 +50,7 @@ def train(
         One row per epoch: epoch (from 1), lr of its last step, and the means of the losses.
 
     Raises:
-        BingoError: the loss or a weight is not finite; the state of the last whole epoch stays on disk.
+        BingoError: the loss or a weight is not finite, or the process is asked to end; the last saved state stays.
     """
     detector.train()
     optimizer = torch.optim.SGD(detector.parameters(), lr=protocol.lr, momentum=0.9, weight_decay=protocol.weight_decay)

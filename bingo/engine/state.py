@@ -64,7 +64,7 @@ class TrainingState:
         """Wait until no other process trains into this file; two would mix their states.
 
         Raises:
-            BingoError: the folder cannot be written.
+            BingoError: the folder cannot be written, or its file system has no locks.
         """
         if not is_first():
             yield

@@ -37,7 +37,7 @@ def train(
         One row per epoch: epoch (from 1), lr, and the mean of each value that the method logs.
 
     Raises:
-        BingoError: the loss is not finite; the state of the last whole epoch stays on disk.
+        BingoError: the loss or a weight is not finite, or the process is asked to end; the last saved state stays.
     """
     learner.train()
     optimizer = torch.optim.SGD(

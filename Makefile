@@ -1,9 +1,10 @@
 # `make demo`: install and run the demo study. `make test`: install and check everything.
+# `make bench`: measure speed and memory against what one would run otherwise; about 20 minutes.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slurm lint format docs clean
+.PHONY: demo test test-slurm bench lint format docs clean
 
 demo: $(VENV)/.workflow
 	@$(BIN)/snakemake --cores all --quiet rules
@@ -14,6 +15,9 @@ test: lint
 
 test-slurm: $(VENV)/.dev
 	@$(BIN)/pytest tests/slurm
+
+bench: $(VENV)/.bench
+	@$(VENV)/bench/bin/python -m tests.benchmarks
 
 lint: $(VENV)/.dev
 	@$(BIN)/ruff check .
@@ -44,4 +48,12 @@ $(VENV)/.workflow: pyproject.toml
 
 $(VENV)/.dev: $(VENV)/.workflow
 	@$(BIN)/pip install --quiet --editable '.[workflow,dev]'
+	@touch $@
+
+# What is compared with stands in an environment of its own, which takes all else from the one around it.
+$(VENV)/.bench: $(VENV)/.workflow
+	@test -x $(VENV)/bench/bin/pip || $(BIN)/python -m venv $(VENV)/bench
+	@$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+	    > "$$($(VENV)/bench/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/around.pth"
+	@$(VENV)/bench/bin/pip install --quiet --editable '.[workflow,bench]'
 	@touch $@

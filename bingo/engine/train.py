@@ -4,6 +4,7 @@ import logging
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from bingo.data.loader import TrainingBatches
 from bingo.engine import distributed
@@ -40,12 +41,7 @@ def train(
         BingoError: the loss or a weight is not finite, or the process is asked to end; the last saved state stays.
     """
     learner.train()
-    optimizer = torch.optim.SGD(
-        [p for p in learner.parameters() if p.requires_grad],
-        lr=training.lr,
-        momentum=training.momentum,
-        weight_decay=training.weight_decay,
-    )
+    optimizer = make_optimizer(learner, training)
     at = state.restore(learner, optimizer, device)
     model = distributed.with_shared_gradients(learner)
     dtype = resolve_precision(training.precision, device)
@@ -63,12 +59,10 @@ def train(
                 seed_step(data.seed, epoch, step)
                 batch = next(batches)
                 images = {name: data.render(view, device) for name, view in batch.views.items()}  # (b, 3, S, S) each
-                values = model(StepInput(data.seed, epoch, step, images, batch.rows), dtype)
-                optimizer.zero_grad(set_to_none=True)
-                values["loss"].backward()
-                optimizer.step()
-                learner.after_step()
-                at.means.add(distributed.mean({name: value.detach() for name, value in values.items()}))
+                values = take_step(
+                    model, learner, optimizer, StepInput(data.seed, epoch, step, images, batch.rows), dtype
+                )
+                at.means.add(distributed.mean(values))
                 at.step = step + 1
                 if at.step % _STEPS_BETWEEN_CHECKS == 0 or at.step == data.steps:
                     _require_finite(at.means, epoch, data.steps, training, state, title)
@@ -83,6 +77,36 @@ def train(
                 if at.step == 0:
                     log.info("%s: %s", title, ", ".join(f"{name} {value:.6g}" for name, value in at.rows[-1].items()))
     return at.rows
+
+
+def make_optimizer(learner: Learner, training: Training) -> torch.optim.Optimizer:
+    """Return the optimizer of what ``learner`` trains."""
+    return torch.optim.SGD(
+        [p for p in learner.parameters() if p.requires_grad],
+        lr=training.lr,
+        momentum=training.momentum,
+        weight_decay=training.weight_decay,
+    )
+
+
+def take_step(
+    model: nn.Module, learner: Learner, optimizer: torch.optim.Optimizer, batch: StepInput, dtype: torch.dtype
+) -> dict[str, Tensor]:
+    """Take one step, and return its loss and log values; nothing here waits for a GPU.
+
+    Args:
+        model: ``learner``, or what shares its gradients among processes.
+        learner: what is trained.
+        optimizer: of its parameters.
+        batch: the views.
+        dtype: of the networks.
+    """
+    values: dict[str, Tensor] = model(batch, dtype)
+    optimizer.zero_grad(set_to_none=True)
+    values["loss"].backward()
+    optimizer.step()
+    learner.after_step()
+    return {name: value.detach() for name, value in values.items()}
 
 
 def seed_step(seed: int, epoch: int, step: int) -> None:

@@ -27,7 +27,7 @@ def queue_logsumexp(query: Tensor, queue: Tensor, temperature: float) -> Tensor:
     Returns:
         (B,) in the dtype of ``query``.
     """
-    return _QueueLogsumexp.apply(query, queue, temperature)  # type: ignore[no-any-return, no-untyped-call]
+    return _QueueLogsumexp.apply(query, queue, temperature)
 
 
 def info_nce(query: Tensor, key: Tensor, negatives: Tensor, temperature: float) -> Tensor:

@@ -46,6 +46,10 @@ class Seconds:
 
     times: dict[str, list[float]] = field(default_factory=dict)
 
+    def pick(self, **names: str) -> "Seconds":
+        """Return some of the works' times, under other names."""
+        return Seconds({new: self.times[old] for new, old in names.items()})
+
     def row(self, benchmark: str, unit: str, device: str, amount: float | None = None, goal: str = "") -> Row:
         """Return the line of `ours` against `reference` and `ceiling`, where there are any.
 

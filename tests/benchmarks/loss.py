@@ -1,0 +1,57 @@
+"""The contrastive loss of one `official` step, forward and backward, on ready embeddings."""
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bingo.engine.device import pick_device
+from bingo.losses.info_nce import info_nce, queue_logsumexp
+from tests.benchmarks.measure import Row, Work, device_name, memory_row, peak_mib, side_by_side
+from tests.benchmarks.released import released_loss
+
+BATCH, DIM, QUEUE, TEMPERATURE, KEPT = 256, 128, 65_536, 0.2, 0.7
+WEIGHTS = torch.tensor([[0.5, 0.5], [0.5, 0.5], [KEPT, 1 - KEPT]]) / 3
+"""Of the student's three views against the teacher's two."""
+
+
+def rows() -> Iterator[Row]:
+    """Measure time, and on a CPU memory."""
+    device = pick_device()
+    work = {name: prepare(name, device) for name in ("ours", "reference", "ceiling")}
+    seconds = side_by_side(work, 5, device)
+    yield seconds.row("loss", "steps/s", device_name(device), amount=1, goal="ratio >= 4")
+    if device.type == "cpu":
+        ours, reference = (peak_mib(prepare, name, device) for name in ("ours", "reference"))
+        yield memory_row("loss-memory", ours, reference, device_name(device), "ratio <= 0.2")
+
+
+def prepare(name: str, device: torch.device) -> Work:
+    """Return the work of that name."""
+    queries, keys, queue = embeddings(device)
+    if name == "ceiling":  # the two matrix products of each view, by themselves
+        return lambda: [(query.detach() @ queue.T) @ queue for query in queries]
+    loss = {"ours": our_loss, "reference": released_loss}[name]
+    return lambda: loss(queries, keys, WEIGHTS.to(device), queue, TEMPERATURE).backward()
+
+
+def embeddings(
+    device: torch.device, batch: int = BATCH, size: int = QUEUE
+) -> tuple[list[Tensor], list[Tensor], Tensor]:
+    """Return the unit vectors of three views, whose gradients are wanted, two keys, and a queue."""
+    generator = torch.Generator().manual_seed(0)
+
+    def units(count: int) -> Tensor:
+        return F.normalize(torch.randn(count, DIM, generator=generator), dim=1).to(device)
+
+    return [units(batch).requires_grad_() for _ in range(3)], [units(batch) for _ in range(2)], units(size)
+
+
+def our_loss(queries: list[Tensor], keys: list[Tensor], weights: Tensor, queue: Tensor, temperature: float) -> Tensor:
+    """Return the same as `released_loss`, as `bingo.methods.bingo` puts it together."""
+    terms = []
+    for query, shares in zip(queries, weights, strict=True):
+        negatives = queue_logsumexp(query, queue, temperature)
+        terms += [share * info_nce(query, key, negatives, temperature) for key, share in zip(keys, shares, strict=True)]
+    return torch.stack(terms).sum()

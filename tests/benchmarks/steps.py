@@ -1,0 +1,253 @@
+"""Training steps on ready views: distillation against the released code, MoCo-v2 against lightly."""
+
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from bingo.engine.device import autocast, pick_device, resolve_precision
+from bingo.engine.learner import Learner, StepInput, TeacherOutputs
+from bingo.engine.train import make_optimizer, take_step
+from bingo.methods.bingo import Bingo
+from bingo.methods.method import Layer, Method, View
+from bingo.methods.moco import Moco
+from bingo.models.backbone import build_backbone
+from bingo.models.checkpoint import Teacher
+from bingo.models.head import mlp_head
+from bingo.sections import Backbone, Training
+from bingo.targets.outputs import OnlineTeacher
+from bingo.views.cutmix import cutmix, draw_box
+from tests.benchmarks.measure import Row, Work, device_name, side_by_side
+from tests.benchmarks.released import ReleasedStep
+
+TEMPERATURE, LR, EPOCH = 0.2, 0.03, 20
+"""From epoch 11 on, `official` has all its terms."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """The size of what is measured on one kind of device."""
+
+    suffix: str
+    device: str
+    size: int
+    batch: int
+    student: Backbone
+    teacher: Backbone
+    moco: Backbone
+    steps: int
+    """Steps of one repeat."""
+    repeats: int
+    goals: tuple[str, str, str]
+    """Of `distill-step`, `distill-step-stored` and `moco-step`."""
+
+
+def _small(architecture: str) -> Backbone:
+    return Backbone.model_validate({"architecture": architecture, "stem": "small"})
+
+
+SCALES = [
+    Scale(
+        "",
+        "cpu",
+        32,
+        64,
+        _small("resnet18"),
+        _small("resnet50"),
+        _small("resnet18"),
+        1,
+        3,
+        ("ratio >= 3, fraction >= 0.9", "ratio >= 8", "ratio >= 1.3"),
+    ),
+    Scale(
+        "-gpu",
+        "cuda",
+        224,
+        256,
+        Backbone(architecture="resnet18"),
+        Backbone(architecture="resnet50", width=2.0),
+        Backbone(architecture="resnet50"),
+        10,
+        5,
+        ("ratio >= 4, fraction >= 0.85", "ratio >= 8", ""),
+    ),
+]
+
+
+def rows() -> Iterator[Row]:
+    """Measure every scale whose device is there; the others' lines stay empty."""
+    names = ["distill-step", "distill-step-stored", "moco-step", "moco-step-bf16"]
+    for scale in SCALES:
+        if scale.device == "cuda" and not torch.cuda.is_available():
+            for name, goal in zip(names, [*scale.goals, ""], strict=True):
+                yield Row(name + scale.suffix, "images/s", "no GPU", goal)
+            continue
+        device = torch.device("cpu") if scale.device == "cpu" else pick_device()
+        yield from _distillation(scale, device)
+        yield from _moco(scale, device)
+
+
+def _distillation(scale: Scale, device: torch.device) -> Iterator[Row]:
+    dtype = resolve_precision("auto", device)
+    views = ("anchor", "positive", "anchor_target", "positive_target")
+    images = {name: _noise(scale, device, seed) for seed, name in enumerate(views)}
+    teacher = _teacher(scale.teacher, device)
+    method = Bingo.model_validate(
+        {
+            "method": "bingo",
+            "objective": "official",
+            "bags": "knn",
+            "backbone": scale.student,
+            "training": Training(lr=LR),
+        }
+    )
+    online = Ours(method, OnlineTeacher(teacher, "eval"), images, dtype, device)
+    stored = {name: images[name] for name in views[:2]}
+    replayed = Ours(method, _Stored(teacher.dim, scale.batch, device), stored, dtype, device)
+    released = ReleasedStep(
+        nn.Sequential(*copy.deepcopy([online.learner.backbone, online.learner.head])).to(
+            memory_format=torch.contiguous_format
+        ),
+        nn.Sequential(*copy.deepcopy([teacher.backbone, teacher.head])).to(memory_format=torch.contiguous_format),
+        online.learner.queues["negatives"].keys.clone(),  # type: ignore[operator, union-attr]
+        TEMPERATURE,
+        LR,
+    )
+    contiguous = {name: value.contiguous() for name, value in images.items()}
+    student = nn.Sequential(*copy.deepcopy([online.learner.backbone, online.learner.head]))
+    frozen = nn.Sequential(teacher.backbone, teacher.head)
+    seen = [
+        images["anchor"],
+        images["positive"],
+        cutmix(images["anchor"], images["positive"], draw_box(0, EPOCH, 0, scale.size)),
+    ]
+    bare = partial(_bare, student, seen, dtype)
+
+    def ceiling() -> None:
+        with torch.no_grad(), autocast(dtype, device):
+            for name in views[2:]:
+                frozen(images[name])
+        bare()
+
+    box = draw_box(0, EPOCH, 0, scale.size)
+    seconds = side_by_side(
+        {
+            "online": _times(scale.steps, online),
+            "stored": _times(scale.steps, replayed),
+            "reference": _times(scale.steps, lambda: released(contiguous, (box.top, box.left, box.bottom, box.right))),
+            "online ceiling": _times(scale.steps, ceiling),
+            "stored ceiling": _times(scale.steps, bare),
+        },
+        scale.repeats,
+        device,
+    )
+    amount = scale.steps * scale.batch
+    for kind, name, goal in zip(
+        ("online", "stored"), ("distill-step", "distill-step-stored"), scale.goals, strict=False
+    ):
+        found = seconds.pick(ours=kind, reference="reference", ceiling=f"{kind} ceiling")
+        yield found.row(name + scale.suffix, "images/s", device_name(device), amount, goal)
+
+
+def _moco(scale: Scale, device: torch.device) -> Iterator[Row]:
+    from tests.benchmarks.lightly_moco import LightlyStep  # lightly is in the benchmarks' environment alone
+
+    dtype = resolve_precision("auto", device)
+    images = {name: _noise(scale, device, seed) for seed, name in enumerate(("query", "key"))}
+    method = Moco.model_validate({"method": "moco", "backbone": scale.moco, "training": Training(lr=LR)})
+    ours = Ours(method, None, images, dtype, device)
+    contiguous = [image.contiguous() for image in images.values()]
+    lightly = {
+        precision: LightlyStep(
+            copy.deepcopy(ours.learner.backbone).to(memory_format=torch.contiguous_format),
+            method.queue_size, method.temperature, method.key_momentum, LR, precision,
+        ).to(device)
+        for precision in (torch.float32, dtype)
+    }  # fmt: skip
+    student = nn.Sequential(*copy.deepcopy([ours.learner.backbone, ours.learner.head]))
+    momentum = copy.deepcopy(student)
+
+    def ceiling() -> None:
+        with torch.no_grad(), autocast(dtype, device):
+            momentum(images["key"])
+        _bare(student, [images["query"]], dtype)
+
+    work = {"ours": ours, "float32": partial(lightly[torch.float32], *contiguous)}
+    work |= {"bf16": partial(lightly[dtype], *contiguous), "ceiling": ceiling}
+    steps = 4 * scale.steps
+    seconds = side_by_side({name: _times(steps, do) for name, do in work.items()}, scale.repeats, device)
+    for name, reference, goal in (("moco-step", "float32", scale.goals[2]), ("moco-step-bf16", "bf16", "")):
+        found = seconds.pick(ours="ours", reference=reference, ceiling="ceiling")
+        yield found.row(name + scale.suffix, "images/s", device_name(device), steps * scale.batch, goal)
+
+
+class Ours:
+    """A step of a method as training takes it."""
+
+    def __init__(
+        self,
+        method: Method,
+        teacher: TeacherOutputs | None,
+        images: dict[str, Tensor],
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        torch.manual_seed(0)
+        self.learner = Learner(method, teacher).to(device).train()
+        self.optimizer = make_optimizer(self.learner, method.training)
+        rows = np.arange(len(next(iter(images.values()))))
+        self.batch = StepInput(0, EPOCH, 0, images, {"anchor": rows, "positive": rows})
+        self.dtype = dtype
+
+    def __call__(self) -> dict[str, Tensor]:
+        return take_step(self.learner, self.learner, self.optimizer, self.batch, self.dtype)
+
+
+class _Stored:
+    """Outputs as `bingo.targets.outputs.StoredTeacher` holds them: one view of all images, in float16."""
+
+    def __init__(self, dim: int, images: int, device: torch.device) -> None:
+        self.held, self.device = np.random.default_rng(0).standard_normal((images, dim)).astype(np.float16), device
+
+    def width(self, layer: Layer) -> int:
+        return self.held.shape[1]
+
+    def outputs(self, layer: Layer, view: View, batch: StepInput, images: Tensor | None) -> Tensor:
+        return torch.from_numpy(self.held[batch.rows[view.image]]).to(self.device).float()
+
+
+def _bare(network: nn.Module, views: list[Tensor], dtype: torch.dtype) -> None:
+    """Run a network forward and backward on each view."""
+    network.zero_grad(set_to_none=True)
+    for images in views:
+        with autocast(dtype, images.device):
+            outputs = network(images)
+        outputs.backward(torch.ones_like(outputs))
+
+
+def _teacher(spec: Backbone, device: torch.device) -> Teacher:
+    torch.manual_seed(1)
+    backbone = build_backbone(spec)
+    width = int(backbone.dim)  # type: ignore[arg-type]
+    networks = [
+        network.to(device).eval().requires_grad_(False) for network in (backbone, mlp_head(width, [width, 128]))
+    ]
+    return Teacher(*networks, "digest", {})  # type: ignore[arg-type]
+
+
+def _noise(scale: Scale, device: torch.device, seed: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randn(scale.batch, 3, scale.size, scale.size, generator=generator).to(device)
+    return images.contiguous(memory_format=torch.channels_last)
+
+
+def _times(count: int, do: Callable[[], object]) -> Work:
+    def work() -> None:
+        for _ in range(count):
+            do()
+
+    return work

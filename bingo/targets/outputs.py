@@ -18,14 +18,16 @@ from bingo.errors import BingoError
 from bingo.methods.method import Layer, View
 from bingo.models.batch_norm import without_running_statistics
 from bingo.models.checkpoint import Teacher
+from bingo.models.fold import folded
 
 
 class OnlineTeacher:
     """The teacher's network, which sees each view when training does."""
 
     def __init__(self, teacher: Teacher, batch_norm: Literal["eval", "batch"]) -> None:
-        """Use ``teacher`` with batch-norm in eval mode, or with the statistics of each batch."""
+        """Use ``teacher`` as it is now, with batch-norm in eval mode, or with the statistics of each batch."""
         self.teacher, self.batch_norm = teacher, batch_norm
+        self._networks: dict[Layer, nn.Module] = {}
 
     def width(self, layer: Layer) -> int:
         """Return the width of the outputs."""
@@ -34,10 +36,16 @@ class OnlineTeacher:
     def outputs(self, layer: Layer, view: View, batch: StepInput, images: Tensor | None) -> Tensor:
         """Return (B, D) for ``images`` (B, 3, S, S)."""
         assert images is not None
-        network = network_of(self.teacher, layer)
+        network = self._network(layer)
         with nullcontext() if self.batch_norm == "eval" else without_running_statistics(network):
             outputs: Tensor = network(images)
         return outputs
+
+    def _network(self, layer: Layer) -> nn.Module:
+        if layer not in self._networks:
+            network = network_of(self.teacher, layer)
+            self._networks[layer] = folded(network) if self.batch_norm == "eval" else network
+        return self._networks[layer]
 
 
 def network_of(teacher: Teacher, layer: Layer) -> nn.Module:

@@ -21,6 +21,7 @@ from bingo.errors import BingoError
 from bingo.jobs import TargetsJob
 from bingo.models.backbone import require_size
 from bingo.models.checkpoint import Teacher, load_teacher
+from bingo.models.fold import folded
 from bingo.progress import Progress
 from bingo.targets.outputs import network_of
 from bingo.views.parameters import draw_for_teacher
@@ -117,7 +118,7 @@ def _outputs(
     Several processes share the batches; the first one gets all outputs, the others none.
     """
     dtype = resolve_precision(job.precision, device)
-    network = network_of(teacher, job.layer)
+    network = folded(network_of(teacher, job.layer))
     require_size(teacher.backbone, job.preprocessing.size, device)
     views = _ViewsInOrder(images, job)
 

@@ -10,6 +10,7 @@ from torch import nn
 
 from bingo.engine.learner import Learner, StepInput
 from bingo.methods import Student
+from bingo.models.fold import folded
 from bingo.targets.outputs import OnlineTeacher
 
 BATCH, QUEUE, SIDE, LR = 6, 16, 16, 0.5
@@ -95,7 +96,10 @@ class Literal:
     def __init__(self, learner, teacher=None):
         self.student = copy.deepcopy(nn.Sequential(learner.backbone, learner.head)).train()
         self.average = copy.deepcopy(self.student)
-        self.teacher = teacher
+        # Folded as the learner's is, for steps add up what rounding it costs; tests of folding compare the two.
+        self.backbone, self.head = (
+            (folded(part) for part in (teacher.backbone, teacher.head)) if teacher else (None, None)
+        )
         self.queues = {name: list(queue.keys.clone()) for name, queue in learner.queues.items()}
 
     def embed(self, images):
@@ -103,11 +107,11 @@ class Literal:
 
     @torch.no_grad()
     def target(self, images):
-        return unit(self.teacher.head(self.teacher.backbone(images)))
+        return unit(self.head(self.backbone(images)))
 
     @torch.no_grad()
     def target_features(self, images):
-        return unit(self.teacher.backbone(images))
+        return unit(self.backbone(images))
 
     @torch.no_grad()
     def key(self, images):

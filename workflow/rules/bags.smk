@@ -11,6 +11,7 @@ rule bags_shard:
         temp("results/{study}/bags/shards/{bags}-{scatteritem}-{identity}.h5"),
     log:
         "logs/{study}/bags/{bags}-{scatteritem}-{identity}.log",
+    priority: 2  # students wait for it, most of what else is ready is waited for by the report alone
     conda:
         "../../envs/bingo.yaml"
     threads: 2

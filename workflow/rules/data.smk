@@ -12,7 +12,7 @@ rule data:
         "logs/{study}/data/{split}.log",
     conda:
         "../../envs/bingo.yaml"
-    threads: 2
+    threads: 2 if STUDY.data.source == "folder" else 1
     params:
         key="data",
         settings=lambda wildcards: settings.data_settings(STUDY, wildcards.split),

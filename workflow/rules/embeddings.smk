@@ -11,6 +11,7 @@ rule embeddings_shard:
         temp("results/{study}/embeddings/shards/{teacher}-{scatteritem}-{identity}.h5"),
     log:
         "logs/{study}/embeddings/{teacher}-{scatteritem}-{identity}.log",
+    priority: 2  # students wait for it, most of what else is ready is waited for by the report alone
     conda:
         "../../envs/bingo.yaml"
     threads: 2

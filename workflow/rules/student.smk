@@ -10,6 +10,7 @@ rule student:
         "logs/{study}/student/{student}/seed-{seed}.log",
     benchmark:
         "results/{study}/benchmarks/student/{student}/seed-{seed}.tsv"
+    priority: 1
     conda:
         "../../envs/bingo.yaml"
     threads: 1

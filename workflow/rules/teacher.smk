@@ -10,7 +10,7 @@ rule teacher:
         "results/{study}/benchmarks/teacher/{teacher}.tsv"
     wildcard_constraints:
         teacher="|".join(PLAN.trained_teachers()) or "-",
-    priority: 1  # everything but the students trained alone waits for it
+    priority: 2  # everything but the students trained alone waits for it
     conda:
         "../../envs/bingo.yaml"
     threads: 1  # on a CPU, two threads wait for each other whenever anything else runs

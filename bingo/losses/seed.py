@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from bingo.losses.info_nce import queue_logsumexp
+
 
 def seed_loss(
     student: Tensor, teacher: Tensor, queue: Tensor, temperature: float, teacher_temperature: float
@@ -31,6 +33,6 @@ def seed_loss(
     total = torch.logaddexp(own, torch.logsumexp(logits, dim=1))  # (B,)
     own_share = (own - total).exp()  # (B,)
     mean_key = own_share[:, None] * teacher + (logits - total[:, None]).exp() @ queue  # (B, D)
-    negatives = torch.logsumexp(student @ queue.T / temperature, dim=1)  # (B,)
+    negatives = queue_logsumexp(student, queue, temperature)  # (B,)
     normaliser = torch.logaddexp((student * teacher).sum(1) / temperature, negatives)  # (B,)
     return (normaliser - (student * mean_key).sum(1) / temperature).mean()

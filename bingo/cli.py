@@ -378,6 +378,8 @@ def launch(
     from bingo.launch import launch as become
 
     become(stage, gpus, nodes, processes)
+    sys.argv[1:] = stage
+    app()
 
 
 @app.command()

@@ -27,6 +27,7 @@ from bingo.command import (
     read_job,
     start,
     unique_files,
+    use_faiss_threads,
     use_threads,
 )
 from bingo.errors import BingoError, nearest
@@ -181,7 +182,7 @@ def bags(
 ) -> None:
     """Group images into bags."""
     start(log)
-    use_threads(threads)
+    use_faiss_threads(threads)
     from bingo.bags.stage import make_bags, make_bags_shard
 
     job = read_job(BagsJob, settings)
@@ -377,6 +378,8 @@ def launch(
     from bingo.launch import launch as become
 
     become(stage, gpus, nodes, processes)
+    sys.argv[1:] = stage
+    app()
 
 
 @app.command()

@@ -52,7 +52,7 @@ def start(log: Path | None) -> None:
         file.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
         file.setLevel(logging.INFO if RANK == 0 else logging.WARNING)
         handlers.append(file)
-    logging.basicConfig(level=logging.INFO, handlers=handlers)
+    logging.basicConfig(level=logging.INFO, handlers=handlers, force=True)  # a launch has begun with others
     if parents := [int(parent) for parent in os.environ.get("BINGO_PARENT", "").split()]:
         threading.Thread(target=_end_with, args=(parents,), daemon=True).start()
 
@@ -75,11 +75,16 @@ class _LogFile(logging.FileHandler):
 
 
 def use_threads(threads: int) -> None:
-    """Compute with so many CPU threads."""
-    os.environ["OMP_NUM_THREADS"] = str(threads)  # faiss brings an OpenMP of its own, which reads this
+    """Compute with so many CPU threads, in torch too."""
+    use_faiss_threads(threads)
     import torch
 
     torch.set_num_threads(threads)
+
+
+def use_faiss_threads(threads: int) -> None:
+    """Compute with so many CPU threads where torch is not needed."""
+    os.environ["OMP_NUM_THREADS"] = str(threads)  # faiss brings an OpenMP of its own, which reads this
 
 
 def _end_with(parents: Sequence[int]) -> None:

@@ -1,4 +1,4 @@
-"""Run a stage with one process per GPU: choose the GPUs, then become the stage itself, or torchrun."""
+"""Run a stage with one process per GPU: choose the GPUs, then go on as the stage itself, or become torchrun."""
 
 import fcntl
 import logging
@@ -12,7 +12,6 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from bingo.errors import BingoError
 
@@ -23,11 +22,14 @@ _SIGNALS = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"
 _SECONDS_TO_SAVE = 60
 """How long torchrun waits for its processes after a signal."""
 
+_ITSELF = [sys.executable, "-m", "bingo"]
 
-def launch(stage: Sequence[str], gpus: int, nodes: int = 1, processes: int | None = None) -> NoReturn:
+
+def launch(stage: Sequence[str], gpus: int, nodes: int = 1, processes: int | None = None) -> None:
     """Replace this process by a stage on ``gpus`` GPUs in all, so that signals reach the stage itself.
 
     Without GPUs the stage sees none. Outside SLURM the GPUs are claimed until the stage ends, however it ends.
+    For a stage of one process nothing is replaced: the caller goes on as the stage.
 
     Args:
         stage: name of the stage, and its options.
@@ -43,6 +45,8 @@ def launch(stage: Sequence[str], gpus: int, nodes: int = 1, processes: int | Non
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     elif "SLURM_JOB_ID" not in os.environ:
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(claim(visible_devices(), gpus))
+    if words[: -len(stage)] == _ITSELF:
+        return
     parents = os.environ.pop("BINGO_PARENT", "")
     if nodes == 1:
         # Processes end with torchrun too. On another node these ids would be those of strangers.
@@ -65,7 +69,7 @@ def command(stage: Sequence[str], gpus: int, nodes: int, processes: int) -> list
         return _on_nodes(stage, gpus, nodes)
     if processes > 1:
         return [*_torchrun(processes), "--standalone", "-m", "--", "bingo", *stage]
-    return [sys.executable, "-m", "bingo", *stage]
+    return [*_ITSELF, *stage]
 
 
 def visible_devices() -> list[str]:

@@ -344,10 +344,24 @@ def test_help_lists_every_subcommand_without_loading_torch(arguments, expected):
     assert {found[1] for line in lines if (found := re.match(r"\W*([a-z-]+) +[A-Z]", line))} == expected
 
 
-def test_tables_figures_of_numbers_and_the_report_are_made_without_loading_torch():
-    modules = "tables.stage figures.accuracy figures.bag_size figures.training report.stage"
-    code = f"import sys, {', '.join(f'bingo.{name}' for name in modules.split())}; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+def loaded(imports, *names):
+    """Return which modules of such names a process has loaded that imports others."""
+    code = f"import sys, {', '.join(imports)}; print(*({set(names)} & set(sys.modules)))"
+    return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
+
+
+def test_listings_bags_tables_figures_of_numbers_and_the_report_are_made_without_loading_torch():
+    modules = (
+        "bags.stage data.listing figures.accuracy figures.bag_size figures.neighbours figures.training report.stage"
+        " tables.stage"
+    )
+    assert loaded([f"bingo.{name}" for name in modules.split()], "torch") == []
+
+
+def test_stages_with_networks_load_no_compiler():
+    stages = ["bags.sheet", "embeddings", "evaluation", "figures.map", "student", "targets", "teacher"]
+    modules = [f"bingo.{name}" if "." in name else f"bingo.{name}.stage" for name in stages]
+    assert loaded(modules, "torch", "torch._dynamo", "torch._inductor", "sympy") == ["torch"]
 
 
 # Of each rule that has some, options whose files `Plan` or the rule itself names.

@@ -11,13 +11,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 from torch import Tensor
-from torchvision.transforms.v2 import functional as V
 
 from bingo.artifacts import atomic_checked
 from bingo.bags.bags import Bags
 from bingo.data.images import Images
 from bingo.errors import BingoError
 from bingo.philox import Stream, permutation
+from bingo.vision import V
 
 Page = Literal["random", "more", "best", "worst"]
 PAGES: tuple[Page, ...] = get_args(Page)

@@ -1,10 +1,10 @@
-"""Entry points of the bags stage: bags, and a picture of them."""
+"""Entry points of the bags stage: bags, and a picture of them, for which alone torch is imported."""
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,15 +13,16 @@ from bingo.bags.bags import read_bags, write_bags
 from bingo.bags.groups import label_bags, random_bags
 from bingo.bags.kmeans import kmeans_bags
 from bingo.bags.knn import find_neighbours, knn_bags
-from bingo.bags.sheet import Page, choose_anchors, draw_sheet
 from bingo.config import KmeansBag, KnnBag, LabelBag
-from bingo.data.images import open_images
 from bingo.data.listing import Listing, read_listing
-from bingo.embeddings.embeddings import Embeddings, open_embeddings
+from bingo.embeddings.file import Embeddings, open_embeddings
 from bingo.errors import BingoError
 from bingo.jobs import BagsJob
 from bingo.neighbours import UNIT, Found
 from bingo.shards import damaged, part_rows, require_rows, shard_attributes, whole_shards
+
+if TYPE_CHECKING:
+    from bingo.bags.sheet import Page
 
 log = logging.getLogger(__name__)
 _SHARD = "bags shard"
@@ -134,12 +135,15 @@ def _gather(paths: Sequence[Path], settings: KnnBag, count: int, origin: Mapping
     return similarity, members
 
 
-def make_sheets(listing_path: Path, bags_path: Path, pages: Mapping[Page, Path]) -> None:
+def make_sheets(listing_path: Path, bags_path: Path, pages: "Mapping[Page, Path]") -> None:
     """Draw contact sheets of some anchors and their bags, each page to its file.
 
     Raises:
         BingoError: the bags belong to another dataset, or there is nothing to fill the page with.
     """
+    from bingo.bags.sheet import choose_anchors, draw_sheet
+    from bingo.data.images import open_images
+
     listing = read_listing(listing_path, "train")
     bags = read_bags(bags_path)
     require_same(bags_path, "dataset", bags.attributes["dataset_digest"], listing.digest, listing_path)

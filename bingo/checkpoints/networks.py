@@ -6,12 +6,12 @@ from itertools import pairwise
 import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
-from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from bingo.errors import BingoError
 from bingo.models.backbone import LAYERS, build_backbone
 from bingo.models.head import head_from
 from bingo.sections import RESNETS, Backbone
+from bingo.vision import resnet
 
 STEMS = {
     "conv1.weight": RESNETS,
@@ -74,7 +74,7 @@ def spec_of(shapes: Mapping[str, torch.Size], architecture: str | None) -> Backb
 
 
 def _resnet(shapes: Mapping[str, torch.Size]) -> Backbone:
-    block = Bottleneck if "layer1.0.conv3.weight" in shapes else BasicBlock
+    block = resnet.Bottleneck if "layer1.0.conv3.weight" in shapes else resnet.BasicBlock
     stages = [f"layer{number}." for number in range(1, 5)]
     layers = [len({name.split(".")[1] for name in shapes if name.startswith(stage)}) for stage in stages]
     found = next((name for name, form in LAYERS.items() if form == (block, layers)), None)

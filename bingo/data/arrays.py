@@ -8,7 +8,6 @@ from typing import Any
 
 import h5py
 import numpy as np
-import torchvision
 from numpy.typing import NDArray
 
 from bingo.errors import BingoError
@@ -17,25 +16,22 @@ DEMO = Path(__file__).parent / "demo" / "fashion-mnist-15k.h5"
 DEMO_SHA256 = "b50436b2df9085ac5bbac59f0c261709b42ad6f4377bc6fdb89f527c3fc06e28"
 
 _IDX_NAMES = {"train": "train", "val": "t10k"}
-_TORCHVISION = {
-    "fashion-mnist": torchvision.datasets.FashionMNIST,
-    "cifar10": torchvision.datasets.CIFAR10,
-    "cifar100": torchvision.datasets.CIFAR100,
-    "stl10": torchvision.datasets.STL10,
-}
+_TORCHVISION = {"fashion-mnist": "FashionMNIST", "cifar10": "CIFAR10", "cifar100": "CIFAR100", "stl10": "STL10"}
 
 Arrays = tuple[NDArray[np.uint8], NDArray[np.int64]]
 
-_CIFAR10 = "airplane automobile bird cat deer dog frog horse ship truck"
-_STL10 = "airplane bird car cat deer dog horse monkey ship truck"
+_FASHION = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
+_CLASSES = {
+    "demo": _FASHION,
+    "fashion-mnist": _FASHION,
+    "cifar10": ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
+    "stl10": ("airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck"),
+}
 
 
 def class_names(source: str, count: int) -> list[str]:
     """Return the names of a set's ``count`` classes, in the order of their labels; CIFAR-100's are numbers."""
-    if source in ("demo", "fashion-mnist"):
-        return list(torchvision.datasets.FashionMNIST.classes)
-    names = {"cifar10": _CIFAR10, "stl10": _STL10}.get(source)
-    return names.split() if names else [str(label) for label in range(count)]
+    return list(_CLASSES[source]) if source in _CLASSES else [str(label) for label in range(count)]
 
 
 def load_arrays(source: str, root: Path, split: str) -> Arrays:
@@ -56,7 +52,9 @@ def load_arrays(source: str, root: Path, split: str) -> Arrays:
         return _load_demo(split)
     if source == "fashion-mnist" and (root / f"{_IDX_NAMES[split]}-images-idx3-ubyte.gz").exists():
         return load_idx(root, split)
-    dataset_class = _TORCHVISION[source]
+    from bingo.vision import torchvision  # the demo needs none
+
+    dataset_class = getattr(torchvision.datasets, _TORCHVISION[source])
     options: dict[str, Any]
     if source == "stl10":
         options = {"split": "train+unlabeled" if split == "train" else "test"}

@@ -1,10 +1,10 @@
-"""Decoding one image file."""
+"""Decoding one image file. Imports torch only to do so."""
 
 import zlib
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-from torchvision.io import ImageReadMode, decode_image
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif"})
 
@@ -15,7 +15,7 @@ class BadImageError(Exception):
     """Bytes that are no whole image."""
 
 
-def decode(content: bytes) -> Tensor:
+def decode(content: bytes) -> "Tensor":
     """Decode an image file to RGB: uint8 (3, H, W).
 
     Grey, palette, CMYK and transparent images become RGB, 16-bit ones 8-bit. JPEG and PNG are turned upright by
@@ -24,13 +24,17 @@ def decode(content: bytes) -> Tensor:
     Raises:
         BadImageError: the bytes are empty, truncated or no image.
     """
+    import torch
+
+    from bingo.vision import torchvision
+
     if not content:
         raise BadImageError("the file is empty")
     if content.startswith(_PNG):
         _check_png(content)
     try:
         encoded = torch.frombuffer(bytearray(content), dtype=torch.uint8)
-        pixels = decode_image(encoded, mode=ImageReadMode.RGB, apply_exif_orientation=True)
+        pixels = torchvision.io.decode_image(encoded, torchvision.io.ImageReadMode.RGB, apply_exif_orientation=True)
     except (RuntimeError, ValueError) as error:
         raise BadImageError(str(error).strip().splitlines()[0].split(", ", 2)[-1]) from error
     if pixels.dtype == torch.uint16:

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torchvision.io import ImageReadMode, decode_jpeg
-from torchvision.transforms.v2 import functional as V
 
 from bingo.data.pictures import MODES, Box, Picture, is_plain_jpeg
 from bingo.errors import BingoError
@@ -17,6 +15,7 @@ from bingo.sections import Preprocessing
 from bingo.views.apply import centre, crop_each
 from bingo.views.parameters import ViewParameters
 from bingo.views.recipes import Interpolation
+from bingo.vision import V, torchvision
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,7 @@ def _decode_jpegs(contents: Sequence[bytes], device: torch.device) -> list[Tenso
         raise BingoError("data.preprocessing.decoder: nvjpeg needs a CUDA device, and there is none; set cpu")
     encoded = [torch.frombuffer(bytearray(content), dtype=torch.uint8) for content in contents]
     try:
-        return decode_jpeg(encoded, ImageReadMode.RGB, device) if encoded else []
+        return torchvision.io.decode_jpeg(encoded, torchvision.io.ImageReadMode.RGB, device) if encoded else []
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:

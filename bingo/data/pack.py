@@ -14,7 +14,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from torchvision.io import encode_jpeg
 
 from bingo.artifacts import digest_arrays, provenance, write_hdf5
 from bingo.config import Pack
@@ -25,6 +24,7 @@ from bingo.data.pictures import Picture, shortened
 from bingo.errors import BingoError
 from bingo.jobs import PackJob
 from bingo.progress import Progress
+from bingo.vision import torchvision
 
 log = logging.getLogger(__name__)
 
@@ -91,4 +91,4 @@ def _pack(picture: Picture, pack: Pack) -> tuple[bytes, tuple[int, int]]:
         return picture.content, picture.size
     size = shortened(picture.size, pack.shorter_side)
     pixels = picture.view((0, 0, *picture.size), size, "bilinear")
-    return encode_jpeg(pixels, pack.quality).numpy().tobytes(), size
+    return torchvision.io.encode_jpeg(pixels, pack.quality).numpy().tobytes(), size

@@ -15,15 +15,13 @@ import torch
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 from torch import Tensor
-from torchvision.io import encode_jpeg
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms.v2 import functional as V
 
 from bingo.data.decode import BadImageError, decode
 from bingo.errors import BingoError
 from bingo.views.recipes import Interpolation
+from bingo.vision import V, torchvision
 
-MODES = {"bilinear": InterpolationMode.BILINEAR, "bicubic": InterpolationMode.BICUBIC}
+MODES = {name: torchvision.transforms.InterpolationMode(name) for name in ("bilinear", "bicubic")}
 WHOLE_BELOW = 2**20
 """Images of fewer pixels are decoded whole: what takes the time in them, undoing the entropy code, has no scale."""
 _JPEG = b"\xff\xd8\xff"
@@ -178,7 +176,7 @@ def _orientation(jpeg: JpegImageFile) -> int:
 def _probe() -> tuple[bytes, dict[int, Tensor]]:
     """Return a JPEG without symmetry, and how it looks in each orientation."""
     rows, columns = torch.meshgrid(torch.arange(8), torch.arange(16), indexing="ij")
-    probe = encode_jpeg((20 * rows + 5 * columns).to(torch.uint8)[None]).numpy().tobytes()
+    probe = torchvision.io.encode_jpeg((20 * rows + 5 * columns).to(torch.uint8)[None]).numpy().tobytes()
     image = Image.fromarray(decode(probe).permute(1, 2, 0).numpy())
     turned = {1: image} | {turn: image.transpose(transpose) for turn, (transpose, _) in _UPRIGHT.items()}
     return probe, {turn: _tensor(image) for turn, image in turned.items()}

@@ -1,38 +1,20 @@
-"""Computing features of every image in the listing's order, and the HDF5 file that holds them."""
+"""Computing features of every image in the listing's order."""
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bingo.artifacts import read_hdf5, require_same
 from bingo.data.images import Images
-from bingo.data.listing import Listing
 from bingo.data.loader import load
 from bingo.data.nvjpeg import EncodedBatch
 from bingo.engine.distributed import shared_out
-from bingo.errors import BingoError
-from bingo.neighbours import Rows
 from bingo.sections import Preprocessing
-from bingo.tensors import network_digest, read_metadata
 from bingo.views.apply import centre, normalise
 from bingo.views.recipes import Interpolation
 
 BATCH = 256
-
-
-@dataclass(frozen=True)
-class Embeddings:
-    """Features of N images in the order of their listing."""
-
-    features: Rows
-    """(N, D), the backbone's pooled output; read from the file where it is asked for."""
-    teacher_digest: str
-    digest: str
 
 
 class CentreViews:
@@ -92,20 +74,3 @@ def embed(
             yield network(normalise(pixels / 255, preprocessing)).cpu()
 
     yield from shared_out(range(len(views)), compute)
-
-
-@contextmanager
-def open_embeddings(path: Path, listing_path: Path, listing: Listing, teacher_path: Path) -> Iterator[Embeddings]:
-    """Open embeddings and check that they are of this dataset and teacher; rows are read where they are asked for.
-
-    Raises:
-        BingoError: they belong to another dataset or teacher, or are damaged; also when damage shows only while rows
-            are read.
-    """
-    teacher = network_digest(read_metadata(teacher_path))
-    with read_hdf5(path, "embeddings") as file:
-        require_same(path, "dataset", file.attrs["dataset_digest"], listing.digest, listing_path)
-        require_same(path, "teacher", file.attrs["teacher_digest"], teacher, teacher_path)
-        if len(file["embedding"]) != len(listing) or (file["index"][:] != np.arange(len(listing))).any():
-            raise BingoError(f"{path}: rows are not those of {listing_path}; delete it and run again")
-        yield Embeddings(file["embedding"], file.attrs["teacher_digest"], file.attrs["digest"])

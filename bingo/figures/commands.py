@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from bingo.command import Listing, Log, Settings, Threads, Workers, read_job, start, use_threads
+from bingo.command import Listing, Log, Settings, Threads, Workers, read_job, start, use_faiss_threads, use_threads
 from bingo.errors import BingoError
 from bingo.jobs import AccuracyFigureJob, BagSizeFigureJob, MapFigureJob, TrainingFigureJob
 
@@ -70,7 +70,7 @@ def purity(
 ) -> None:
     """Draw how many of an image's nearest neighbours have its class, against their number."""
     start(log)
-    use_threads(threads)
+    use_faiss_threads(threads)
     from bingo.figures.neighbours import draw_purity
 
     draw_purity(listing, embeddings, teacher, output)

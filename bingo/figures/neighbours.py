@@ -13,7 +13,7 @@ from bingo.artifacts import require_same
 from bingo.bags.bags import Bags, read_bags
 from bingo.bags.knn import without_self
 from bingo.data.listing import read_listing
-from bingo.embeddings.embeddings import open_embeddings
+from bingo.embeddings.file import open_embeddings
 from bingo.errors import BingoError
 from bingo.figures.style import SMALL, WIDTH, line_look, marker_look, new_figure, save, styled
 from bingo.neighbours import Rows, UnitRows, nearest_neighbours, take_rows

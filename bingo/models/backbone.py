@@ -1,12 +1,11 @@
 """Backbones that end in pooled features: torchvision's, some with a width factor and a small stem, and timm's."""
 
 import torch
-import torchvision
 from torch import Tensor, nn
-from torchvision.models import resnet
 
 from bingo.errors import BingoError
 from bingo.sections import TIMM, Backbone
+from bingo.vision import resnet, torchvision
 
 LAYERS: dict[str, tuple[type[resnet.BasicBlock | resnet.Bottleneck], list[int]]] = {
     "resnet10": (resnet.BasicBlock, [1, 1, 1, 1]),

@@ -6,7 +6,8 @@ from itertools import pairwise
 
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
-from torchvision.models import resnet
+
+from bingo.vision import resnet
 
 
 def folded(network: nn.Module) -> nn.Module:

@@ -6,12 +6,12 @@ from typing import Protocol
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.transforms.v2 import functional as V
 
 from bingo.data.pictures import MODES, Box, shortened
 from bingo.sections import NetworkInput, Preprocessing
 from bingo.views.parameters import ViewParameters
 from bingo.views.recipes import Interpolation, Recipe
+from bingo.vision import V
 
 _LUMA = (0.2989, 0.587, 0.114)
 

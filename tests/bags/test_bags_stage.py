@@ -248,7 +248,7 @@ def test_embeddings_of_another_teacher_are_refused(inputs, make_teacher, tmp_pat
 @pytest.mark.parametrize("criterion", CRITERIA)
 def test_bags_of_every_criterion_have_every_page_of_a_sheet(criterion, inputs, tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr(stage, "draw_sheet", lambda *arguments: seen.append(arguments[2:]))
+    monkeypatch.setattr(sheet, "draw_sheet", lambda *arguments: seen.append(arguments[2:]))
     make_bags(job(criterion), output=tmp_path / "bags.h5", **files(inputs, criterion))
     bags, label = read_bags(tmp_path / "bags.h5"), read_listing(inputs["listing_path"], "train").label
     for page in ("random", "more", "best", "worst"):

@@ -9,7 +9,8 @@ import torch
 from bingo.config import DemoData
 from bingo.data.listing import read_listing, write_listing
 from bingo.embeddings import embeddings, stage
-from bingo.embeddings.embeddings import Embeddings, embed, open_embeddings
+from bingo.embeddings.embeddings import embed
+from bingo.embeddings.file import Embeddings, open_embeddings
 from bingo.embeddings.stage import make_embeddings, make_embeddings_shard
 from bingo.errors import BingoError
 from bingo.jobs import DataJob, EmbeddingsJob

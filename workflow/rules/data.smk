@@ -12,7 +12,8 @@ rule data:
         "logs/{study}/data/{split}.log",
     conda:
         "../../envs/bingo.yaml"
-    threads: 2 if STUDY.data.source == "folder" else 1
+    # Only files are decoded: the listing of a named set need not wait until two cores are free.
+    threads: lambda wildcards, input: 2 if input.folders else 1
     params:
         key="data",
         settings=lambda wildcards: settings.data_settings(STUDY, wildcards.split),

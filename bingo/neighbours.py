@@ -35,7 +35,8 @@ class Budget(NamedTuple):
     """A block of the bank as float32; two are held, and half a one while it is read."""
 
 
-CPU = Budget(queries=256 << 20, bank=96 << 20)
+# Little, for faiss itself multiplies blocks of 4,096 by 1,024 rows: larger ones are not faster.
+CPU = Budget(queries=32 << 20, bank=4 << 20)
 GPU = Budget(queries=4 << 30, bank=512 << 20)
 """On the host, for all GPUs together; each GPU holds a UNIT of queries, a bank block and faiss's 1.5 GiB."""
 
@@ -72,11 +73,15 @@ class UnitRows:
         Raises:
             BingoError: a value is not finite.
         """
-        block = np.array(self.source[rows], dtype=np.float32)
-        if not np.isfinite(normalise_rows(block)).all():
-            raise BingoError(
-                "bags: the embeddings hold values that are not finite; train the teacher with a lower learning rate"
-            )
+        start, stop, _ = rows.indices(len(self))
+        block = np.empty((max(stop - start, 0), self.shape[1]), dtype=np.float32)
+        for low in range(0, len(block), _ALIGNED):  # so that nothing of the block's size is held beside it
+            part = block[low : low + _ALIGNED]
+            part[:] = self.source[start + low : start + low + len(part)]
+            if not np.isfinite(normalise_rows(part)).all():
+                raise BingoError(
+                    "bags: the embeddings hold values that are not finite; train the teacher with a lower learning rate"
+                )
         return block
 
 
@@ -149,18 +154,25 @@ def nearest_neighbours(
     held = max(1, budget.queries // (UNIT * (4 * width + 24 * k)))
     parts = units(range(len(queries)) if rows is None else rows)
     for first in range(0, len(parts), held):
-        blocks = [queries[part] for part in parts[first : first + held]]
-        best = [(np.full((len(block), k), -np.inf, np.float32), np.full((len(block), k), -1)) for block in blocks]
-        for start, block in _blocks(bank, budget.bank // (4 * width)):
-            for kept, unit, found in zip(best, blocks, search(blocks, block, min(k + 1, len(block))), strict=True):
-                tied = _tied(kept, found)
-                _merge(kept, np.flatnonzero((found[0][:, 0] > kept[0][:, -1]) & ~tied), found, start)
-                for some in np.split(np.flatnonzero(tied), range(_ALIGNED, tied.sum(), _ALIGNED)):
-                    if len(some):
-                        [wide] = search([unit[some]], block, min(max(k + 1, MOST_ON_GPU), len(block)))
-                        _merge(kept, some, wide, start)
-        for part, (similarity, index) in zip(parts[first : first + held], best, strict=True):
+        some = parts[first : first + held]
+        # The units are gone before the next ones are read.
+        best = _best(search, [queries[part] for part in some], bank, k, budget.bank // (4 * width))
+        for part, (similarity, index) in zip(some, best, strict=True):
             yield part, similarity, index
+
+
+def _best(search: Search, blocks: list[Floats], bank: Rows, k: int, step: int) -> list[Found]:
+    """Return similarity and position (b, k) for units of queries (b, D); ``step`` rows of the bank are read at once."""
+    best = [(np.full((len(block), k), -np.inf, np.float32), np.full((len(block), k), -1)) for block in blocks]
+    for start, block in _blocks(bank, step):
+        for kept, unit, found in zip(best, blocks, search(blocks, block, min(k + 1, len(block))), strict=True):
+            tied = _tied(kept, found)
+            _merge(kept, np.flatnonzero((found[0][:, 0] > kept[0][:, -1]) & ~tied), found, start)
+            for some in np.split(np.flatnonzero(tied), range(_ALIGNED, tied.sum(), _ALIGNED)):
+                if len(some):
+                    [wide] = search([unit[some]], block, min(max(k + 1, MOST_ON_GPU), len(block)))
+                    _merge(kept, some, wide, start)
+    return best
 
 
 def _blocks(bank: Rows, most: int) -> Iterator[tuple[int, Floats]]:

@@ -5,7 +5,7 @@ import numpy as np
 import torch
 
 from bingo.evaluation.linear import train_linear
-from tests.benchmarks import bags, linear
+from tests.benchmarks import bags, dag, linear
 
 
 def test_eight_classifiers_side_by_side_end_as_eight_runs_do(monkeypatch):
@@ -33,3 +33,12 @@ def test_bags_found_blockwise_are_those_of_one_index(tmp_path):
     assert ours.shape == reference.shape
     # Rounding decides between neighbours that are as near as each other.
     assert np.mean(ours == reference) > 0.999
+
+
+def test_the_finished_study_has_nothing_to_do(tmp_path):
+    dag.finish(tmp_path, 1)
+    said = dag.plan(tmp_path, "-n")
+    assert "Nothing to be done" in said
+    assert "missing provenance" not in said
+    (tmp_path / "results/many/evaluation/distilled-1/seed-2/knn-10.json").unlink()
+    assert "Nothing to be done" not in dag.plan(tmp_path, "-n")

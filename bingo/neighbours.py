@@ -19,7 +19,7 @@ UNIT = 16_384
 MOST_ON_GPU = 2048
 """Neighbours that faiss can select on a GPU; more are looked up on the CPU."""
 _ALIGNED = 1024
-"""Rows of a chunk of embeddings, and of the blocks in which faiss multiplies."""
+"""Rows of a chunk of embeddings, and of the blocks in which faiss multiplies: larger ones are not faster."""
 
 Floats = NDArray[np.float32]
 Found = tuple[Floats, NDArray[np.int64]]
@@ -35,7 +35,6 @@ class Budget(NamedTuple):
     """A block of the bank as float32; two are held, and half a one while it is read."""
 
 
-# Little, for faiss itself multiplies blocks of 4,096 by 1,024 rows: larger ones are not faster.
 CPU = Budget(queries=32 << 20, bank=4 << 20)
 GPU = Budget(queries=4 << 30, bank=512 << 20)
 """On the host, for all GPUs together; each GPU holds a UNIT of queries, a bank block and faiss's 1.5 GiB."""
@@ -92,6 +91,7 @@ class Search:
         """Find the GPUs; ``k`` is the largest number of neighbours that will be asked for."""
         import faiss
 
+        faiss.cvar.distance_compute_blas_query_bs = _ALIGNED  # as fast as 4,096, with a quarter of the memory
         gpus = faiss.get_num_gpus() if k <= MOST_ON_GPU else 0
         self.budget = GPU if gpus else CPU
         self._engines: list[Callable[..., Any]] = [partial(faiss.knn, metric=faiss.METRIC_INNER_PRODUCT)]
@@ -172,6 +172,7 @@ def _best(search: Search, blocks: list[Floats], bank: Rows, k: int, step: int) -
                 if len(some):
                     [wide] = search([unit[some]], block, min(max(k + 1, MOST_ON_GPU), len(block)))
                     _merge(kept, some, wide, start)
+        del block  # while the next but one is read
     return best
 
 
@@ -186,6 +187,7 @@ def _blocks(bank: Rows, most: int) -> Iterator[tuple[int, Floats]]:
             if start + step < len(bank):
                 coming = reader.submit(bank.__getitem__, slice(start + step, start + 2 * step))
             yield start, block
+            del block
 
 
 def _tied(kept: Found, found: Found) -> NDArray[np.bool_]:

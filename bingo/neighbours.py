@@ -19,7 +19,7 @@ UNIT = 16_384
 MOST_ON_GPU = 2048
 """Neighbours that faiss can select on a GPU; more are looked up on the CPU."""
 _ALIGNED = 1024
-"""Rows of a chunk of embeddings, and of the blocks in which faiss multiplies."""
+"""Rows of a chunk of embeddings, and of the blocks in which faiss multiplies: larger ones are not faster."""
 
 Floats = NDArray[np.float32]
 Found = tuple[Floats, NDArray[np.int64]]
@@ -35,7 +35,7 @@ class Budget(NamedTuple):
     """A block of the bank as float32; two are held, and half a one while it is read."""
 
 
-CPU = Budget(queries=256 << 20, bank=96 << 20)
+CPU = Budget(queries=32 << 20, bank=4 << 20)
 GPU = Budget(queries=4 << 30, bank=512 << 20)
 """On the host, for all GPUs together; each GPU holds a UNIT of queries, a bank block and faiss's 1.5 GiB."""
 
@@ -72,11 +72,15 @@ class UnitRows:
         Raises:
             BingoError: a value is not finite.
         """
-        block = np.array(self.source[rows], dtype=np.float32)
-        if not np.isfinite(normalise_rows(block)).all():
-            raise BingoError(
-                "bags: the embeddings hold values that are not finite; train the teacher with a lower learning rate"
-            )
+        start, stop, _ = rows.indices(len(self))
+        block = np.empty((max(stop - start, 0), self.shape[1]), dtype=np.float32)
+        for low in range(0, len(block), _ALIGNED):  # so that nothing of the block's size is held beside it
+            part = block[low : low + _ALIGNED]
+            part[:] = self.source[start + low : start + low + len(part)]
+            if not np.isfinite(normalise_rows(part)).all():
+                raise BingoError(
+                    "bags: the embeddings hold values that are not finite; train the teacher with a lower learning rate"
+                )
         return block
 
 
@@ -87,6 +91,7 @@ class Search:
         """Find the GPUs; ``k`` is the largest number of neighbours that will be asked for."""
         import faiss
 
+        faiss.cvar.distance_compute_blas_query_bs = _ALIGNED  # as fast as 4,096, with a quarter of the memory
         gpus = faiss.get_num_gpus() if k <= MOST_ON_GPU else 0
         self.budget = GPU if gpus else CPU
         self._engines: list[Callable[..., Any]] = [partial(faiss.knn, metric=faiss.METRIC_INNER_PRODUCT)]
@@ -149,18 +154,26 @@ def nearest_neighbours(
     held = max(1, budget.queries // (UNIT * (4 * width + 24 * k)))
     parts = units(range(len(queries)) if rows is None else rows)
     for first in range(0, len(parts), held):
-        blocks = [queries[part] for part in parts[first : first + held]]
-        best = [(np.full((len(block), k), -np.inf, np.float32), np.full((len(block), k), -1)) for block in blocks]
-        for start, block in _blocks(bank, budget.bank // (4 * width)):
-            for kept, unit, found in zip(best, blocks, search(blocks, block, min(k + 1, len(block))), strict=True):
-                tied = _tied(kept, found)
-                _merge(kept, np.flatnonzero((found[0][:, 0] > kept[0][:, -1]) & ~tied), found, start)
-                for some in np.split(np.flatnonzero(tied), range(_ALIGNED, tied.sum(), _ALIGNED)):
-                    if len(some):
-                        [wide] = search([unit[some]], block, min(max(k + 1, MOST_ON_GPU), len(block)))
-                        _merge(kept, some, wide, start)
-        for part, (similarity, index) in zip(parts[first : first + held], best, strict=True):
+        some = parts[first : first + held]
+        # The units are gone before the next ones are read.
+        best = _best(search, [queries[part] for part in some], bank, k, budget.bank // (4 * width))
+        for part, (similarity, index) in zip(some, best, strict=True):
             yield part, similarity, index
+
+
+def _best(search: Search, blocks: list[Floats], bank: Rows, k: int, step: int) -> list[Found]:
+    """Return similarity and position (b, k) for units of queries (b, D); ``step`` rows of the bank are read at once."""
+    best = [(np.full((len(block), k), -np.inf, np.float32), np.full((len(block), k), -1)) for block in blocks]
+    for start, block in _blocks(bank, step):
+        for kept, unit, found in zip(best, blocks, search(blocks, block, min(k + 1, len(block))), strict=True):
+            tied = _tied(kept, found)
+            _merge(kept, np.flatnonzero((found[0][:, 0] > kept[0][:, -1]) & ~tied), found, start)
+            for some in np.split(np.flatnonzero(tied), range(_ALIGNED, tied.sum(), _ALIGNED)):
+                if len(some):
+                    [wide] = search([unit[some]], block, min(max(k + 1, MOST_ON_GPU), len(block)))
+                    _merge(kept, some, wide, start)
+        del block  # while the next but one is read
+    return best
 
 
 def _blocks(bank: Rows, most: int) -> Iterator[tuple[int, Floats]]:
@@ -174,6 +187,7 @@ def _blocks(bank: Rows, most: int) -> Iterator[tuple[int, Floats]]:
             if start + step < len(bank):
                 coming = reader.submit(bank.__getitem__, slice(start + step, start + 2 * step))
             yield start, block
+            del block
 
 
 def _tied(kept: Found, found: Found) -> NDArray[np.bool_]:

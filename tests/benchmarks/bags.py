@@ -1,0 +1,74 @@
+"""Bags of exact nearest neighbours against one flat index that is searched at once."""
+
+import tempfile
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import faiss
+import h5py
+import numpy as np
+
+from bingo.artifacts import CHECKED, write_hdf5
+from bingo.bags.bags import write_bags
+from bingo.bags.knn import knn_bags
+from bingo.philox import Stream, uniform
+from tests.benchmarks.measure import Row, Work, device_name, memory_row, peak_mib, side_by_side
+
+_IMAGES, _DIM, _SIZE, _CLUSTERS = 50_000, 512, 5, 500
+
+
+def write_embeddings(path: Path, count: int, dim: int = _DIM) -> None:
+    """Write features about a centre for each of some clusters, as the stage stores them: float16 (count, dim)."""
+    centres = uniform(0, Stream.CENTROID, range(_CLUSTERS), 0, 0, dim).astype(np.float32)
+    options = {"chunks": (min(count, 1024), dim), **CHECKED}
+    with write_hdf5(path, {"kind": "embeddings"}) as file:
+        embedding = file.create_dataset("embedding", (count, dim), "float16", **options)
+        for start in range(0, count, 1024):
+            rows = np.arange(start, min(start + 1024, count))
+            embedding[rows[0] : rows[-1] + 1] = centres[rows % _CLUSTERS] + uniform(1, Stream.VIEW, rows, 0, 0, dim) / 2
+
+
+def blockwise(embeddings: Path, output: Path, size: int) -> None:
+    """Find bags as the stage does, from features on disk."""
+    with h5py.File(embeddings) as file:
+        write_bags(output, knn_bags(file["embedding"], size))
+
+
+def all_at_once(embeddings: Path, output: Path, size: int) -> None:
+    """Find bags as BINGO's released code does: features in memory, each image's neighbours in a list."""
+    with h5py.File(embeddings) as file:
+        features = file["embedding"][:].astype(np.float32)
+    faiss.normalize_L2(features)
+    index = faiss.IndexFlatL2(features.shape[1])
+    if faiss.get_num_gpus():
+        index = faiss.index_cpu_to_all_gpus(index)
+    index.add(features)
+    _, found = index.search(features, size + 1)
+    bags: list[list[int]] = [[] for _ in range(len(features))]
+    for image in range(len(features)):
+        for place in range(size):
+            bags[image].append(found[image, place + 1])  # the first is the image itself
+    np.save(output, np.array(bags))
+
+
+def rows() -> Iterator[Row]:
+    """Measure images per second, and the peak memory of both."""
+    device = device_name()
+    with tempfile.TemporaryDirectory() as name:
+        embeddings, ours, reference = (Path(name, file) for file in ("embeddings.h5", "bags.h5", "bags.npy"))
+        write_embeddings(embeddings, _IMAGES)
+        work = {
+            "ours": partial(blockwise, embeddings, ours, _SIZE),
+            "reference": partial(all_at_once, embeddings, reference, _SIZE),
+        }
+        yield side_by_side(work, 3).row("bags", "images/s", device, _IMAGES, ">= 1")
+        peaks = [peak_mib(_prepared, find, Path(name), embeddings) for find in (blockwise, all_at_once)]
+        yield memory_row("bags-memory", *peaks, device, "<= 1/3")
+
+
+def _prepared(find: Work, folder: Path, embeddings: Path) -> Work:
+    """Return the search, once its libraries have taken what memory they always take."""
+    write_embeddings(folder / "few.h5", 2 * _CLUSTERS)
+    find(folder / "few.h5", folder / "few.npy", 1)
+    return partial(find, embeddings, folder / "many.npy", _SIZE)

@@ -1,0 +1,164 @@
+"""How time grows with the number of images, of neighbours, of negatives, and of a bag's members."""
+
+import math
+import statistics
+import tempfile
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from bingo.bags.groups import random_bags
+from bingo.bags.knn import knn_bags
+from bingo.data.listing import Listing
+from bingo.data.loader import TrainingBatches
+from bingo.embeddings.embeddings import embed
+from bingo.engine.device import pick_device
+from bingo.engine.learner import Learner
+from bingo.engine.state import TrainingState
+from bingo.engine.train import train
+from bingo.losses.info_nce import info_nce, queue_logsumexp
+from bingo.methods.moco import Moco
+from bingo.models.backbone import build_backbone
+from bingo.philox import Stream, uniform
+from bingo.sections import Backbone, Preprocessing
+from bingo.views.recipes import RECIPES
+from tests.benchmarks.measure import Work, device_name, side_by_side
+
+_REPEATS = 3
+_IMAGES = (1000, 2000, 5000, 10_000)
+_NETWORK = {"architecture": "resnet10", "stem": "small", "width": 0.0625}
+_INPUT = Preprocessing(size=28, resize=28)
+
+
+@dataclass(frozen=True)
+class Point:
+    """The time of one amount of work, one of a line."""
+
+    what: str
+    unit: str
+    """Of `n`."""
+    n: int
+    seconds: float
+    """Median over repeats."""
+    seconds_per_n: float
+    exponent: float
+    """Of the power of n that fits all of the line best: 1 for a straight line through the origin, 0 for a level one."""
+    goal: str
+    """What was aimed at, of `exponent`."""
+    device: str
+    repeats: int = _REPEATS
+
+
+class Noise:
+    """So many images of noise, in memory."""
+
+    def __init__(self, count: int) -> None:
+        """Draw 28-pixel images."""
+        self.listing = Listing(
+            source="noise",
+            root=Path(),
+            split="train",
+            label=np.zeros(count, np.int64),
+            size=np.full((count, 2), 28),
+            index=np.arange(count),
+            paths=None,
+            nbytes=None,
+            classes=[],
+            source_digest="",
+            digest="",
+        )
+        generator = torch.Generator().manual_seed(0)
+        self._pixels = torch.randint(256, (count, 3, 28, 28), dtype=torch.uint8, generator=generator)
+
+    def fetch(self, index: NDArray[np.int64]) -> Tensor:
+        """Return the images at ``index`` (B,): uint8 (B, 3, 28, 28)."""
+        return self._pixels[torch.from_numpy(index)]
+
+
+def embedding(count: int) -> Work:
+    """Compute features of so many images."""
+    device, images = pick_device(), Noise(count)
+    network = build_backbone(Backbone.model_validate(_NETWORK)).to(device).eval()
+    return lambda: deque(embed(network, images, _INPUT, device, 0, "bilinear"), maxlen=0)
+
+
+def neighbours(count: int, size: int) -> Work:
+    """Search neighbours of so many images among themselves."""
+    features = uniform(0, Stream.VIEW, range(count), 0, 0, 512).astype(np.float32) - 0.5
+    return lambda: knn_bags(features, size)
+
+
+def epoch(count: int) -> Work:
+    """Train for one epoch of so many images."""
+    training = {"epochs": 1, "batch_size": 50, "views": "small"}
+    method = Moco.model_validate(
+        {"method": "moco", "backbone": _NETWORK, "training": training, "queue_size": 1024, "head": {"dim": 32}}
+    )
+    device, images = pick_device(), Noise(count)
+
+    def work() -> None:
+        data = TrainingBatches(images, method.views(), RECIPES["small"], _INPUT, 50, 0, None)
+        with tempfile.TemporaryDirectory() as folder:
+            state = TrainingState(Path(folder, "state.pt"), "")
+            with state.exclusively():
+                train(Learner(method, None).to(device), data, method.training, state, device, 0, "noise")
+
+    return work
+
+
+def loss(negatives: int) -> Work:
+    """Compute the loss of 256 images and its gradient, four times."""
+    device = pick_device()
+    generator = torch.Generator().manual_seed(0)
+    query, key, queue = (
+        torch.nn.functional.normalize(torch.randn(rows, 128, generator=generator)).to(device)
+        for rows in (256, 256, negatives)
+    )
+    query.requires_grad_()
+
+    def work() -> None:
+        for _ in range(4):
+            torch.autograd.grad(info_nce(query, key, queue_logsumexp(query, queue, 0.2), 0.2), query)
+
+    return work
+
+
+def drawing(size: int) -> Work:
+    """Draw members of the bags of 200 batches of 256 images each."""
+    bags = random_bags(200_000, size, 0)
+    anchors = np.random.default_rng(0).integers(200_000, size=(200, 256))
+    return lambda: [bags.draw(batch, 0, 1) for batch in anchors]
+
+
+def rows() -> Iterator[Point]:
+    """Measure all lines."""
+    yield from line("embed", "images", _IMAGES, embedding, "1")
+    yield from line("bags", "images", _IMAGES, partial(neighbours, size=5), "<= 2")
+    yield from line("epoch", "images", _IMAGES, epoch, "1")
+    yield from line("bags-k", "neighbours", (1, 5, 20, 50, 100, 200), partial(neighbours, 5000), "<= 1")
+    yield from line("loss", "negatives", (1024, 4096, 16_384, 65_536), loss, "<= 1")
+    yield from line("draw", "members of a bag", (1, 10, 100, 1000, 10_000), drawing, "0")
+
+
+def line(what: str, unit: str, amounts: tuple[int, ...], prepare: Callable[[int], Work], goal: str) -> list[Point]:
+    """Time the work that ``prepare`` returns for each amount."""
+    times = side_by_side({str(n): prepare(n) for n in amounts}, _REPEATS, pick_device()).times
+    seconds = [statistics.median(times[str(n)]) for n in amounts]
+    exponent = power(amounts, seconds)
+    device = device_name()
+    return [
+        Point(what, unit, n, value, value / n, exponent, goal, device)
+        for n, value in zip(amounts, seconds, strict=True)
+    ]
+
+
+def power(amounts: tuple[int, ...], seconds: list[float]) -> float:
+    """Return the exponent of the power of amounts that fits seconds best, by least squares of logarithms."""
+    return statistics.linear_regression([math.log(n) for n in amounts], [math.log(value) for value in seconds]).slope

@@ -1,0 +1,85 @@
+"""Protocol linear-cached's eight learning rates against eight runs of their own."""
+
+from collections.abc import Iterator
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from bingo.engine.device import pick_device
+from bingo.engine.schedule import learning_rate
+from bingo.evaluation.linear import LinearHeads, cached_batches, train_linear
+from bingo.evaluation.protocols import PROTOCOLS, LinearSweep
+from tests.benchmarks.measure import Row, device_name, side_by_side
+
+_EPOCHS, _IMAGES, _DIM = 10, 10_000, 512
+
+
+def protocol() -> LinearSweep:
+    """Return the protocol as it is run."""
+    found = PROTOCOLS["linear-cached"]
+    assert isinstance(found, LinearSweep)
+    return found
+
+
+def clustered(classes: int, count: int = _IMAGES, dim: int = _DIM) -> tuple[Tensor, Tensor]:
+    """Return standardised features (count, dim) about a centre for each class, and labels (count,)."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(classes, (count,), generator=generator)
+    features = torch.randn(classes, dim, generator=generator)[labels] / 4
+    features += torch.randn(count, dim, generator=generator)
+    return (features - features.mean(0)) / features.std(0), labels
+
+
+def side_by_side_heads(features: Tensor, labels: Tensor, classes: int, epochs: int) -> LinearHeads:
+    """Train a classifier for each learning rate, as the stage does."""
+    lrs, batch = protocol().lrs, protocol().batch_size
+    return train_linear(
+        cached_batches(features, labels, batch, seed=0),
+        features.shape[1],
+        classes,
+        0,
+        lambda epoch: [learning_rate("cosine", lr, epoch, epochs) for lr in lrs],
+        epochs,
+        weight_decay=0.0,
+        device=features.device,
+    )
+
+
+def run_of_its_own(features: Tensor, labels: Tensor, start: Tensor, lr: float, epochs: int) -> nn.Linear:
+    """Train one classifier from weights (C, D) with torch's layer, loss, optimizer and schedule."""
+    layer = nn.Linear(start.shape[1], start.shape[0], device=features.device)
+    nn.init.zeros_(layer.bias)
+    with torch.no_grad():
+        layer.weight.copy_(start)
+    criterion = nn.CrossEntropyLoss()
+    optimizer = torch.optim.SGD(layer.parameters(), lr=lr, momentum=0.9)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=epochs)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(epochs):
+        order = torch.randperm(len(features), generator=generator).to(features.device)
+        for rows in order.split(protocol().batch_size):
+            loss = criterion(layer(features.index_select(0, rows)), labels.index_select(0, rows))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        schedule.step()
+    return layer
+
+
+def separate_runs(features: Tensor, labels: Tensor, classes: int, epochs: int) -> list[nn.Linear]:
+    """Train a classifier for each learning rate, one after the other."""
+    start = torch.empty(classes, features.shape[1]).normal_(std=0.01)
+    return [run_of_its_own(features, labels, start, lr, epochs) for lr in protocol().lrs]
+
+
+def rows() -> Iterator[Row]:
+    """Measure 10 classes and 100: epochs of all eight classifiers per second."""
+    device = pick_device()
+    for benchmark, classes, goal in (("linear", 10, ">= 4"), ("linear-100-classes", 100, "")):
+        features, labels = (tensor.to(device) for tensor in clustered(classes))
+        work = {
+            "ours": partial(side_by_side_heads, features, labels, classes, _EPOCHS),
+            "reference": partial(separate_runs, features, labels, classes, _EPOCHS),
+        }
+        yield side_by_side(work, 5, device).row(benchmark, "epochs/s", device_name(device), _EPOCHS, goal)

@@ -1,0 +1,41 @@
+"""Batch-norm of frozen networks, computed by the layers before it."""
+
+import copy
+from collections.abc import Iterator
+from itertools import pairwise
+
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
+from torchvision.models import resnet
+
+
+def folded(network: nn.Module) -> nn.Module:
+    """Return a copy of a frozen network in which convolutions and linear layers do the batch-norm after them.
+
+    In eval mode it computes the same but for rounding: outputs differ by less than 1e-5 of the largest. ResNets and
+    whatever is a plain `Sequential` are folded; batch-norm in training mode, and where it is not sure what comes
+    before it, stays.
+    """
+    network = copy.deepcopy(network)
+    for parent in list(network.modules()):
+        layers = dict(parent.named_children())
+        for first, second in _consecutive(parent):
+            before, norm = layers[first], layers[second]
+            if before.training or norm.training:
+                continue
+            if type(before) is nn.Conv2d and type(norm) is nn.BatchNorm2d and norm.track_running_stats:
+                setattr(parent, first, fuse_conv_bn_eval(before, norm))
+                setattr(parent, second, nn.Identity())
+            elif type(before) is nn.Linear and type(norm) is nn.BatchNorm1d and norm.track_running_stats:
+                setattr(parent, first, fuse_linear_bn_eval(before, norm))
+                setattr(parent, second, nn.Identity())
+    return network
+
+
+def _consecutive(parent: nn.Module) -> Iterator[tuple[str, str]]:
+    """Yield the names of children of which the second takes what the first gives, and nobody else does."""
+    names = [name for name, _ in parent.named_children()]
+    if type(parent).forward is nn.Sequential.forward:
+        yield from pairwise(names)
+    elif isinstance(parent, resnet.ResNet | resnet.BasicBlock | resnet.Bottleneck):
+        yield from ((name, f"bn{name[4:]}") for name in names if name.startswith("conv"))

@@ -1,0 +1,61 @@
+import pytest
+import torch
+from torch import nn
+
+from bingo.models.backbone import build_backbone
+from bingo.models.fold import folded
+from bingo.models.head import mlp_head
+from bingo.sections import Backbone
+
+
+def used(network):
+    """Give batch-norms statistics and weights as training does."""
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            for values in (module.weight, module.running_var):
+                nn.init.uniform_(values, 0.5, 2)
+            for values in (module.bias, module.running_mean):
+                nn.init.normal_(values)
+    return network.eval()
+
+
+def norms(network):
+    return sum(isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) for module in network.modules())
+
+
+@pytest.mark.parametrize("architecture", ["resnet18", "resnet50", "efficientnet_b0", "mobilenet_v3_large"])
+def test_a_folded_network_computes_the_same_without_batch_norm(architecture):
+    torch.manual_seed(0)
+    width = {"width": 0.25, "stem": "small"} if architecture.startswith("resnet") else {}
+    backbone = build_backbone(Backbone(architecture=architecture, **width))
+    network = used(nn.Sequential(backbone, nn.Sequential(nn.Linear(backbone.dim, 16), nn.BatchNorm1d(16), nn.ReLU())))
+    images = torch.randn(3, 3, 32, 32).contiguous(memory_format=torch.channels_last)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    with torch.inference_mode():
+        expected, found = network(images), folded(network)(images)
+    assert norms(folded(network)) == 0 < norms(network)
+    assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    kernels = [module.weight for module in folded(backbone).modules() if isinstance(module, nn.Conv2d)]
+    assert all(kernel.is_contiguous(memory_format=torch.channels_last) for kernel in kernels)
+
+
+def test_batch_norm_in_training_mode_and_in_front_of_a_convolution_stays():
+    training = used(nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))).train()
+    before = used(nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 4, 1)))
+    assert norms(folded(training)) == norms(folded(before)) == 1
+
+
+def test_a_sequence_that_is_run_in_its_own_way_stays():
+    class Backwards(nn.Sequential):
+        def forward(self, x):
+            return self[0](self[1](x))
+
+    network = used(Backwards(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)))
+    images = torch.randn(2, 4, 5, 5)
+    assert torch.equal(folded(network)(images), network(images))
+
+
+def test_a_head_without_batch_norm_stays_as_it_is():
+    head, features = mlp_head(8, [16, 4]).eval(), torch.randn(5, 8)
+    assert torch.equal(folded(head)(features), head(features))

@@ -16,6 +16,7 @@ from bingo.data.loader import load
 from bingo.data.nvjpeg import EncodedBatch
 from bingo.engine.distributed import shared_out
 from bingo.errors import BingoError
+from bingo.models.fold import folded
 from bingo.neighbours import Rows
 from bingo.sections import Preprocessing
 from bingo.tensors import network_digest, read_metadata
@@ -23,6 +24,8 @@ from bingo.views.apply import centre, normalise
 from bingo.views.recipes import Interpolation
 
 BATCH = 256
+FORWARD = 32
+"""Images that go through a network together on a CPU: of more, nothing stays in cache, and memory grows."""
 
 
 @dataclass(frozen=True)
@@ -76,12 +79,14 @@ def embed(
 
     Several processes share the batches; the first one gets all outputs, the others none. The network is taken as it
     is: the caller has put it on ``device`` and into eval mode. It runs in float32 on any hardware, so that measured
-    numbers do not depend on the machine's number formats.
+    numbers do not depend on the machine's number formats; batch-norm is folded into the layers before it, which
+    rounds differently.
 
     Raises:
         BingoError: an image cannot be read.
     """
     views = CentreViews(images, preprocessing, interpolation, rows)
+    network = folded(network)
 
     def compute(places: Iterable[int]) -> Iterator[Tensor]:
         for batch in load(views, places, workers):
@@ -89,7 +94,8 @@ def embed(
                 pixels = batch.centres(preprocessing, interpolation, device)
             else:
                 pixels = batch.to(device)
-            yield network(normalise(pixels / 255, preprocessing)).cpu()
+            parts = pixels.split(FORWARD if device.type == "cpu" else BATCH)
+            yield torch.cat([network(normalise(part / 255, preprocessing)) for part in parts]).cpu()
 
     yield from shared_out(range(len(views)), compute)
 

@@ -19,7 +19,7 @@ from bingo.errors import BingoError
 from bingo.methods.method import View
 from bingo.philox import Stream, permutation
 from bingo.sections import NetworkInput
-from bingo.views.apply import colour, crop_batch, crop_each, normalise
+from bingo.views.apply import crop_each, finish
 from bingo.views.parameters import ViewParameters, draw, draw_for_teacher
 from bingo.views.recipes import Recipe
 
@@ -185,12 +185,11 @@ def show(
 def render(view: ViewPixels, recipe: Recipe, preprocessing: NetworkInput, device: torch.device) -> Tensor:
     """Finish a view on ``device``: float32 (B, 3, S, S), normalised, in channels-last memory."""
     if isinstance(view.pixels, EncodedBatch):
-        pixels = view.pixels.crops(view.parameters, preprocessing.size, recipe.interpolation, device)
-    else:
-        pixels = view.pixels.to(device, non_blocking=True)
-        if not view.cropped:
-            pixels = crop_batch(pixels, view.parameters, preprocessing.size, recipe.interpolation)
-    return normalise(colour(pixels / 255, view.parameters, recipe), preprocessing)
+        crops = view.pixels.crops(view.parameters, preprocessing.size, recipe.interpolation, device)
+        return finish(crops, view.parameters, recipe, preprocessing, cropped=True)
+    one_for_three = view.pixels.stride(1) == 0  # a grey image, expanded
+    pixels = (view.pixels[:, :1] if one_for_three else view.pixels).to(device, non_blocking=True)
+    return finish(pixels, view.parameters, recipe, preprocessing, view.cropped)
 
 
 class Source(Protocol[Place, Item]):

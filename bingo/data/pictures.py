@@ -12,6 +12,7 @@ from functools import cache
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 from torch import Tensor
@@ -19,7 +20,7 @@ from torch import Tensor
 from bingo.data.decode import BadImageError, decode
 from bingo.errors import BingoError
 from bingo.views.recipes import Interpolation
-from bingo.vision import V, torchvision
+from bingo.vision import torchvision
 
 MODES = {name: torchvision.transforms.InterpolationMode(name) for name in ("bilinear", "bicubic")}
 WHOLE_BELOW = 2**20
@@ -103,7 +104,10 @@ class Picture:
                 self._scaled[scale] = decode_scaled(self.content, self.size, scale)
             if (scaled := self._scaled[scale]) is not None:
                 return _view_of_scaled(*scaled, box, scale, size, interpolation)
-        return V.resized_crop(self.whole(), *box, list(size), MODES[interpolation], antialias=True)
+        top, left, height, width = box
+        crop = self.whole()[None, :, top : top + height, left : left + width]
+        # What torchvision's resized_crop comes to, which takes a fifth longer.
+        return crop[0] if (height, width) == size else F.interpolate(crop, size, mode=interpolation, antialias=True)[0]
 
 
 def decode_scaled(content: bytes, size: tuple[int, int], scale: int) -> tuple[Image.Image, tuple[float, float]] | None:

@@ -1,19 +1,18 @@
 """Applying views to batches of images, on whichever device the images are."""
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from bingo.data.pictures import MODES, Box, shortened
 from bingo.sections import NetworkInput, Preprocessing
+from bingo.views.colour import coloured
 from bingo.views.parameters import ViewParameters
 from bingo.views.recipes import Interpolation, Recipe
 from bingo.vision import V
-
-_LUMA = (0.2989, 0.587, 0.114)
 
 
 class Viewable(Protocol):
@@ -47,13 +46,12 @@ def crop_batch(images: Tensor, parameters: ViewParameters, size: int, interpolat
     flip = parameters.flip.to(images.device)
     columns = torch.where(flip[:, None, None], columns.flip(1), columns)
     batch, channels, source_height, source_width = images.shape
-    across = images.float().reshape(batch, -1, source_width) @ columns.transpose(1, 2)  # (B, C H, S)
-    across = across.reshape(batch, channels, source_height, size).transpose(1, 2)  # (B, H, C, S)
+    across = torch.bmm(images.float().reshape(batch, -1, source_width), columns.transpose(1, 2))  # (B, C H, S)
     if interpolation == "bicubic":  # between the passes too, as torch and Pillow do with bytes
-        across = across.clamp(0, 255)
-    both = rows @ across.reshape(batch, source_height, -1)  # (B, S, C S)
-    crops = both.reshape(batch, size, channels, size).transpose(1, 2)
-    return crops if interpolation == "bilinear" else crops.clamp(0, 255)
+        across = across.clamp_(0, 255)
+    across = across.view(batch * channels, source_height, size)
+    crops = torch.bmm(rows.repeat_interleave(channels, 0), across).view(batch, channels, size, size)
+    return crops if interpolation == "bilinear" else crops.clamp_(0, 255)
 
 
 def crop_each(
@@ -82,32 +80,48 @@ def crop_each(
     return [torch.stack(done) for done in crops]
 
 
-def colour(images: Tensor, parameters: ViewParameters, recipe: Recipe) -> Tensor:
-    """Jitter, grayscale and blur cropped images.
+def finish(
+    images: Tensor, parameters: ViewParameters, recipe: Recipe, preprocessing: NetworkInput, cropped: bool
+) -> Tensor:
+    """Crop where that is not done, colour and normalise images.
 
     Args:
-        images: (B, 3, S, S) float32 in [0, 1].
-        parameters: one row per image.
-        recipe: where it draws, `parameters` comes from it; steps that it never takes are left out.
+        images: (B, C, H, W) uint8; C is 3, or 1 for grey images.
+        parameters: one row per image, on the CPU.
+        recipe: where it draws, `parameters` comes from it.
+        preprocessing: size, mean and deviation.
+        cropped: whether the images are crops of that size.
 
     Returns:
-        (B, 3, S, S) float32 in [0, 1].
+        (B, 3, S, S) float32 in channels-last memory.
     """
-    parameters = parameters.to(images.device)
-    if recipe.jitter > 0:
-        images = _jitter(images, parameters, recipe)
-    if recipe.grayscale > 0:
-        images = torch.where(parameters.grayscale[:, None, None, None], _luma(images), images)
-    if recipe.blur > 0:
-        images = _blur(images, parameters.sigma, recipe.blur_sigma[1])
-    return images
+    size = preprocessing.size
+    mean, std = _statistics(preprocessing, images.device)
+    order = torch.empty(len(images), dtype=torch.int64)
+    finished = torch.empty(len(images), size, size, 3, device=images.device)
+    crop = None if cropped else partial(crop_batch, size=size, interpolation=recipe.interpolation)
+    start = 0
+    for rows, part in coloured(images, parameters, recipe, crop, 255.0):
+        done = slice(start, start + len(rows))
+        order[done] = rows
+        normal = part.expand(-1, 3, -1, -1).sub(mean) if part.shape[1] == 1 else part.sub_(mean)
+        finished[done] = normal.div_(std).permute(0, 2, 3, 1)
+        start = done.stop
+    if (order.diff() < 0).any():
+        finished = finished.index_select(0, order.argsort().to(images.device, non_blocking=True))
+    return finished.permute(0, 3, 1, 2)
 
 
 def normalise(images: Tensor, preprocessing: NetworkInput) -> Tensor:
     """Return (images - mean) / std per channel, for (B, 3, S, S) in [0, 1], in channels-last memory."""
-    mean = torch.tensor(preprocessing.mean, device=images.device)[:, None, None]
-    std = torch.tensor(preprocessing.std, device=images.device)[:, None, None]
+    mean, std = _statistics(preprocessing, images.device)
     return ((images - mean) / std).contiguous(memory_format=torch.channels_last)
+
+
+def _statistics(preprocessing: NetworkInput, device: torch.device) -> Tensor:
+    """Return mean and deviation of each channel: (2, 3, 1, 1)."""
+    numbers = torch.tensor([preprocessing.mean, preprocessing.std])[:, :, None, None]
+    return numbers.to(device, non_blocking=True)
 
 
 def centre(images: Tensor | Iterable[Viewable], preprocessing: Preprocessing, interpolation: Interpolation) -> Tensor:
@@ -153,75 +167,3 @@ def _resize_matrix(start: Tensor, length: Tensor, source: int, target: int, inte
         weights = torch.where(distance < 1, near, torch.where(distance < 2, far, 0.0))
     weights = weights * ((position >= 0) & (position < length[:, None, None]))
     return weights / weights.sum(2, keepdim=True)
-
-
-def _luma(images: Tensor) -> Tensor:
-    """Grey value of (B, 3, S, S): (B, 1, S, S)."""
-    red, green, blue = images.unbind(1)
-    return (_LUMA[0] * red + _LUMA[1] * green + _LUMA[2] * blue)[:, None]
-
-
-def _jitter(images: Tensor, parameters: ViewParameters, recipe: Recipe) -> Tensor:
-    """Brightness, contrast, saturation and hue, each image in its own order."""
-    strengths = (recipe.brightness, recipe.contrast, recipe.saturation, recipe.hue)
-    images = images.clone()
-    for place in range(4):
-        for step, strength in enumerate(strengths):
-            if strength == 0:
-                continue
-            rows = (parameters.order[:, place] == step).nonzero()[:, 0]
-            factor = parameters.factor[rows, step, None, None, None]
-            images[rows] = _JITTER_STEPS[step](images[rows], factor)
-    return images
-
-
-def _brightness(images: Tensor, factor: Tensor) -> Tensor:
-    return (images * factor).clamp(0, 1)
-
-
-def _contrast(images: Tensor, factor: Tensor) -> Tensor:
-    mean = _luma(images).mean((2, 3), keepdim=True)
-    return (mean + factor * (images - mean)).clamp(0, 1)
-
-
-def _saturation(images: Tensor, factor: Tensor) -> Tensor:
-    grey = _luma(images)
-    return (grey + factor * (images - grey)).clamp(0, 1)
-
-
-def _hue(images: Tensor, shift: Tensor) -> Tensor:
-    """Turn the hue by ``shift`` of a full circle."""
-    value, brightest = images.max(1)  # (B, S, S)
-    chroma = value - images.min(1).values
-    red, green, blue = images.unbind(1)
-    divisor = torch.where(chroma == 0, 1, chroma)
-    sextant = torch.where(
-        brightest == 0,
-        (green - blue) / divisor,
-        torch.where(brightest == 1, 2 + (blue - red) / divisor, 4 + (red - green) / divisor),
-    )
-    hue = sextant + 6 * shift[:, 0]
-    # A channel is `value` less the chroma that its distance on the hue circle takes away.
-    offsets = torch.tensor([5.0, 3.0, 1.0], device=images.device)[:, None, None]
-    k = (offsets + hue[:, None]) % 6
-    return value[:, None] - chroma[:, None] * torch.minimum(k, 4 - k).clamp(0, 1)
-
-
-_JITTER_STEPS = (_brightness, _contrast, _saturation, _hue)
-
-
-def _blur(images: Tensor, sigma: Tensor, largest: float) -> Tensor:
-    """Gaussian blur with an own ``sigma`` (B,) per image, 0 for none; kernels reach four times ``largest``."""
-    radius = min(int(4 * largest + 0.5), images.shape[2] - 1)
-    rows = (sigma > 0).nonzero()[:, 0]
-    picked = images[rows]
-    count, channels, height, width = picked.shape
-    if count == 0:
-        return images
-    offsets = torch.arange(-radius, radius + 1, device=images.device)
-    kernel = torch.exp(-0.5 * (offsets / sigma[rows, None]) ** 2)  # (b, 2 radius + 1)
-    kernel = (kernel / kernel.sum(1, keepdim=True)).repeat_interleave(channels, 0)[:, None]
-    padded = F.pad(picked, (radius,) * 4, mode="reflect").reshape(1, count * channels, height + 2 * radius, -1)
-    across = F.conv2d(padded, kernel[:, :, None, :], groups=count * channels)
-    both = F.conv2d(across, kernel[:, :, :, None], groups=count * channels)
-    return images.index_copy(0, rows, both.reshape(count, channels, height, width))

@@ -36,9 +36,9 @@ class ViewParameters:
     sigma: Tensor
     """(B,) float32: standard deviation of the blur in pixels, 0 for none."""
 
-    def to(self, device: torch.device) -> "ViewParameters":
-        """Return the same parameters on ``device``."""
-        return ViewParameters(*(value.to(device, non_blocking=True) for value in vars(self).values()))
+    def select(self, rows: Tensor | slice) -> "ViewParameters":
+        """Return the parameters of some of the images."""
+        return ViewParameters(*(value[rows] for value in vars(self).values()))
 
 
 def draw(

@@ -11,7 +11,8 @@ from torchvision.transforms.v2 import functional as V
 
 from bingo.data.pictures import Picture
 from bingo.sections import Preprocessing
-from bingo.views.apply import centre, colour, crop_batch, crop_each, normalise
+from bingo.views.apply import centre, crop_batch, crop_each, normalise
+from bingo.views.colour import coloured
 from bingo.views.parameters import ViewParameters, draw
 from bingo.views.recipes import RECIPES, Recipe
 
@@ -64,6 +65,14 @@ def neutral(count):
         grayscale=torch.zeros(count, dtype=torch.bool),
         sigma=torch.zeros(count),
     )
+
+
+def colour(batch, parameters, recipe):
+    """All images of a batch, coloured."""
+    done = torch.full_like(batch, torch.nan)
+    for rows, part in coloured(batch, parameters, recipe):
+        done[rows] = part
+    return done
 
 
 @pytest.mark.parametrize("interpolation", INTERPOLATIONS)

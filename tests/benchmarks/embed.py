@@ -1,0 +1,73 @@
+"""A teacher's features of photographs, from JPEG to HDF5, against its bare forward pass and against bare decoding."""
+
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+
+import torch
+from torch import nn
+
+from bingo.data.decode import decode
+from bingo.embeddings.embeddings import FORWARD
+from bingo.embeddings.stage import make_embeddings
+from bingo.engine.device import pick_device
+from bingo.jobs import EmbeddingsJob
+from bingo.models.backbone import build_backbone
+from bingo.models.checkpoint import load_teacher, write_teacher
+from bingo.sections import Backbone, Preprocessing
+from tests.benchmarks.measure import Row, device_name, side_by_side
+from tests.benchmarks.photos import write_photos
+from tests.benchmarks.views import listed
+
+COUNT = 128
+RESNET18 = Backbone(architecture="resnet18")
+
+
+def random_teacher(path: Path, spec: Backbone) -> Path:
+    """Write a teacher of random weights."""
+    torch.manual_seed(0)
+    write_teacher(path, spec, build_backbone(spec).state_dict(), {}, {"method": "moco"})
+    return path
+
+
+@torch.inference_mode()
+def forward(network: nn.Module, pixels: torch.Tensor, count: int) -> None:
+    """Take ``count`` images through a network, in the batches that embedding takes."""
+    for start in range(0, count, len(pixels)):
+        network(pixels[: count - start])
+
+
+def rows() -> Iterator[Row]:
+    """Measure ResNet-18 at 224 px on all cores.
+
+    The ceiling is the slower of two things that have the whole machine each: the network as it is built, on random
+    data; and decoding. On a CPU the same cores do both, so that nothing can reach it that does not save work.
+    """
+    device = pick_device()
+    threads = torch.get_num_threads()
+    with tempfile.TemporaryDirectory() as name, ThreadPoolExecutor(threads) as decoders:
+        folder = Path(name)
+        write_photos(folder / "train", COUNT)
+        listed(folder)
+        contents = [path.read_bytes() for path in sorted((folder / "train" / "photos").iterdir())]
+        teacher = random_teacher(folder / "teacher.safetensors", RESNET18)
+        network = load_teacher(teacher, device).backbone
+        pixels = torch.randn(FORWARD, 3, 224, 224, device=device).contiguous(memory_format=torch.channels_last)
+        job = EmbeddingsJob(version=1, preprocessing=Preprocessing())
+        times = side_by_side(
+            {
+                "ours": lambda: make_embeddings(job, folder / "listing.h5", teacher, folder / "out.h5", device, 0),
+                "forward": lambda: forward(network, pixels, COUNT),
+                "decode": lambda: list(decoders.map(decode, contents)),
+            },
+            repeats=3,
+            device=device,
+        ).times
+        rates = {name: [COUNT / second for second in seconds] for name, seconds in times.items()}
+        ceilings = [min(both) for both in zip(rates["forward"], rates["decode"], strict=True)]
+        fractions = [rate / ceiling for rate, ceiling in zip(rates["ours"], ceilings, strict=True)]
+        row = Row("embed", "images/s", device_name(device), "0.9 of the ceiling", median(rates["ours"]))
+        yield replace(row, ceiling=median(ceilings), fraction_of_ceiling=median(fractions), repeats=len(fractions))

@@ -1,0 +1,44 @@
+import h5py
+import numpy as np
+import torch
+from PIL import Image
+from torchvision import transforms
+
+from bingo.embeddings.stage import make_embeddings
+from bingo.jobs import EmbeddingsJob
+from bingo.models.checkpoint import load_teacher
+from bingo.sections import Backbone, Preprocessing
+from tests.benchmarks.embed import forward, random_teacher
+from tests.benchmarks.photos import write_photos
+from tests.benchmarks.views import listed
+
+torch.set_num_threads(1)
+CPU = torch.device("cpu")
+
+
+def test_embeddings_are_those_of_the_bare_network_on_torchvisions_transform(tmp_path):
+    write_photos(tmp_path / "train", 3)
+    listed(tmp_path)
+    teacher = random_teacher(tmp_path / "teacher.safetensors", Backbone(architecture="resnet10", width=0.25))
+    preprocessing = Preprocessing(size=64, resize=80)
+    job = EmbeddingsJob(version=1, preprocessing=preprocessing)
+    make_embeddings(job, tmp_path / "listing.h5", teacher, tmp_path / "out.h5", CPU, 0)
+    transform = transforms.Compose(
+        [
+            transforms.Resize(preprocessing.resize),
+            transforms.CenterCrop(preprocessing.size),
+            transforms.ToTensor(),
+            transforms.Normalize(preprocessing.mean, preprocessing.std),
+        ]
+    )
+    pictures = [Image.open(path) for path in sorted((tmp_path / "train" / "photos").iterdir())]
+    with torch.inference_mode():
+        expected = load_teacher(teacher, CPU).backbone(torch.stack([transform(picture) for picture in pictures]))
+    with h5py.File(tmp_path / "out.h5") as file:
+        np.testing.assert_allclose(file["embedding"][:], expected, rtol=0.02, atol=0.02 * float(expected.max()))
+
+
+def test_the_forward_pass_takes_as_many_images_as_it_is_told():
+    seen = []
+    forward(lambda batch: seen.append(len(batch)), torch.zeros(4, 3, 2, 2), 10)
+    assert seen == [4, 4, 2]

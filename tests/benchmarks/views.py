@@ -1,0 +1,166 @@
+"""Three views of each image, as training needs them, against torchvision's transforms image by image."""
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageFilter
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
+from torchvision.datasets import ImageFolder
+
+from bingo.config import FolderData
+from bingo.data.decode import decode
+from bingo.data.images import Images, open_images
+from bingo.data.listing import Listing, read_listing, write_listing
+from bingo.data.loader import TrainingBatches
+from bingo.jobs import DataJob
+from bingo.methods.method import View
+from bingo.philox import Stream, uniform
+from bingo.sections import NetworkInput
+from bingo.views.recipes import RECIPES
+from tests.benchmarks.measure import Row, device_name, side_by_side
+from tests.benchmarks.photos import write_photos
+
+VIEWS = {"anchor": View("anchor", 0), "positive": View("anchor", 1), "target": View("anchor", 0, teacher=True)}
+SMALL, PHOTO = NetworkInput(size=32), NetworkInput(size=224)
+BATCH = 256
+CPU = torch.device("cpu")
+
+
+class Blur:
+    """MoCo-v2's Gaussian blur."""
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        """Blur by a random deviation."""
+        sigma = np.random.uniform(0.1, 2.0)
+        return image.filter(ImageFilter.GaussianBlur(radius=sigma))
+
+
+class ThreeViews:
+    """MoCo-v2's transforms (main_moco.py --aug-plus), three times."""
+
+    def __init__(self, preprocessing: NetworkInput) -> None:
+        """Take size and normalisation from ``preprocessing``."""
+        self.view = transforms.Compose(
+            [
+                transforms.RandomResizedCrop(preprocessing.size, scale=(0.2, 1.0)),
+                transforms.RandomApply([transforms.ColorJitter(0.4, 0.4, 0.4, 0.1)], p=0.8),
+                transforms.RandomGrayscale(p=0.2),
+                transforms.RandomApply([Blur()], p=0.5),
+                transforms.RandomHorizontalFlip(),
+                transforms.ToTensor(),
+                transforms.Normalize(preprocessing.mean, preprocessing.std),
+            ]
+        )
+
+    def __call__(self, image: Image.Image) -> list[Tensor]:
+        """Return the views."""
+        return [self.view(image) for _ in range(3)]
+
+
+class InMemory:
+    """Images held in memory, for `TrainingBatches`."""
+
+    def __init__(self, pixels: NDArray[np.uint8]) -> None:
+        """Hold ``pixels``: (N, H, W, 3)."""
+        count = len(pixels)
+        size = np.tile(np.array(pixels.shape[1:3]), (count, 1))
+        self.listing = Listing("cifar10", Path(), "train", np.zeros(count, np.int64), size, ["0"], "", "")
+        self.pixels = torch.from_numpy(pixels.transpose(0, 3, 1, 2).copy())
+
+    def fetch(self, index: NDArray[np.int64]) -> Tensor:
+        """Return the images at ``index``."""
+        return self.pixels[torch.from_numpy(index)]
+
+
+class OneByOne(Dataset[Any]):
+    """The same for a DataLoader."""
+
+    def __init__(self, pixels: NDArray[np.uint8], transform: ThreeViews) -> None:
+        """Hold ``pixels``: (N, H, W, 3)."""
+        self.pixels, self.transform = pixels, transform
+
+    def __len__(self) -> int:
+        """Return N."""
+        return len(self.pixels)
+
+    def __getitem__(self, i: int) -> list[Tensor]:
+        """Return views of image ``i``."""
+        return self.transform(Image.fromarray(self.pixels[i]))
+
+
+def small_images(count: int) -> NDArray[np.uint8]:
+    """Return images of 32 px: uint8 (count, 32, 32, 3)."""
+    coarse = (255 * uniform(0, Stream.SHEET, range(count), 0, 0, 8 * 8 * 3)).reshape(count, 8, 8, 3)
+    return coarse.astype(np.uint8).repeat(4, 1).repeat(4, 2)
+
+
+def ours(
+    images: Images, preprocessing: NetworkInput, workers: int, batch: int = BATCH
+) -> Iterator[Mapping[str, Tensor]]:
+    """Yield batches of three views by this project's loader."""
+    data = TrainingBatches(images, VIEWS, RECIPES["paper"], preprocessing, batch, 0, None, drop_last=False)
+    for shown in data.batches(0, 1, workers):
+        yield {name: data.render(view, CPU) for name, view in shown.views.items()}
+
+
+def reference(dataset: Dataset[Any], workers: int, batch: int = BATCH) -> Iterator[list[Tensor]]:
+    """Yield batches of three views by torchvision's transforms."""
+    for shown in DataLoader(dataset, batch_size=batch, shuffle=True, num_workers=workers):
+        yield shown[0] if isinstance(dataset, ImageFolder) else shown  # beside the labels
+
+
+def drain(batches: Iterator[Any]) -> None:
+    """Make all batches."""
+    for _ in batches:
+        pass
+
+
+def listed(folder: Path) -> Listing:
+    """List the images below ``folder``."""
+    path = folder / "listing.h5"
+    data = FolderData(source="folder", train=str(folder / "train"))
+    write_listing(DataJob(version=1, split="train", data=data), "data", None, path, 1)
+    return read_listing(path, "train")
+
+
+def rows() -> Iterator[Row]:
+    """Measure views of small images in memory on all cores, and of photographs per core."""
+    count = 10_000
+    pixels = small_images(count)
+    images, one_by_one = InMemory(pixels), OneByOne(pixels, ThreeViews(SMALL))
+    times = side_by_side(
+        {
+            "ours": lambda: drain(ours(images, SMALL, 0)),
+            "reference": lambda: drain(reference(one_by_one, torch.get_num_threads())),
+        },
+        repeats=3,
+    )
+    yield times.row("views-small", "images/s", device_name(CPU), count, "20")
+
+    threads, count = torch.get_num_threads(), 128
+    torch.set_num_threads(1)
+    try:
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            write_photos(folder / "train", count)
+            photos = open_images(listed(folder))
+            from_folder = ImageFolder(str(folder / "train"), ThreeViews(PHOTO))
+            contents = [path.read_bytes() for path in sorted((folder / "train" / "photos").iterdir())]
+            times = side_by_side(
+                {
+                    "ours": lambda: drain(ours(photos, PHOTO, 0, 64)),
+                    "reference": lambda: drain(reference(from_folder, 0, 64)),
+                    "ceiling": lambda: [decode(content) for content in contents],
+                },
+                repeats=5,
+            )
+            yield times.row("views-jpeg", "images/s", device_name(CPU), count, "3; the ceiling is decoding alone")
+    finally:
+        torch.set_num_threads(threads)

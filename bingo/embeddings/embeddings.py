@@ -17,7 +17,7 @@ from bingo.views.recipes import Interpolation
 
 BATCH = 256
 FORWARD = 32
-"""Images that go through a network together on a CPU: of more, nothing stays in cache, and memory grows."""
+"""Images that go through a network together on a CPU: more are not faster, and their activations take memory."""
 
 
 class CentreViews:

@@ -41,10 +41,9 @@ def crop_batch(images: Tensor, parameters: ViewParameters, size: int, interpolat
         (B, C, S, S) float32 in the range of ``images``.
     """
     top, left, height, width = parameters.box.to(images.device).unbind(1)
-    rows = _resize_matrix(top, height, images.shape[2], size, interpolation)  # (B, S, H)
-    columns = _resize_matrix(left, width, images.shape[3], size, interpolation)  # (B, S, W)
     flip = parameters.flip.to(images.device)
-    columns = torch.where(flip[:, None, None], columns.flip(1), columns)
+    rows = _resize_matrix(top, height, torch.zeros_like(flip), images.shape[2], size, interpolation)  # (B, S, H)
+    columns = _resize_matrix(left, width, flip, images.shape[3], size, interpolation)  # (B, S, W)
     batch, channels, source_height, source_width = images.shape
     across = torch.bmm(images.float().reshape(batch, -1, source_width), columns.transpose(1, 2))  # (B, C H, S)
     if interpolation == "bicubic":  # between the passes too, as torch and Pillow do with bytes
@@ -149,14 +148,19 @@ def _centre(image: Viewable, preprocessing: Preprocessing, interpolation: Interp
     return V.center_crop(resized, [preprocessing.size])
 
 
-def _resize_matrix(start: Tensor, length: Tensor, source: int, target: int, interpolation: Interpolation) -> Tensor:
+def _resize_matrix(
+    start: Tensor, length: Tensor, flip: Tensor, source: int, target: int, interpolation: Interpolation
+) -> Tensor:
     """Weights (B, target, source) that resize ``source[start : start + length]`` (B,) to ``target`` pixels.
+
+    Where ``flip`` (B,), the pixels come in reverse order.
 
     The filters of antialiased interpolation as torch and Pillow have them: a triangle, or Keys' cubic with a = -1/2.
     """
     scale = length.float()[:, None, None] / target  # (B, 1, 1)
     support = scale.clamp(min=1.0)
     centres = (torch.arange(target, device=start.device)[:, None] + 0.5) * scale  # (B, target, 1)
+    centres = torch.where(flip[:, None, None], centres.flip(1), centres)
     position = torch.arange(source, device=start.device) - start[:, None, None]  # (B, 1, source)
     distance = (position + 0.5 - centres).abs() / support
     if interpolation == "bilinear":

@@ -70,7 +70,8 @@ def coloured(
             shown.mul_(1 / white)
         _jitter(shown, part)
         if part.grayscale.any():
-            shown = torch.where(_beside(part.grayscale, shown), _luma(shown), shown)
+            grey = torch.from_numpy(np.flatnonzero(part.grayscale)).to(images.device, non_blocking=True)
+            shown[grey] = _luma(shown.index_select(0, grey))
         radius = min(int(4 * recipe.blur_sigma[1] + 0.5), shown.shape[2] - 1)
         yield rows, _blur(shown, torch.from_numpy(part.sigma), radius)
 

@@ -12,7 +12,7 @@ from bingo.evaluation.linear import LinearHeads, cached_batches, train_linear
 from bingo.evaluation.protocols import PROTOCOLS, LinearSweep
 from tests.benchmarks.measure import Row, device_name, side_by_side
 
-_EPOCHS, _IMAGES, _DIM = 10, 10_000, 512
+_EPOCHS, _IMAGES, _DIM = 5, 10_000, 512
 
 
 def protocol() -> LinearSweep:

@@ -321,6 +321,18 @@ def test_a_users_fault_ends_the_process_with_one_line_and_code_1(tmp_path):
     assert line.startswith("bingo: error: missing.json: ")
 
 
+def test_the_process_ends_after_what_is_registered_for_its_end_and_with_all_that_it_printed():
+    code = (
+        "import atexit, runpy, sys, bingo.cli\n"
+        "bingo.cli.main = lambda: (atexit.register(print, 'registered'), sys.exit({code}))\n"
+        "runpy.run_module('bingo', run_name='__main__')"
+    )
+    for number in (0, 3):
+        command = [sys.executable, "-c", code.format(code=number)]
+        done = subprocess.run(command, check=False, capture_output=True, text=True)
+        assert (done.returncode, done.stdout, done.stderr) == (number, "registered\n", "")
+
+
 def test_a_bug_keeps_its_traceback(bingo, monkeypatch, tmp_path):
     def make_table(*_):
         return 1 / 0

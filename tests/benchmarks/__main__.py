@@ -1,5 +1,6 @@
 """Run benchmarks and write what they measured: `python -m tests.benchmarks [NAME ...]`, all by default."""
 
+import os
 import platform
 import sys
 import time
@@ -14,6 +15,7 @@ from typing import Any
 import pandas as pd
 
 from bingo.artifacts import write_text
+from bingo.command import use_threads
 from tests.benchmarks.measure import Row, device_name
 
 FOLDER = Path("results/benchmarks")
@@ -33,6 +35,7 @@ def main(names: Sequence[str]) -> None:
     known = [name for modules in TABLES.values() for name in modules]
     if unknown := sorted(set(names) - set(known)):
         sys.exit(f"there are no benchmarks {', '.join(unknown)}; there are {', '.join(known)}")
+    use_threads(os.cpu_count() or 1)  # as a stage that has all cores
     started = time.perf_counter()
     for table, modules in TABLES.items():
         for name in modules:

@@ -30,11 +30,12 @@ def test_small_views_are_spread_as_the_references_are():
 
 def test_views_of_photographs_are_spread_as_the_references_are(tmp_path):
     torch.manual_seed(0)
-    write_photos(tmp_path / "train", 24)
+    write_photos(tmp_path / "train", 72)
     found = statistics(ours(open_images(listed(tmp_path)), PHOTO, 0, 8), True)
     expected = statistics(reference(ImageFolder(str(tmp_path / "train"), ThreeViews(PHOTO)), 0, 8), False)
     assert found.shape == expected.shape == (3, 3)
-    torch.testing.assert_close(found, expected, rtol=0.2, atol=0.4)  # few images
+    # Each view's mean has a standard error of 0.05 from the brightness alone.
+    torch.testing.assert_close(found.mean(0), expected.mean(0), rtol=0.05, atol=0.1)
 
 
 @pytest.mark.parametrize("number", [0, 1])

@@ -1,7 +1,7 @@
 """Batches of views for training: what is drawn depends on seed, epoch and step alone."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice, product
 from typing import Any, Protocol, TypeVar
 
@@ -37,6 +37,10 @@ class ViewPixels:
     cropped: bool
     parameters: ViewParameters
 
+    def pin_memory(self) -> "ViewPixels":
+        """Return the same in memory from which a GPU copies by itself, while others compute."""
+        return self if isinstance(self.pixels, EncodedBatch) else replace(self, pixels=self.pixels.pin_memory())
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -49,6 +53,10 @@ class Batch:
     """(B,) positions in the listing of the `anchor` images, and of the `positive` ones where any are asked for."""
     views: dict[str, ViewPixels]
     """By the names that the method gives them."""
+
+    def pin_memory(self) -> "Batch":
+        """Return the same in memory from which a GPU copies by itself."""
+        return replace(self, views={name: view.pin_memory() for name, view in self.views.items()})
 
 
 class TrainingBatches:
@@ -211,6 +219,7 @@ def load(source: Source[Place, Item], places: Iterable[Place], workers: int) -> 
         batch_size=None,
         collate_fn=_unchanged,
         num_workers=workers,
+        pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),  # else it draws from the one that networks draw from
         # A scheduler's signal goes to every process; this one saves its state first, and needs its batches until then.
         worker_init_fn=_outlive_signals,

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +44,9 @@ class _Shown:
 
     rows: slice
     views: dict[int, ViewPixels]
+
+    def pin_memory(self) -> "_Shown":
+        return replace(self, views={view: pixels.pin_memory() for view, pixels in self.views.items()})
 
 
 class _ViewsInOrder:

@@ -329,3 +329,14 @@ def test_without_drop_last_the_rest_of_an_epoch_is_a_smaller_batch(array_listing
     rows = [batch.rows["anchor"].tolist() for batch in data.batches(0, 1, 0)]
     assert [len(part) for part in rows] == [4, 4, 4, 1]
     assert sorted(row for part in rows for row in part) == list(range(COUNT))
+
+
+def test_a_pinned_batch_has_every_views_pixels_pinned_and_the_rest_as_it_was(data, monkeypatch):
+    pinned = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: pinned.append(tensor.clone()) or pinned[-1])
+    batch = data[0, 0]
+    found = batch.pin_memory()
+    assert all(view.pixels is tensor for view, tensor in zip(found.views.values(), pinned, strict=True))
+    assert all(equal(view_numbers(view), view_numbers(batch.views[name])) for name, view in found.views.items())
+    assert found.rows is batch.rows
+    assert (found.epoch, found.number) == (batch.epoch, batch.number)

@@ -84,17 +84,20 @@ def _ratios(found: Mapping[str, Sequence[float]], other: str) -> list[float]:
     return [ours / theirs for ours, theirs in zip(found["ours"], found.get(other, []), strict=other in found)]
 
 
-def side_by_side(work: Mapping[str, Work], repeats: int, device: torch.device | None = None) -> Seconds:
-    """Time pieces of work in turn, A B C A B C ..., after one turn that is not counted.
+def side_by_side(
+    work: Mapping[str, Work], repeats: int, device: torch.device | None = None, warm: bool = False
+) -> Seconds:
+    """Time pieces of work in turn, A B C A B C ..., after one turn that is not counted, unless they are ``warm``.
 
     So a machine whose speed drifts, as shared ones do, is as fast for one as for the other.
     """
+    if not warm:
+        for do in work.values():
+            do()
     times: dict[str, list[float]] = {name: [] for name in work}
-    for repeat in range(repeats + 1):
+    for _ in range(repeats):
         for name, do in work.items():
-            seconds = elapsed(do, device)
-            if repeat > 0:
-                times[name].append(seconds)
+            times[name].append(elapsed(do, device))
     return Seconds(times)
 
 

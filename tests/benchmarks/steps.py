@@ -178,7 +178,7 @@ def _moco(scale: Scale, device: torch.device) -> Iterator[Row]:
 
     work = {"ours": ours, "float32": partial(lightly[torch.float32], *contiguous)}
     work |= {"bf16": partial(lightly[dtype], *contiguous), "ceiling": ceiling}
-    steps = 4 * scale.steps
+    steps = 2 * scale.steps
     seconds = side_by_side({name: _times(steps, do) for name, do in work.items()}, scale.repeats, device)
     for name, reference, goal in (("moco-step", "float32", scale.goals[2]), ("moco-step-bf16", "bf16", "")):
         found = seconds.pick(ours="ours", reference=reference, ceiling="ceiling")

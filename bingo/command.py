@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -54,7 +55,7 @@ def start(log: Path | None) -> None:
         handlers.append(file)
     logging.basicConfig(level=logging.INFO, handlers=handlers, force=True)  # a launch has begun with others
     if parents := [int(parent) for parent in os.environ.get("BINGO_PARENT", "").split()]:
-        threading.Thread(target=_end_with, args=(parents,), daemon=True).start()
+        _watch(tuple(parents))
 
 
 class _LogFile(logging.FileHandler):
@@ -87,6 +88,12 @@ def use_threads(threads: int) -> None:
 def use_faiss_threads(threads: int) -> None:
     """Compute with so many CPU threads where torch is not needed."""
     os.environ["OMP_NUM_THREADS"] = str(threads)  # faiss brings an OpenMP of its own, which reads this
+
+
+@cache
+def _watch(parents: tuple[int, ...]) -> None:
+    """Watch processes, once: a launch that goes on as its stage starts twice."""
+    threading.Thread(target=_end_with, args=(parents,), daemon=True).start()
 
 
 def _end_with(parents: Sequence[int]) -> None:

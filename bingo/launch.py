@@ -26,10 +26,10 @@ _ITSELF = [sys.executable, "-m", "bingo"]
 
 
 def launch(stage: Sequence[str], gpus: int, nodes: int = 1, processes: int | None = None) -> None:
-    """Replace this process by a stage on ``gpus`` GPUs in all, so that signals reach the stage itself.
+    """Let a stage have ``gpus`` GPUs in all: return to a caller that goes on as its one process, or become torchrun.
 
-    Without GPUs the stage sees none. Outside SLURM the GPUs are claimed until the stage ends, however it ends.
-    For a stage of one process nothing is replaced: the caller goes on as the stage.
+    So signals reach the stage itself. Without GPUs the stage sees none. Outside SLURM the GPUs are claimed until the
+    stage ends, however it ends.
 
     Args:
         stage: name of the stage, and its options.

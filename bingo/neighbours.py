@@ -32,9 +32,10 @@ class Budget(NamedTuple):
     queries: int
     """Queries as float32 and what is found for them; one UNIT at least."""
     bank: int
-    """A block of the bank as float32; two are held, and half a one while it is read."""
+    """A block of the bank as float32, for up to 5 neighbours; as much more for more. Two are held."""
 
 
+# Little, for faiss multiplies small blocks anyway: larger ones are not faster, but where much is selected in each.
 CPU = Budget(queries=32 << 20, bank=4 << 20)
 GPU = Budget(queries=4 << 30, bank=512 << 20)
 """On the host, for all GPUs together; each GPU holds a UNIT of queries, a bank block and faiss's 1.5 GiB."""
@@ -72,7 +73,8 @@ class UnitRows:
         Raises:
             BingoError: a value is not finite.
         """
-        start, stop, _ = rows.indices(len(self))
+        start, stop, step = rows.indices(len(self))
+        assert step == 1
         block = np.empty((max(stop - start, 0), self.shape[1]), dtype=np.float32)
         for low in range(0, len(block), _ALIGNED):  # so that nothing of the block's size is held beside it
             part = block[low : low + _ALIGNED]
@@ -156,7 +158,8 @@ def nearest_neighbours(
     for first in range(0, len(parts), held):
         some = parts[first : first + held]
         # The units are gone before the next ones are read.
-        best = _best(search, [queries[part] for part in some], bank, k, budget.bank // (4 * width))
+        step = budget.bank * max(1, k // 5) // (4 * width)
+        best = _best(search, [queries[part] for part in some], bank, k, step)
         for part, (similarity, index) in zip(some, best, strict=True):
             yield part, similarity, index
 

@@ -39,7 +39,11 @@ class ViewPixels:
 
     def pin_memory(self) -> "ViewPixels":
         """Return the same in memory from which a GPU copies by itself, while others compute."""
-        return self if isinstance(self.pixels, EncodedBatch) else replace(self, pixels=self.pixels.pin_memory())
+        if isinstance(self.pixels, EncodedBatch):
+            return self
+        if _one_for_three(self.pixels):
+            return replace(self, pixels=self.pixels[:, :1].pin_memory().expand(-1, 3, -1, -1))
+        return replace(self, pixels=self.pixels.pin_memory())
 
 
 @dataclass(frozen=True)
@@ -195,9 +199,13 @@ def render(view: ViewPixels, recipe: Recipe, preprocessing: NetworkInput, device
     if isinstance(view.pixels, EncodedBatch):
         crops = view.pixels.crops(view.parameters, preprocessing.size, recipe.interpolation, device)
         return finish(crops, view.parameters, recipe, preprocessing, cropped=True)
-    one_for_three = view.pixels.stride(1) == 0  # a grey image, expanded
-    pixels = (view.pixels[:, :1] if one_for_three else view.pixels).to(device, non_blocking=True)
-    return finish(pixels, view.parameters, recipe, preprocessing, view.cropped)
+    pixels = view.pixels[:, :1] if _one_for_three(view.pixels) else view.pixels
+    return finish(pixels.to(device, non_blocking=True), view.parameters, recipe, preprocessing, view.cropped)
+
+
+def _one_for_three(pixels: Tensor) -> bool:
+    """Tell whether the channels (B, 3, H, W) of grey images are one, expanded."""
+    return pixels.stride(1) == 0
 
 
 class Source(Protocol[Place, Item]):

@@ -138,6 +138,7 @@ def train_linear(
     first = torch.empty(classes, dim).normal_(std=0.01, generator=generator)
     classifiers = LinearHeads(first.repeat(heads, 1, 1).to(device), torch.zeros(heads, classes, device=device))
     parameters = classifiers.weight.view(-1, dim), classifiers.bias.view(-1)  # (H C, D), (H C,)
+    minus_one = torch.full((), -1.0, device=device)
     weight_velocity, bias_velocity = (torch.zeros_like(parameter) for parameter in parameters)
     with Progress("linear classifier", epochs, "epochs") as progress, torch.no_grad():
         for epoch in range(epochs):
@@ -145,7 +146,7 @@ def train_linear(
             for features, labels in batches(epoch):
                 # The gradient is written out: autograd and an optimizer take twice as long for so small a network.
                 error = classifiers(features).softmax(1)  # (H, C, B), of the logits, but for 1 / B
-                error.scatter_add_(1, labels.expand(heads, 1, -1), error.new_tensor(-1).expand(heads, 1, len(labels)))
+                error.scatter_add_(1, labels.expand(heads, 1, -1), minus_one.expand(heads, 1, len(labels)))
                 error, share = error.flatten(0, 1), 1 / len(features)
                 weight_velocity.addmm_(error, features, beta=_MOMENTUM, alpha=share)
                 bias_velocity.mul_(_MOMENTUM).add_(error.sum(1), alpha=share)

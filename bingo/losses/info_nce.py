@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 _CPU_BLOCK, _GPU_BLOCK = 2**18, 2**25
 """Logits that are held at a time: on a CPU what stays in a core's cache, on a GPU what keeps all of it busy."""
@@ -54,7 +55,7 @@ class _QueueLogsumexp(torch.autograd.Function):
         scaled = query / temperature  # (B, D)
         peak = query.new_full((len(query), 1), -torch.inf)
         total = torch.zeros_like(peak)  # of exp(logit - peak)
-        weighted = torch.zeros_like(query)  # the queue's rows in the same sum
+        weighted = torch.zeros_like(query)  # the queue's rows, in the same sum
         for block in _blocks(queue, query):
             logits = scaled @ block.T  # (B, b)
             higher = torch.maximum(peak, logits.amax(1, keepdim=True))
@@ -70,6 +71,7 @@ class _QueueLogsumexp(torch.autograd.Function):
         return result
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         query, queue, result, mean = ctx.saved_tensors
         gradient = gradients[0][:, None] / ctx.temperature  # (B, 1)

@@ -87,7 +87,7 @@ def _parts(parameters: ViewParameters, images: Tensor) -> Iterator[_Part]:
     factor = np.where(order == _HUE, np.float32(1), factor)
     contrast, saturation = ((order == step) & (factor != 1) for step in (_CONTRAST, _SATURATION))
 
-    size = max(1, _CACHED // images.shape[1:].numel()) if images.device.type == "cpu" else len(images)
+    size = max(1, _CACHED // images.shape[1:].numel() if images.device.type == "cpu" else len(images))
     alike = [np.flatnonzero(hue_place == place) for place in range(_STEPS + 1)]
     parts = [group[start : start + size] for group in alike for start in range(0, len(group), size)]
     for rows in sorted(parts, key=lambda rows: int(rows[0])) if size == 1 else parts:

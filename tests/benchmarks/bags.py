@@ -41,6 +41,7 @@ def all_at_once(embeddings: Path, output: Path, size: int) -> None:
     with h5py.File(embeddings) as file:
         features = file["embedding"][:].astype(np.float32)
     faiss.normalize_L2(features)
+    faiss.cvar.distance_compute_blas_query_bs = 4096  # faiss's own, which searches of this project change
     index = faiss.IndexFlatL2(features.shape[1])
     if faiss.get_num_gpus():
         index = faiss.index_cpu_to_all_gpus(index)

@@ -14,7 +14,7 @@ from tests.benchmarks.measure import Row, device_name, elapsed
 
 _ROOT = Path(__file__).parents[2]
 _RECORDED = Path(__file__).parent / "demo_before.csv"
-"""Of an earlier commit, on the device that it names: both side by side would take as long as all other benchmarks."""
+"""One run of an earlier commit, both of which it names: side by side they would take as long as all else together."""
 _GOALS = {"demo": "ratio <= 0.6"}
 
 

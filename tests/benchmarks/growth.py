@@ -142,7 +142,7 @@ def rows() -> Iterator[Point]:
     yield from line("embed", "images", _IMAGES, embedding, "1")
     yield from line("bags", "images", _IMAGES, partial(neighbours, size=5), "<= 2")
     yield from line("epoch", "images", _IMAGES, epoch, "1")
-    yield from line("bags-k", "neighbours", (1, 5, 20, 50, 100, 200), partial(neighbours, 5000), "<= 1")
+    yield from line("bags-k", "neighbours", (1, 5, 20, 50, 100, 200), partial(neighbours, 10_000), "<= 1")
     yield from line("loss", "negatives", (1024, 4096, 16_384, 65_536), loss, "<= 1")
     yield from line("draw", "members of a bag", (1, 10, 100, 1000, 10_000), drawing, "0")
 

@@ -17,6 +17,7 @@ from bingo.methods.method import Layer, Method, View
 from bingo.methods.moco import Moco
 from bingo.models.backbone import build_backbone
 from bingo.models.checkpoint import Teacher
+from bingo.models.fold import folded
 from bingo.models.head import mlp_head
 from bingo.sections import Backbone, Training
 from bingo.targets.outputs import OnlineTeacher
@@ -119,7 +120,7 @@ def _distillation(scale: Scale, device: torch.device) -> Iterator[Row]:
     )
     contiguous = {name: value.contiguous() for name, value in images.items()}
     student = nn.Sequential(*copy.deepcopy([online.learner.backbone, online.learner.head]))
-    frozen = nn.Sequential(teacher.backbone, teacher.head)
+    frozen = folded(nn.Sequential(teacher.backbone, teacher.head))
     seen = [
         images["anchor"],
         images["positive"],

@@ -333,10 +333,18 @@ def test_without_drop_last_the_rest_of_an_epoch_is_a_smaller_batch(array_listing
 
 def test_a_pinned_batch_has_every_views_pixels_pinned_and_the_rest_as_it_was(data, monkeypatch):
     pinned = []
-    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: pinned.append(tensor.clone()) or pinned[-1])
+
+    def pin_memory(tensor):
+        """Copy into other memory with the same strides, as torch does."""
+        pinned.append(torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype).copy_(tensor))
+        return pinned[-1]
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pin_memory)
     batch = data[0, 0]
     found = batch.pin_memory()
-    assert all(view.pixels is tensor for view, tensor in zip(found.views.values(), pinned, strict=True))
+    starts = [view.pixels.data_ptr() for view in found.views.values()]
+    assert starts == [tensor.data_ptr() for tensor in pinned]
+    assert all(view.pixels.stride(1) == batch.views[name].pixels.stride(1) for name, view in found.views.items())
     assert all(equal(view_numbers(view), view_numbers(batch.views[name])) for name, view in found.views.items())
     assert found.rows is batch.rows
     assert (found.epoch, found.number) == (batch.epoch, batch.number)

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bingo.losses import info_nce as module
 from bingo.losses.info_nce import info_nce, queue_logsumexp
 
 FEW = settings(deadline=None, max_examples=40)
@@ -124,3 +125,27 @@ def test_one_logsumexp_serves_every_positive_of_a_query(units):
     assert negatives.shape == (4,)
     for key in keys:
         torch.testing.assert_close(info_nce(query, key, negatives, 0.2), naive(query, key, queue, 0.2))
+
+
+@pytest.mark.parametrize("order", ["falling", "rising", "drawn"])
+@pytest.mark.parametrize("rows", [1, 7, 64])
+@pytest.mark.parametrize("temperature", [0.02, 0.2])
+def test_blocks_of_the_queue_add_up_whichever_holds_the_nearest(order, rows, temperature, monkeypatch):
+    torch.manual_seed(rows)
+    query, key, queue = unit_vectors(5, 8), unit_vectors(5, 8), unit_vectors(60, 8)
+    if order != "drawn":
+        queue = queue[(queue @ query[0]).argsort(descending=order == "falling")]
+    expected = values_and_gradients(naive, query, key, queue, temperature)
+    monkeypatch.setattr(module, "_CPU_BLOCK", 5 * rows)
+    for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 1e-5)):
+        found = values_and_gradients(ours, *(tensor.to(dtype) for tensor in (query, key, queue)), temperature)
+        for ours_, naive_ in zip(found, expected, strict=True):
+            scale = max(1.0, float(naive_.abs().max()))
+            torch.testing.assert_close(ours_.double(), naive_, rtol=0, atol=tolerance * scale)
+
+
+def test_a_second_derivative_is_refused_rather_than_wrong(units):
+    query, queue = units(3, 4).requires_grad_(), units(5, 4)
+    (gradient,) = torch.autograd.grad(queue_logsumexp(query, queue, 0.2).sum(), query, create_graph=True)
+    with pytest.raises(RuntimeError):
+        torch.autograd.grad(gradient.sum(), query)

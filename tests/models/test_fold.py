@@ -1,5 +1,6 @@
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from bingo.models.backbone import build_backbone
@@ -59,3 +60,18 @@ def test_a_sequence_that_is_run_in_its_own_way_stays():
 def test_a_head_without_batch_norm_stays_as_it_is():
     head, features = mlp_head(8, [16, 4]).eval(), torch.randn(5, 8)
     assert torch.equal(folded(head)(features), head(features))
+
+
+@pytest.mark.parametrize("architecture", ["resnet18", "resnet50"])
+def test_in_bfloat16_a_folded_teacher_is_no_further_from_float32(architecture):
+    torch.manual_seed(0)
+    backbone = used(build_backbone(Backbone(architecture=architecture, width=0.25, stem="small")))
+    images = torch.randn(32, 3, 32, 32).contiguous(memory_format=torch.channels_last)
+
+    def units(network, enabled):
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled):
+            return F.normalize(network(images).float(), dim=1)
+
+    exact = units(backbone, False)
+    plain, fast = ((units(network, True) - exact).square().mean().sqrt() for network in (backbone, folded(backbone)))
+    assert fast <= 1.5 * plain

@@ -208,6 +208,21 @@ def test_colour_is_jitter_then_grayscale_then_blur():
     assert found.max() <= 1 + 1e-6
 
 
+@pytest.mark.parametrize("size", [28, 64, 65, 96])
+@pytest.mark.parametrize("count", [1, 5])
+def test_blur_is_torchvisions_at_every_size(size, count):
+    torch.manual_seed(size)
+    batch, sigma = torch.rand(count, 3, size, size), torch.linspace(0.1, 2.0, count)
+    found = colour(batch, replace(neutral(count), sigma=sigma), replace(PAPER, jitter=0.0))
+    expected = [V.gaussian_blur(image, [17, 17], [float(s)]) for image, s in zip(batch, sigma, strict=True)]
+    torch.testing.assert_close(found, torch.stack(expected), rtol=0, atol=1e-5)
+
+
+def test_none_of_no_images_is_coloured():
+    nothing = views(PAPER, 0, 16, 16)
+    assert list(coloured(torch.empty(0, 3, 16, 16), nothing, PAPER)) == []
+
+
 def test_blur_of_an_image_smaller_than_the_kernel_reaches_as_far_as_reflection_can():
     batch, sigma = images(6, 6, 6), [0.0, 0.1, 0.5, 1.0, 1.5, 2.0]
     found = colour(batch, replace(neutral(6), sigma=torch.tensor(sigma)), replace(PAPER, jitter=0.0))

@@ -25,7 +25,7 @@ class OnlineTeacher:
     """The teacher's network, which sees each view when training does."""
 
     def __init__(self, teacher: Teacher, batch_norm: Literal["eval", "batch"]) -> None:
-        """Use ``teacher``, as it is at the first step, with its batch-norm in eval mode or with each batch's statistics."""
+        """Use ``teacher``, as it is at the first step; its batch-norm in eval mode, or with each batch's statistics."""
         self.teacher, self.batch_norm = teacher, batch_norm
         self._networks: dict[Layer, nn.Module] = {}
 

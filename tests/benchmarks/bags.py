@@ -66,9 +66,9 @@ def rows() -> Iterator[Row]:
             "ours": partial(blockwise, embeddings, ours, _SIZE),
             "reference": partial(all_at_once, embeddings, reference, _SIZE),
         }
-        yield side_by_side(work, 3, warm=True).row("bags", "images/s", device, _IMAGES, ">= 1")
+        yield side_by_side(work, 3, warm=True).row("bags", "images/s", device, _IMAGES, "ratio >= 1")
         peaks = [peak_mib(_prepared, find, Path(name), embeddings) for find in (blockwise, all_at_once)]
-        yield memory_row("bags-memory", *peaks, device, "<= 1/3")
+        yield memory_row("bags-memory", *peaks, device, "ratio <= 1/3")
     if faiss.get_num_gpus():
         features = np.random.default_rng(0).standard_normal(_IMAGENET, dtype=np.float32).astype(np.float16)
         times = side_by_side({"ours": lambda: knn_bags(features, _SIZE)}, 1, warm=True)

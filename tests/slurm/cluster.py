@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ETC = Path("/etc/slurm")
+OURS = "ClusterName=bingo-test"
+"""By this a configuration is known that a killed run of the tests has left."""
 # Jobs wait for cores that are there in name only: what limits them is the GPUs.
-CONF = """
-ClusterName=test
+CONF = """{ours}
 SlurmctldHost={host}(127.0.0.1)
 SlurmUser=root
 SlurmdUser=root
@@ -102,7 +103,7 @@ def slurm(folder: Path) -> Iterator[Cluster]:
     for tool in ("munged", "slurmctld", "slurmd"):
         assert shutil.which(tool), f"there is no {tool}: apt-get install slurm-wlm munge"
     assert os.getuid() == 0, "SLURM's daemons are started as root"
-    assert not (ETC / "slurm.conf").exists(), f"{ETC}/slurm.conf exists: this machine has a SLURM of its own"
+    _sweep()
     host = socket.gethostname().partition(".")[0]
     for name in ("state", "spool"):
         (folder / name).mkdir(parents=True)
@@ -114,7 +115,7 @@ def slurm(folder: Path) -> Iterator[Cluster]:
     with ExitStack() as stack:
         # Here and nowhere else: Snakemake strips SLURM_CONF from a job's environment.
         for name, text in {
-            "slurm.conf": CONF.format(folder=folder, host=host),
+            "slurm.conf": CONF.format(ours=OURS, folder=folder, host=host),
             "gres.conf": f"AutoDetect=off\nNodeName={host} Name=gpu File={folder}/nvidia[0-1]\n",
         }.items():
             stack.callback((ETC / name).unlink, missing_ok=True)
@@ -128,6 +129,23 @@ def slurm(folder: Path) -> Iterator[Cluster]:
         _wait(lambda: _ask("sinfo", "-h", "-p", "gpu", "-o", "%T").strip() == "idle", "SLURM did not become idle")
         stack.callback(_cancel_all)
         yield Cluster(folder)
+
+
+def _sweep() -> None:
+    """Remove what a killed run has left; a SLURM of the machine's own is left alone."""
+    conf = ETC / "slurm.conf"
+    if not conf.exists():
+        return
+    text = conf.read_text()
+    assert text.startswith(OURS), f"{conf} exists: this machine has a SLURM of its own"
+    for key in ("SlurmctldPidFile=", "SlurmdPidFile="):
+        pid_file = Path(text.partition(key)[2].partition("\n")[0])
+        daemon = key[: -len("PidFile=")].lower()
+        with suppress(FileNotFoundError, ValueError):  # of a file without a number, or a process that is gone
+            pid = int(pid_file.read_text())
+            if Path(f"/proc/{pid}/comm").read_text().strip() == daemon:
+                _stop(pid)
+    conf.unlink()
 
 
 def _daemon(stack: ExitStack, pid_file: Path, *command: str) -> None:

@@ -1,5 +1,6 @@
 """Batches of views for training: what is drawn depends on seed, epoch and step alone."""
 
+import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice, product
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from bingo.bags.bags import Bags
 from bingo.data.images import Images
@@ -235,6 +236,8 @@ def load(source: Source[Place, Item], places: Iterable[Place], workers: int) -> 
     for item in loader:
         if isinstance(item, BingoError):
             raise item
+        if isinstance(item, _Fault):
+            raise RuntimeError(f"a loader process failed:\n{item.traceback}")
         yield item
 
 
@@ -242,8 +245,18 @@ def _outlive_signals(_: int) -> None:
     outlive()
 
 
+@dataclass(frozen=True)
+class _Fault:
+    """A fault of the software, in a worker process."""
+
+    traceback: str
+
+
 class _Caught(Dataset[Any]):
-    """Hands over a user's fault as an item: raised in a worker process, it would arrive wrapped in a traceback."""
+    """Hands over faults as items: the traceback of one that the DataLoader raises would keep its workers alive.
+
+    At the process's end they would be waited for in vain.
+    """
 
     def __init__(self, source: Source[Any, Any]) -> None:
         self.source = source
@@ -253,6 +266,10 @@ class _Caught(Dataset[Any]):
             return self.source[place]
         except BingoError as error:
             return error
+        except Exception:
+            if get_worker_info() is None:
+                raise
+            return _Fault(traceback.format_exc())
 
 
 def _unchanged(item: Any) -> Any:

@@ -1,4 +1,5 @@
 import pickle
+import multiprocessing
 from dataclasses import replace
 
 import numpy as np
@@ -236,8 +237,11 @@ def test_a_users_fault_in_a_worker_arrives_as_one_line(folder_listing, workers):
 def test_a_fault_of_the_software_in_a_worker_keeps_its_traceback(folder_listing):
     data = batches_of(folder_listing)
     data.images.listing = replace(folder_listing, paths=None)
-    with pytest.raises(AssertionError, match="_read"):
+    with pytest.raises(RuntimeError, match="_read(.|\n)*AssertionError") as kept:
         list(data.batches(0, 1, 1))
+    # Workers ignore what asks processes to end: left behind, they would be waited for for ever.
+    assert kept.value.__traceback__ is not None
+    assert multiprocessing.active_children() == []
 
 
 def test_fewer_images_than_a_batch_are_refused_with_the_key(array_listing):

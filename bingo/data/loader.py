@@ -21,7 +21,7 @@ from bingo.methods.method import View
 from bingo.philox import Stream, permutation
 from bingo.sections import NetworkInput
 from bingo.views.apply import crop_each, finish
-from bingo.views.parameters import ViewParameters, draw, draw_for_teacher
+from bingo.views.parameters import ViewParameters, draw, draw_for_teacher, joined
 from bingo.views.recipes import Recipe
 
 Key = TypeVar("Key")
@@ -38,14 +38,6 @@ class ViewPixels:
     cropped: bool
     parameters: ViewParameters
 
-    def pin_memory(self) -> "ViewPixels":
-        """Return the same in memory from which a GPU copies by itself, while others compute."""
-        if isinstance(self.pixels, EncodedBatch):
-            return self
-        if _one_for_three(self.pixels):
-            return replace(self, pixels=self.pixels[:, :1].pin_memory().expand(-1, 3, -1, -1))
-        return replace(self, pixels=self.pixels.pin_memory())
-
 
 @dataclass(frozen=True)
 class Batch:
@@ -60,8 +52,8 @@ class Batch:
     """By the names that the method gives them."""
 
     def pin_memory(self) -> "Batch":
-        """Return the same in memory from which a GPU copies by itself."""
-        return replace(self, views={name: view.pin_memory() for name, view in self.views.items()})
+        """Return the same in memory from which a GPU copies by itself, while others compute."""
+        return replace(self, views=pinned(self.views))
 
 
 class TrainingBatches:
@@ -159,9 +151,9 @@ class TrainingBatches:
         places = product(range(start_epoch, epochs), range(self.steps))
         yield from load(self, islice(places, start_step, None), workers)
 
-    def render(self, view: ViewPixels, device: torch.device) -> Tensor:
-        """Finish a view on ``device``: float32 (B, 3, S, S), normalised, in channels-last memory."""
-        return render(view, self.recipe, self.preprocessing, device)
+    def render(self, views: Mapping[Key, ViewPixels], device: torch.device) -> dict[Key, Tensor]:
+        """Finish views on ``device``: float32 (B, 3, S, S) each, normalised, in channels-last memory."""
+        return render(views, self.recipe, self.preprocessing, device)
 
     def _order_of(self, epoch: int) -> NDArray[np.int64]:
         """Return the order of the images in an epoch: (N,); the last one asked for is kept."""
@@ -195,13 +187,40 @@ def show(
     return {name: ViewPixels(crop, True, drawn) for (name, drawn), crop in zip(parameters.items(), crops, strict=True)}
 
 
-def render(view: ViewPixels, recipe: Recipe, preprocessing: NetworkInput, device: torch.device) -> Tensor:
-    """Finish a view on ``device``: float32 (B, 3, S, S), normalised, in channels-last memory."""
-    if isinstance(view.pixels, EncodedBatch):
-        crops = view.pixels.crops(view.parameters, preprocessing.size, recipe.interpolation, device)
-        return finish(crops, view.parameters, recipe, preprocessing, cropped=True)
-    pixels = view.pixels[:, :1] if _one_for_three(view.pixels) else view.pixels
-    return finish(pixels.to(device, non_blocking=True), view.parameters, recipe, preprocessing, view.cropped)
+def pinned(views: Mapping[Key, ViewPixels]) -> dict[Key, ViewPixels]:
+    """Return the same views, their pixels in memory from which a GPU copies by itself, while others compute."""
+    pixels = {id(view.pixels): view.pixels for view in views.values()}  # several views may share theirs
+    moved = {key: _pinned(shared) for key, shared in pixels.items()}
+    return {name: replace(view, pixels=moved[id(view.pixels)]) for name, view in views.items()}
+
+
+def _pinned(pixels: Tensor | EncodedBatch) -> Tensor | EncodedBatch:
+    if isinstance(pixels, EncodedBatch):
+        return pixels
+    return pixels[:, :1].pin_memory().expand(-1, 3, -1, -1) if _one_for_three(pixels) else pixels.pin_memory()
+
+
+def render(
+    views: Mapping[Key, ViewPixels], recipe: Recipe, preprocessing: NetworkInput, device: torch.device
+) -> dict[Key, Tensor]:
+    """Finish views on ``device``: float32 (B, 3, S, S) each, normalised, in channels-last memory.
+
+    Those that share their pixels go together.
+    """
+    rendered: dict[Key, Tensor] = {}
+    sharing: dict[int, dict[Key, ViewPixels]] = {}
+    for name, view in views.items():
+        if isinstance(view.pixels, EncodedBatch):
+            crops = view.pixels.crops(view.parameters, preprocessing.size, recipe.interpolation, device)
+            rendered[name] = finish(crops, view.parameters, recipe, preprocessing, cropped=True)
+        else:
+            sharing.setdefault(id(view.pixels), {})[name] = view
+    for alike in sharing.values():
+        first, parameters = next(iter(alike.values())), joined([view.parameters for view in alike.values()])
+        pixels = first.pixels[:, :1] if _one_for_three(first.pixels) else first.pixels
+        finished = finish(pixels.to(device, non_blocking=True), parameters, recipe, preprocessing, first.cropped)
+        rendered |= zip(alike, finished.tensor_split(len(alike)), strict=True)
+    return rendered
 
 
 def _one_for_three(pixels: Tensor) -> bool:

@@ -58,7 +58,7 @@ def train(
             for step in range(at.step, data.steps):
                 seed_step(data.seed, epoch, step)
                 batch = next(batches)
-                images = {name: data.render(view, device) for name, view in batch.views.items()}  # (b, 3, S, S) each
+                images = data.render(batch.views, device)  # (b, 3, S, S) each
                 values = take_step(
                     model, learner, optimizer, StepInput(data.seed, epoch, step, images, batch.rows), dtype
                 )

@@ -90,7 +90,7 @@ def finetune(
             total = torch.zeros((), device=device)
             for step in range(data.steps):
                 batch = next(batches)
-                images = data.render(batch.views["image"], device)  # (b, 3, S, S)
+                images = data.render(batch.views, device)["image"]  # (b, 3, S, S)
                 loss = F.cross_entropy(model(images), labels[torch.from_numpy(batch.rows["anchor"])].to(device))
                 loss = loss * (len(images) * processes() / data.count(step))  # parts of a batch may differ by an image
                 optimizer.zero_grad(set_to_none=True)

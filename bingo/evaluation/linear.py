@@ -91,7 +91,7 @@ def _augmented_batches(protocol: Linear, views: Recipe, probe: Probe) -> Feature
         for _ in range(data.steps):
             batch = next(stream)
             with torch.no_grad():
-                features = probe.backbone(data.render(batch.views["image"], probe.device))
+                features = probe.backbone(data.render(batch.views, probe.device)["image"])
             labels = probe.train_labels[torch.from_numpy(batch.rows["anchor"])].to(probe.device)
             yield gather_rows(features), gather_rows(labels)
 

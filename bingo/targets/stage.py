@@ -14,7 +14,7 @@ from torch import Tensor
 from bingo.artifacts import CHECKED, provenance, write_hdf5
 from bingo.data.images import Images, open_images
 from bingo.data.listing import read_listing
-from bingo.data.loader import ViewPixels, load, render, show
+from bingo.data.loader import ViewPixels, load, pinned, render, show
 from bingo.engine.device import autocast, describe_device, resolve_precision
 from bingo.engine.distributed import exhaust, is_first, shared_out
 from bingo.errors import BingoError
@@ -46,7 +46,7 @@ class _Shown:
     views: dict[int, ViewPixels]
 
     def pin_memory(self) -> "_Shown":
-        return replace(self, views={view: pixels.pin_memory() for view, pixels in self.views.items()})
+        return replace(self, views=pinned(self.views))
 
 
 class _ViewsInOrder:
@@ -128,10 +128,9 @@ def _outputs(
     def compute(places: Iterable[int]) -> Iterator[list[tuple[slice, int, Tensor]]]:
         for shown in load(views, places, workers):
             found = []
-            for view, pixels in shown.views.items():
-                rendered = render(pixels, RECIPES[job.recipe], job.preprocessing, device)
+            for view, images in render(shown.views, RECIPES[job.recipe], job.preprocessing, device).items():
                 with autocast(dtype, device):
-                    outputs = network(rendered)
+                    outputs = network(images)
                 found.append((shown.rows, view, F.normalize(outputs.float(), dim=1).cpu()))
             yield found
 

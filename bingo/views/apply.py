@@ -1,7 +1,6 @@
 """Applying views to batches of images, on whichever device the images are."""
 
 from collections.abc import Iterable, Sequence
-from functools import partial
 from typing import Protocol
 
 import torch
@@ -13,6 +12,9 @@ from bingo.views.colour import coloured
 from bingo.views.parameters import ViewParameters
 from bingo.views.recipes import Interpolation, Recipe
 from bingo.vision import V
+
+_TOGETHER = 2**20
+"""Numbers, 4 MiB, that a CPU takes through all steps at a time: cores share them, and they stay in its caches."""
 
 
 class Viewable(Protocol):
@@ -40,8 +42,8 @@ def crop_batch(images: Tensor, parameters: ViewParameters, size: int, interpolat
     Returns:
         (B, C, S, S) float32 in the range of ``images``.
     """
-    top, left, height, width = parameters.box.to(images.device).unbind(1)
-    flip = parameters.flip.to(images.device)
+    top, left, height, width = parameters.box.to(images.device, non_blocking=True).unbind(1)
+    flip = parameters.flip.to(images.device, non_blocking=True)
     rows = _resize_matrix(top, height, torch.zeros_like(flip), images.shape[2], size, interpolation)  # (B, S, H)
     columns = _resize_matrix(left, width, flip, images.shape[3], size, interpolation)  # (B, S, W)
     batch, channels, source_height, source_width = images.shape
@@ -82,32 +84,30 @@ def crop_each(
 def finish(
     images: Tensor, parameters: ViewParameters, recipe: Recipe, preprocessing: NetworkInput, cropped: bool
 ) -> Tensor:
-    """Crop where that is not done, colour and normalise images.
+    """Crop where that is not done, colour and normalise images, in one view or several.
 
     Args:
         images: (B, C, H, W) uint8; C is 3, or 1 for grey images.
-        parameters: one row per image, on the CPU.
+        parameters: V B rows, on the CPU: of each view of all images, one after the other.
         recipe: where it draws, `parameters` comes from it.
         preprocessing: size, mean and deviation.
         cropped: whether the images are crops of that size.
 
     Returns:
-        (B, 3, S, S) float32 in channels-last memory.
+        (V B, 3, S, S) float32 in channels-last memory.
     """
-    size = preprocessing.size
+    size, count = preprocessing.size, len(parameters.flip)
     mean, std = _statistics(preprocessing, images.device)
-    order = torch.empty(len(images), dtype=torch.int64)
-    finished = torch.empty(len(images), size, size, 3, device=images.device)
-    crop = None if cropped else partial(crop_batch, size=size, interpolation=recipe.interpolation)
-    start = 0
-    for rows, part in coloured(images, parameters, recipe, crop, 255.0):
-        done = slice(start, start + len(rows))
-        order[done] = rows
-        normal = part.expand(-1, 3, -1, -1).sub(mean) if part.shape[1] == 1 else part.sub_(mean)
-        finished[done] = normal.div_(std).permute(0, 2, 3, 1)
-        start = done.stop
-    if (order.diff() < 0).any():
-        finished = finished.index_select(0, order.argsort().to(images.device, non_blocking=True))
+    finished = torch.empty(count, size, size, 3, device=images.device)
+    together = max(1, _TOGETHER // images.shape[1:].numel()) if images.device.type == "cpu" else max(1, count)
+    for start in range(0, count, together):
+        block = slice(start, start + together)
+        drawn, rows = parameters.select(block), torch.arange(count)[block] % len(images)
+        shown = images.index_select(0, rows.to(images.device, non_blocking=True))
+        shown = shown.float() if cropped else crop_batch(shown, drawn, size, recipe.interpolation)
+        shown = coloured(shown.mul_(1 / 255), drawn, recipe)
+        shown = shown.expand(-1, 3, -1, -1).sub(mean) if shown.shape[1] == 1 else shown.sub_(mean)
+        finished[block] = shown.div_(std).permute(0, 2, 3, 1)
     return finished.permute(0, 3, 1, 2)
 
 
@@ -157,17 +157,17 @@ def _resize_matrix(
 
     The filters of antialiased interpolation as torch and Pillow have them: a triangle, or Keys' cubic with a = -1/2.
     """
-    scale = length.float()[:, None, None] / target  # (B, 1, 1)
-    support = scale.clamp(min=1.0)
+    start, length = start.float()[:, None, None], length.float()[:, None, None]  # (B, 1, 1)
+    scale = length / target
     centres = (torch.arange(target, device=start.device)[:, None] + 0.5) * scale  # (B, target, 1)
     centres = torch.where(flip[:, None, None], centres.flip(1), centres)
-    position = torch.arange(source, device=start.device) - start[:, None, None]  # (B, 1, source)
-    distance = (position + 0.5 - centres).abs() / support
+    position = torch.arange(source, device=start.device) + 0.5 - start  # (B, 1, source)
+    position = position.masked_fill_((position < 0) | (position > length), torch.inf)  # these weigh nothing
+    distance = (position - centres).abs_().div_(scale.clamp(min=1.0))
     if interpolation == "bilinear":
-        weights = (1 - distance).clamp(min=0)
+        weights = distance.neg_().add_(1).clamp_(min=0)
     else:
         near = (1.5 * distance - 2.5) * distance**2 + 1
         far = ((-0.5 * distance + 2.5) * distance - 4) * distance + 2
         weights = torch.where(distance < 1, near, torch.where(distance < 2, far, 0.0))
-    weights = weights * ((position >= 0) & (position < length[:, None, None]))
-    return weights / weights.sum(2, keepdim=True)
+    return weights.div_(weights.sum(2, keepdim=True))

@@ -1,7 +1,5 @@
-"""Jitter, grayscale and blur of cropped images: few passes over memory, and those over what a cache holds."""
+"""Jitter, grayscale and blur of cropped images, in few passes over memory."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -16,112 +14,74 @@ from bingo.views.recipes import Recipe
 _LUMA = (0.2989, 0.587, 0.114)
 _CONTRAST, _SATURATION, _HUE = 1, 2, 3
 _NEUTRAL = np.array([1, 1, 1, 0], np.float32)
+_PRIMARIES = np.array([0, 2, -2], np.float32)
 _STEPS = 4
-_CACHED = 2**18
-"""Numbers of a part that go through all steps together on a CPU: 1 MiB."""
 _SMALL = 64
 """Side up to which products with matrices are the faster way to blur."""
 
 
-@dataclass(frozen=True)
-class _Part:
-    """What happens to b images of a batch, which are alike in when their hue is turned: that step is like no other."""
-
-    rows: NDArray[np.int64]
-    hue_place: int
-    """Place of hue among the steps; `_STEPS` where there is none."""
-    factor: NDArray[np.float32]
-    """(b, steps) what an image's distance is multiplied by: from black, ..."""
-    contrast: NDArray[np.bool_]
-    """(b, steps) ... or from its mean grey, ..."""
-    saturation: NDArray[np.bool_]
-    """(b, steps) ... or from its grey."""
-    hue: NDArray[np.float32]
-    grayscale: NDArray[np.bool_]
-    sigma: NDArray[np.float32]
-
-
-def coloured(
-    images: Tensor,
-    parameters: ViewParameters,
-    recipe: Recipe,
-    crop: Callable[[Tensor, ViewParameters], Tensor] | None = None,
-    white: float = 1.0,
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Jitter, grayscale and blur images, part by part.
+def coloured(images: Tensor, parameters: ViewParameters, recipe: Recipe) -> Tensor:
+    """Jitter, grayscale and blur images.
 
     Args:
-        images: (B, C, H, W) in [0, ``white``]; C is 3, or 1 for grey images, whose channels stay equal.
+        images: (B, C, S, S) float32 in [0, 1]; C is 3, or 1 for grey images, whose channels stay equal.
         parameters: one row per image, on the CPU: what is to be done is decided there, and a GPU never waited for.
-        recipe: where it draws, `parameters` comes from it.
-        crop: makes (b, C, S, S) float32 of some of the images, which are whole; None where they are cropped.
-        white: largest value.
+        recipe: where it draws, ``parameters`` comes from it.
 
-    Yields:
-        Positions (b,) of some of the images, on the CPU, and these images: (b, C, S, S) float32 in [0, 1], to be
-        changed at will. Every image comes once. They equal what torchvision's functions give, step by step, within
-        2e-5.
+    Returns:
+        (B, C, S, S), within 2e-5 of what torchvision's functions give, step by step.
     """
-    for part in _parts(parameters, images):
-        rows = torch.from_numpy(part.rows)
-        shown = images.index_select(0, rows.to(images.device, non_blocking=True))
-        shown = shown.float() if crop is None else crop(shown, parameters.select(rows))
-        if white != 1:
-            shown.mul_(1 / white)
-        _jitter(shown, part)
-        if part.grayscale.any():
-            grey = torch.from_numpy(np.flatnonzero(part.grayscale)).to(images.device, non_blocking=True)
-            shown[grey] = _luma(shown.index_select(0, grey))
-        radius = min(int(4 * recipe.blur_sigma[1] + 0.5), shown.shape[2] - 1)
-        yield rows, _blur(shown, torch.from_numpy(part.sigma), radius)
-
-
-def _parts(parameters: ViewParameters, images: Tensor) -> Iterator[_Part]:
-    """Divide a batch. Steps that do nothing are put last."""
     drawn = {name: value.numpy() for name, value in vars(parameters).items()}
     order, factor = drawn["order"], np.take_along_axis(drawn["factor"], drawn["order"], 1)  # (B, steps)
-    busy_first = np.argsort(factor == _NEUTRAL[order], axis=1, kind="stable")
-    order, factor = (np.take_along_axis(values, busy_first, 1) for values in (order, factor))
-    hue = drawn["factor"][:, _HUE]
-    hue_place = np.where(hue != 0, (order == _HUE).argmax(1), _STEPS)
+    idle_last = np.argsort(factor == _NEUTRAL[order], axis=1, kind="stable")
+    order, factor = (np.take_along_axis(values, idle_last, 1) for values in (order, factor))
+    hue, grey, blurred = drawn["factor"][:, _HUE], drawn["grayscale"], drawn["sigma"] > 0
     factor = np.where(order == _HUE, np.float32(1), factor)
-    contrast, saturation = ((order == step) & (factor != 1) for step in (_CONTRAST, _SATURATION))
+    blend = np.stack([factor, (1 - factor) * (order == _SATURATION), (1 - factor) * (order == _CONTRAST)])
 
-    size = max(1, _CACHED // images.shape[1:].numel() if images.device.type == "cpu" else len(images))
-    alike = [np.flatnonzero(hue_place == place) for place in range(_STEPS + 1)]
-    parts = [group[start : start + size] for group in alike for start in range(0, len(group), size)]
-    for rows in sorted(parts, key=lambda rows: int(rows[0])) if size == 1 else parts:
-        columns = (factor, contrast, saturation, hue, drawn["grayscale"], drawn["sigma"])
-        yield _Part(rows, int(hue_place[rows[0]]), *(column[rows] for column in columns))
-
-
-def _jitter(images: Tensor, part: _Part) -> None:
-    """Change brightness, contrast, saturation and hue in place, of each image in its own order."""
+    # Images to which the same is done are put beside one another: a slice needs no copy.
+    hue_place = np.where(hue != 0, (order == _HUE).argmax(1), _STEPS)
+    by_hue = np.argsort(hue_place, kind="stable")
+    starts = np.searchsorted(hue_place[by_hue], np.arange(_STEPS + 1))
+    done = _take(images, by_hue)
+    weights = blend[:, by_hue].transpose(2, 0, 1)[..., None, None, None]  # (steps, 3, B, 1, 1, 1)
+    on_device = torch.from_numpy(weights).to(images.device, non_blocking=True)
     for place in range(_STEPS):
-        if place == part.hue_place:
-            _hue(images, torch.from_numpy(part.hue))
-        elif (part.factor[:, place] != 1).any():
-            _blend(images, part.factor[:, place], part.contrast[:, place], part.saturation[:, place])
+        turned = slice(starts[place], starts[place + 1])
+        if turned.start < turned.stop:
+            _hue(done[turned], hue[by_hue[turned]])
+        if (weights[place, 0] != 1).any():
+            _blend(done, on_device[place], greys=bool(weights[place, 1:].any()))
+
+    last_steps = np.where(grey, np.where(blurred, 1, 0), np.where(blurred, 2, 3))[by_hue]
+    by_last_steps = np.argsort(last_steps, kind="stable")
+    starts = np.searchsorted(last_steps[by_last_steps], np.arange(4))
+    done = _take(done, by_last_steps)
+    if grey.any():
+        done[: starts[2]] = _luma(done[: starts[2]])
+    if blurred.any():
+        to_blur = slice(starts[1], starts[3])
+        done[to_blur] = _blur(done[to_blur], drawn["sigma"][by_hue[by_last_steps[to_blur]]], recipe)
+    return _take(done, np.argsort(by_hue[by_last_steps]))
 
 
-def _blend(
-    images: Tensor, factor: NDArray[np.float32], contrast: NDArray[np.bool_], saturation: NDArray[np.bool_]
-) -> None:
-    """Multiply distances from black, from the mean grey, or from the grey, in place."""
-    origins = []
-    if contrast.any():
-        origins.append(_luma(images.mean((2, 3), keepdim=True)).mul_(_beside((1 - factor) * contrast, images)))
-    if saturation.any():
-        origins.append(_luma(images).mul_(_beside((1 - factor) * saturation, images)))
-    images.mul_(_beside(factor, images))
-    for origin in origins:
-        images.add_(origin)
+def _take(images: Tensor, rows: NDArray[np.int64]) -> Tensor:
+    return images.index_select(0, torch.from_numpy(rows).to(images.device, non_blocking=True))
+
+
+def _blend(images: Tensor, weights: Tensor, greys: bool) -> None:
+    """Multiply images, add some of their greys and of their mean greys, all by ``weights`` (3, b, 1, 1, 1), in place.
+
+    This moves an image away from black, from its grey or from its mean grey, or towards it.
+    """
+    factor, own_grey, mean_grey = weights
+    if greys:
+        grey = _luma(images)
+        mean = grey.mean((2, 3), keepdim=True)
+        torch.addcmul(grey.mul_(own_grey).add_(mean.mul_(mean_grey)), images, factor, out=images)
+    else:
+        images.mul_(factor)
     images.clamp_(0, 1)
-
-
-def _beside(values: NDArray[np.generic], images: Tensor) -> Tensor:
-    """Bring one value per image, (b,), to where (b, C, S, S) are: (b, 1, 1, 1)."""
-    return torch.from_numpy(values)[:, None, None, None].to(images.device, non_blocking=True)
 
 
 def _luma(images: Tensor) -> Tensor:
@@ -132,7 +92,7 @@ def _luma(images: Tensor) -> Tensor:
     return grey.add_(images[:, 1:2], alpha=_LUMA[1]).add_(images[:, 2:], alpha=_LUMA[2])
 
 
-def _hue(images: Tensor, shift: Tensor) -> None:
+def _hue(images: Tensor, shift: NDArray[np.float32]) -> None:
     """Turn the hue in place by ``shift`` (b,) of a full circle, a number from -1/2 to 1/2."""
     if images.shape[1] == 1:
         return
@@ -145,25 +105,23 @@ def _hue(images: Tensor, shift: Tensor) -> None:
     # `chroma`, one is 1 and one is 0; so the way to red is 1 + green + blue - red, and the nearer of the others says
     # to which side.
     hue = torch.add(green, blue).sub_(red).sub_(low).div_(chroma).add_(1).copysign_(green - blue)
-    own = (torch.tensor([0.0, 2.0, -2.0]) - 6 * shift[:, None] + 3) % 6 - 3  # (b, 3), from -3 to 3
-    torch.sub(hue, own[:, :, None, None].to(images.device, non_blocking=True), out=images)  # from -6 to 6
+    own = (_PRIMARIES - 6 * shift[:, None] + 3) % 6 - 3  # (b, 3), from -3 to 3
+    places = torch.from_numpy(own[:, :, None, None]).to(images.device, non_blocking=True)
+    torch.sub(hue, places, out=images)  # from -6 to 6
     # A channel has all of the chroma within 1 of its own place, and nothing beyond 2.
     images.abs_().sub_(3).abs_().clamp_(1, 2)
     torch.addcmul(low.sub_(chroma), images, chroma, out=images)
 
 
-def _blur(images: Tensor, sigma: Tensor, radius: int) -> Tensor:
-    """Gaussian blur with an own ``sigma`` (b,) per image, 0 for none, by kernels that reach ``radius`` pixels."""
-    rows = (sigma > 0).nonzero()[:, 0]
-    if len(rows) == 0:
-        return images
-    offsets = torch.arange(-radius, radius + 1)
-    kernel = torch.exp(-0.5 * (offsets / sigma[rows, None]) ** 2)  # (b, 2 radius + 1)
-    kernel = (kernel / kernel.sum(1, keepdim=True)).to(images.device, non_blocking=True)
-    rows = rows.to(images.device, non_blocking=True)
-    picked = images if len(rows) == len(images) else images.index_select(0, rows)
-    blurred = (_by_matrices if images.shape[2] <= _SMALL else _by_convolution)(picked, kernel)
-    return blurred if len(rows) == len(images) else images.index_copy(0, rows, blurred)
+def _blur(images: Tensor, sigma: NDArray[np.float32], recipe: Recipe) -> Tensor:
+    """Gaussian blur with an own ``sigma`` (b,) per image."""
+    reach = min(int(4 * recipe.blur_sigma[1] + 0.5), images.shape[2] - 1)
+    # Beyond 6 deviations a weight is below 2e-8 of the greatest one.
+    reach = min(reach, int(np.ceil(6 * sigma.max())))
+    kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1, dtype=np.float32) / sigma[:, None]) ** 2)
+    kernel /= kernel.sum(1, keepdims=True)  # (b, 2 reach + 1)
+    blur = _by_matrices if images.shape[2] <= _SMALL else _by_convolution
+    return blur(images, torch.from_numpy(kernel).to(images.device, non_blocking=True))
 
 
 def _by_matrices(images: Tensor, kernel: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """Drawing the parameters of random views: small tensors with one row per image."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,6 +40,11 @@ class ViewParameters:
     def select(self, rows: Tensor | slice) -> "ViewParameters":
         """Return the parameters of some of the images."""
         return ViewParameters(*(value[rows] for value in vars(self).values()))
+
+
+def joined(views: Sequence[ViewParameters]) -> ViewParameters:
+    """Return the parameters of several views, one after the other."""
+    return ViewParameters(*(torch.cat(values) for values in zip(*(vars(view).values() for view in views), strict=True)))
 
 
 def draw(

@@ -107,7 +107,7 @@ def ours(
     """Yield batches of three views by this project's loader."""
     data = TrainingBatches(images, VIEWS, RECIPES["paper"], preprocessing, batch, 0, None, drop_last=False)
     for shown in data.batches(0, 1, workers):
-        yield {name: data.render(view, CPU) for name, view in shown.views.items()}
+        yield data.render(shown.views, CPU)
 
 
 def reference(dataset: Dataset[Any], workers: int, batch: int = BATCH) -> Iterator[list[Tensor]]:

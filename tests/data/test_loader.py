@@ -16,6 +16,7 @@ from bingo.data.loader import TrainingBatches
 from bingo.errors import BingoError
 from bingo.methods.method import View
 from bingo.sections import Preprocessing
+from bingo.views import apply
 from bingo.views.parameters import draw, draw_for_teacher
 from bingo.views.recipes import RECIPES
 
@@ -179,8 +180,7 @@ def test_a_rendered_view_is_the_chain_of_torchvisions_functions(interpolation, a
     data.recipe = replace(data.recipe, interpolation=interpolation)
     adjust = (V.adjust_brightness, V.adjust_contrast, V.adjust_saturation, V.adjust_hue)
     (batch,) = data.batches(0, 1, 0)
-    view = batch.views["key"]
-    found, p = data.render(view, CPU), view.parameters
+    found, p = data.render(batch.views, CPU)["key"], batch.views["key"].parameters
     assert found.dtype == torch.float32
     assert found.is_contiguous(memory_format=torch.channels_last)
     for i, anchor in enumerate(batch.rows["anchor"]):
@@ -198,6 +198,18 @@ def test_a_rendered_view_is_the_chain_of_torchvisions_functions(interpolation, a
         assert torch.allclose(found[i], expected, atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize("together", [1, 10**3, 10**9], ids=["one by one", "some", "all"])
+def test_a_view_is_the_same_whatever_is_rendered_with_it(data, together, monkeypatch):
+    batch = data[0, 0]
+    expected = {name: data.render({name: view}, CPU)[name] for name, view in batch.views.items()}
+    monkeypatch.setattr(apply, "_TOGETHER", together)
+    found = data.render(batch.views, CPU)
+    assert list(found) == list(batch.views)
+    for name, images in found.items():
+        assert images.is_contiguous(memory_format=torch.channels_last)
+        assert torch.allclose(images, expected[name], atol=1e-5, rtol=0)
+
+
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 def test_the_same_images_as_files_and_as_an_array_give_the_same_views(
     interpolation, array_listing, tmp_path, list_images
@@ -212,10 +224,11 @@ def test_the_same_images_as_files_and_as_an_array_give_the_same_views(
     for one, other in zip(from_array.batches(0, 1, 0), from_files.batches(0, 1, 0), strict=True):
         assert one.rows["anchor"].tolist() == other.rows["anchor"].tolist()
         assert list(one.views) == list(other.views) == list(VIEWS)
-        for first, second in zip(one.views.values(), other.views.values(), strict=True):
+        in_memory, in_files = from_array.render(one.views, CPU), from_files.render(other.views, CPU)
+        for view, first, second in zip(VIEWS, one.views.values(), other.views.values(), strict=True):
             assert [first.cropped, second.cropped] == [False, True]
             assert equal([*vars(first.parameters).values()], [*vars(second.parameters).values()])
-            difference = from_array.render(first, CPU) - from_files.render(second, CPU)
+            difference = in_memory[view] - in_files[view]
             # Bytes are rounded after each of the two passes, and the cubic filter enlarges what the first has rounded.
             assert difference.abs().max() <= {"bilinear": 1.01, "bicubic": 1.2}[interpolation] / 255 / min(
                 PREPROCESSING.std
@@ -346,8 +359,9 @@ def test_a_pinned_batch_has_every_views_pixels_pinned_and_the_rest_as_it_was(dat
     monkeypatch.setattr(torch.Tensor, "pin_memory", pin_memory)
     batch = data[0, 0]
     found = batch.pin_memory()
-    starts = [view.pixels.data_ptr() for view in found.views.values()]
-    assert starts == [tensor.data_ptr() for tensor in pinned]
+    starts = {view.pixels.data_ptr(): None for view in found.views.values()}
+    assert list(starts) == [tensor.data_ptr() for tensor in pinned]
+    assert len(pinned) == len({id(view.pixels) for view in batch.views.values()})  # what views share is pinned once
     assert all(view.pixels.stride(1) == batch.views[name].pixels.stride(1) for name, view in found.views.items())
     assert all(equal(view_numbers(view), view_numbers(batch.views[name])) for name, view in found.views.items())
     assert found.rows is batch.rows

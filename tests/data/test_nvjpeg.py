@@ -57,8 +57,8 @@ def batches_of(images, preprocessing):
 def test_training_sees_the_same_views_and_decodes_each_image_once(workers, images, decoded):
     cpu, device = batches_of(images, ON_CPU), batches_of(images, ON_DEVICE)
     for one, other in zip(cpu.batches(0, 2, 0), device.batches(0, 2, workers), strict=True):
-        for name in ("query", "key"):
-            assert torch.equal(device.render(other.views[name], CPU), cpu.render(one.views[name], CPU))
+        on_device, on_cpu = device.render(other.views, CPU), cpu.render(one.views, CPU)
+        assert all(torch.equal(on_device[name], on_cpu[name]) for name in ("query", "key"))
     assert decoded == [COUNT - 2] * 2
 
 

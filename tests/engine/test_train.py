@@ -346,7 +346,7 @@ def test_training_is_sgd_with_momentum_and_weight_decay_on_every_trainable_param
         losses = []
         for step in range(STEPS):
             batch = next(stream)
-            images = {name: data.render(view, CPU) for name, view in batch.views.items()}
+            images = data.render(batch.views, CPU)
             loss = learner(StepInput(11, epoch, step, images, batch.rows), torch.float32)["loss"]
             gradients = torch.autograd.grad(loss, list(trained.values()))
             losses.append(float(loss.detach()))
@@ -416,8 +416,8 @@ def test_a_learner_sees_every_batch_where_it_stands_in_training(name, run, batch
     for (found, dtype), expected in zip(seen, data.batches(0, 3, 0), strict=True):
         assert dtype == torch.float32
         assert set(found.images) == set(learner.method.views())
-        for view, pixels in expected.views.items():
-            assert torch.equal(found.images[view], data.render(pixels, CPU))
+        for view, images in data.render(expected.views, CPU).items():
+            assert torch.equal(found.images[view], images)
         for image, rows in expected.rows.items():
             assert found.rows[image].tolist() == rows.tolist()
 

@@ -62,7 +62,7 @@ def literally(backbone, data, labels, classes, rates):
     for epoch, (body_lr, head_lr) in enumerate(rates):
         for step in range(data.steps):
             batch = data[epoch, step]
-            images = data.render(batch.views["image"], CPU)
+            images = data.render(batch.views, CPU)["image"]
             logits = backbone(images) @ head[0].T + head[1]
             loss = -logits.log_softmax(1)[torch.arange(len(images)), labels[batch.rows["anchor"]]].mean()
             gradients = torch.autograd.grad(loss, body + head)
@@ -113,7 +113,7 @@ def test_the_network_is_returned_for_evaluation_and_learns_its_images(tiny, data
     network = finetune(replace(SEMI, backbone_lr=0.1), tiny(), data, labels, 10, CPU, 0)
     assert not any(part.training for part in network.modules())
     view = data[0, 0]
-    images, truth = data.render(view.views["image"], CPU), labels[view.rows["anchor"]]
+    images, truth = data.render(view.views, CPU)["image"], labels[view.rows["anchor"]]
     with torch.no_grad():
         assert F.cross_entropy(network(images), truth) < 0.8 * np.log(10)
 

@@ -67,14 +67,6 @@ def neutral(count):
     )
 
 
-def colour(batch, parameters, recipe):
-    """All images of a batch, coloured."""
-    done = torch.full_like(batch, torch.nan)
-    for rows, part in coloured(batch, parameters, recipe):
-        done[rows] = part
-    return done
-
-
 @pytest.mark.parametrize("interpolation", INTERPOLATIONS)
 @pytest.mark.parametrize(
     ("height", "width", "size"),
@@ -175,7 +167,7 @@ def test_a_step_of_jitter_is_that_of_torchvision(step):
     parameters = neutral(12)
     parameters.factor[:, step] = torch.linspace(low, high, 12)[torch.randperm(12)]
     expected = [ADJUST[step](image, factor) for image, factor in zip(batch, parameters.factor[:, step], strict=True)]
-    assert torch.allclose(colour(batch, parameters, PAPER), torch.stack(expected), atol=1e-5, rtol=0)
+    assert torch.allclose(coloured(batch, parameters, PAPER), torch.stack(expected), atol=1e-5, rtol=0)
 
 
 def test_jitter_takes_each_image_through_the_steps_in_its_own_order():
@@ -187,7 +179,7 @@ def test_jitter_takes_each_image_through_the_steps_in_its_own_order():
         for step in order:
             image = ADJUST[step](image, factor[step])
         expected.append(image)
-    assert torch.allclose(colour(batch, parameters, PAPER), torch.stack(expected), atol=1e-5, rtol=0)
+    assert torch.allclose(coloured(batch, parameters, PAPER), torch.stack(expected), atol=1e-5, rtol=0)
 
 
 def test_colour_is_jitter_then_grayscale_then_blur():
@@ -202,7 +194,7 @@ def test_colour_is_jitter_then_grayscale_then_blur():
         if parameters.sigma[i] > 0:
             image = V.gaussian_blur(image, [17, 17], [parameters.sigma[i].item()])
         expected.append(image)
-    found = colour(batch, parameters, PAPER)
+    found = coloured(batch, parameters, PAPER)
     assert torch.allclose(found, torch.stack(expected), atol=2e-5, rtol=0)
     assert found.min() >= 0
     assert found.max() <= 1 + 1e-6
@@ -213,19 +205,19 @@ def test_colour_is_jitter_then_grayscale_then_blur():
 def test_blur_is_torchvisions_at_every_size(size, count):
     torch.manual_seed(size)
     batch, sigma = torch.rand(count, 3, size, size), torch.linspace(0.1, 2.0, count)
-    found = colour(batch, replace(neutral(count), sigma=sigma), replace(PAPER, jitter=0.0))
+    found = coloured(batch, replace(neutral(count), sigma=sigma), replace(PAPER, jitter=0.0))
     expected = [V.gaussian_blur(image, [17, 17], [float(s)]) for image, s in zip(batch, sigma, strict=True)]
     torch.testing.assert_close(found, torch.stack(expected), rtol=0, atol=1e-5)
 
 
 def test_none_of_no_images_is_coloured():
     nothing = views(PAPER, 0, 16, 16)
-    assert list(coloured(torch.empty(0, 3, 16, 16), nothing, PAPER)) == []
+    assert coloured(torch.empty(0, 3, 16, 16), nothing, PAPER).shape == (0, 3, 16, 16)
 
 
 def test_blur_of_an_image_smaller_than_the_kernel_reaches_as_far_as_reflection_can():
     batch, sigma = images(6, 6, 6), [0.0, 0.1, 0.5, 1.0, 1.5, 2.0]
-    found = colour(batch, replace(neutral(6), sigma=torch.tensor(sigma)), replace(PAPER, jitter=0.0))
+    found = coloured(batch, replace(neutral(6), sigma=torch.tensor(sigma)), replace(PAPER, jitter=0.0))
     expected = [V.gaussian_blur(image, [11, 11], [s]) for image, s in zip(batch[1:], sigma[1:], strict=True)]
     assert torch.equal(found[0], batch[0])
     assert torch.allclose(found[1:], torch.stack(expected), atol=1e-5, rtol=0)
@@ -234,19 +226,19 @@ def test_blur_of_an_image_smaller_than_the_kernel_reaches_as_far_as_reflection_c
 def test_an_image_is_coloured_the_same_alone_as_in_a_batch():
     batch = images(12, 20, 20)
     parameters = views(PAPER, 12, 20, 20)
-    together = colour(batch, parameters, PAPER)
+    together = coloured(batch, parameters, PAPER)
     for i in range(12):
         one = ViewParameters(*(value[i : i + 1] for value in vars(parameters).values()))
-        assert torch.allclose(colour(batch[i : i + 1], one, PAPER)[0], together[i], atol=1e-6, rtol=0)
+        assert torch.allclose(coloured(batch[i : i + 1], one, PAPER)[0], together[i], atol=1e-6, rtol=0)
 
 
 def test_colour_leaves_its_input_alone_and_a_plain_recipe_leaves_the_images_alone():
     batch = images(6, 12, 12)
     before = batch.clone()
-    changed = colour(batch, views(PAPER, 6, 12, 12), PAPER)
+    changed = coloured(batch, views(PAPER, 6, 12, 12), PAPER)
     assert torch.equal(batch, before)
     assert not torch.equal(changed, before)
-    assert torch.equal(colour(batch, views(RECIPES["crop-flip"], 6, 12, 12), RECIPES["crop-flip"]), before)
+    assert torch.equal(coloured(batch, views(RECIPES["crop-flip"], 6, 12, 12), RECIPES["crop-flip"]), before)
 
 
 def test_normalise_is_that_of_torchvision_in_channels_last_memory():

@@ -1,5 +1,6 @@
 """What every command shares: options, progress lines, threads, settings."""
 
+import ctypes
 import logging
 import os
 import signal
@@ -18,6 +19,8 @@ from pydantic import ValidationError
 from bingo.errors import BingoError
 from bingo.jobs import Job
 
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+"""What can be set in glibc's memory allocation, from <malloc.h>."""
 RANK = int(os.environ.get("RANK", "0"))
 """Position of this process among those that torchrun has started for the same job."""
 PROCESSES = int(os.environ.get("WORLD_SIZE", "1"))
@@ -78,11 +81,18 @@ class _LogFile(logging.FileHandler):
 def use_threads(threads: int) -> None:
     """Compute with so many CPU threads, in torch too."""
     use_faiss_threads(threads)
-    # Batches in pages of 2 MiB where the system has them: else touching their memory first takes a fault every 4 KiB.
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    keep_freed_memory()
     import torch
 
     torch.set_num_threads(threads)
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep up to 2 GiB of freed memory: each batch would ask the system for it anew, and wait."""
+    with suppress(AttributeError):  # another C library than glibc
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(M_MMAP_MAX, 0)
+        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def use_faiss_threads(threads: int) -> None:

@@ -1,20 +1,24 @@
 """Timing side by side, peak memory, and the table of what came out."""
 
+import ctypes
 import gc
 import multiprocessing
 import re
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from bingo.command import M_MMAP_MAX, M_TRIM_THRESHOLD, keep_freed_memory
 from bingo.engine.device import describe_device, pick_device
 
 Work = Callable[[], Any]
+_M_MMAP_THRESHOLD = -3  # of <malloc.h>
 
 
 @dataclass(frozen=True)
@@ -89,16 +93,27 @@ def side_by_side(
 ) -> Seconds:
     """Time pieces of work in turn, A B C A B C ..., after one turn that is not counted, unless they are ``warm``.
 
-    So a machine whose speed drifts, as shared ones do, is as fast for one as for the other.
+    So a machine whose speed drifts, as shared ones do, is as fast for one as for the other. What is called a reference
+    has the C library's own settings of memory; the rest has those of this project.
     """
-    if not warm:
-        for do in work.values():
-            do()
     times: dict[str, list[float]] = {name: [] for name in work}
-    for _ in range(repeats):
+    for repeat in range(repeats if warm else repeats + 1):
         for name, do in work.items():
-            times[name].append(elapsed(do, device))
+            (_usual_memory if name.startswith("reference") else keep_freed_memory)()
+            seconds = elapsed(do, device)
+            if warm or repeat > 0:
+                times[name].append(seconds)
+    keep_freed_memory()
     return Seconds(times)
+
+
+def _usual_memory() -> None:
+    """Undo `keep_freed_memory`: return to what glibc comes to by itself where large blocks are used."""
+    with suppress(AttributeError):
+        libc = ctypes.CDLL(None)
+        libc.mallopt(M_MMAP_MAX, 65_536)
+        libc.mallopt(_M_MMAP_THRESHOLD, 32 * 2**20)
+        libc.mallopt(M_TRIM_THRESHOLD, 64 * 2**20)
 
 
 def elapsed(work: Work, device: torch.device | None = None) -> float:
@@ -127,6 +142,7 @@ def peak_mib(prepare: Callable[..., Work], *arguments: Any) -> float:
 
 
 def _peak_here(prepare: Callable[..., Work], arguments: tuple[Any, ...]) -> float:
+    keep_freed_memory()
     work = prepare(*arguments)
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak so far is forgotten

@@ -177,12 +177,12 @@ def _moco(scale: Scale, device: torch.device) -> Iterator[Row]:
             momentum(images["key"])
         _bare(student, [images["query"]], dtype)
 
-    work = {"ours": ours, "float32": partial(lightly[torch.float32], *contiguous)}
-    work |= {"bf16": partial(lightly[dtype], *contiguous), "ceiling": ceiling}
+    work = {"ours": ours, "ceiling": ceiling}
+    work |= {f"reference {precision}": partial(step, *contiguous) for precision, step in lightly.items()}
     steps = 2 * scale.steps
     seconds = side_by_side({name: _times(steps, do) for name, do in work.items()}, scale.repeats, device)
-    for name, reference, goal in (("moco-step", "float32", scale.goals[2]), ("moco-step-bf16", "bf16", "")):
-        found = seconds.pick(ours="ours", reference=reference, ceiling="ceiling")
+    for name, precision, goal in (("moco-step", torch.float32, scale.goals[2]), ("moco-step-bf16", dtype, "")):
+        found = seconds.pick(ours="ours", reference=f"reference {precision}", ceiling="ceiling")
         yield found.row(name + scale.suffix, "images/s", device_name(device), steps * scale.batch, goal)
 
 

@@ -144,7 +144,7 @@ def rows() -> Iterator[Row]:
     )
     yield times.row("views-small", "images/s", device_name(CPU), count, "ratio >= 20")
 
-    threads, count = torch.get_num_threads(), 128
+    threads, count = torch.get_num_threads(), 256
     torch.set_num_threads(1)
     try:
         with tempfile.TemporaryDirectory() as name:

@@ -13,7 +13,7 @@ rule teacher:
     priority: 2  # everything but the students trained alone waits for it
     conda:
         "../../envs/bingo.yaml"
-    threads: 1  # on a CPU, two threads wait for each other whenever anything else runs
+    threads: 2  # on a CPU, all that follows waits for it
     resources:
         gpu=GPU,
         nodes=1,

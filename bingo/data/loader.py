@@ -208,17 +208,17 @@ def render(
     Those that share their pixels go together.
     """
     rendered: dict[Key, Tensor] = {}
-    sharing: dict[int, dict[Key, ViewPixels]] = {}
+    sharing: dict[int, tuple[Tensor, dict[Key, ViewPixels]]] = {}
     for name, view in views.items():
         if isinstance(view.pixels, EncodedBatch):
             crops = view.pixels.crops(view.parameters, preprocessing.size, recipe.interpolation, device)
             rendered[name] = finish(crops, view.parameters, recipe, preprocessing, cropped=True)
         else:
-            sharing.setdefault(id(view.pixels), {})[name] = view
-    for alike in sharing.values():
-        first, parameters = next(iter(alike.values())), joined([view.parameters for view in alike.values()])
-        pixels = first.pixels[:, :1] if _one_for_three(first.pixels) else first.pixels
-        finished = finish(pixels.to(device, non_blocking=True), parameters, recipe, preprocessing, first.cropped)
+            sharing.setdefault(id(view.pixels), (view.pixels, {}))[1][name] = view
+    for shared, alike in sharing.values():
+        parameters, cropped = joined([view.parameters for view in alike.values()]), next(iter(alike.values())).cropped
+        pixels = (shared[:, :1] if _one_for_three(shared) else shared).to(device, non_blocking=True)
+        finished = finish(pixels, parameters, recipe, preprocessing, cropped)
         rendered |= zip(alike, finished.tensor_split(len(alike)), strict=True)
     return rendered
 

@@ -1,6 +1,5 @@
 """torchvision's detectors on a backbone of ours."""
 
-import torch
 from torch import nn
 from torchvision.models.detection import FasterRCNN, MaskRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
@@ -35,9 +34,7 @@ def build_detector(
     if not isinstance(backbone, ResNet):
         kind = f"{type(backbone).__module__}.{type(backbone).__name__}"
         raise BingoError(f"detection: stands on the four stages of resnet10 to resnet152, but the backbone is a {kind}")
-    # Not channels-last: on CPUs, oneDNN's float32 backward pass of narrow strided convolutions then writes beyond its
-    # memory at the sizes of detection (torch 2.15).
-    backbone.requires_grad_(True).to(memory_format=torch.contiguous_format)
+    backbone.requires_grad_(True)
     last = feature_width(backbone)
     pyramid = BackboneWithFPN(
         backbone,

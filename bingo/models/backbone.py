@@ -1,6 +1,7 @@
 """Backbones that end in pooled features: torchvision's, some with a width factor and a small stem, and timm's."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bingo.errors import BingoError
@@ -15,6 +16,30 @@ LAYERS: dict[str, tuple[type[resnet.BasicBlock | resnet.Bottleneck], list[int]]]
     "resnet101": (resnet.Bottleneck, [3, 4, 23, 3]),
     "resnet152": (resnet.Bottleneck, [3, 8, 36, 3]),
 }
+
+
+_NARROW = 16
+"""Channels that fill a vector register of a CPU."""
+
+
+class SampledConv2d(nn.Conv2d):
+    """A strided 1 x 1 convolution, computed as one of stride 1 on the pixels that it looks at.
+
+    oneDNN's gradient of the weights of a narrow one writes beyond its memory, in channels-last memory (torch 2.15).
+    """
+
+    @classmethod
+    def of(cls, plain: nn.Conv2d) -> "SampledConv2d":
+        """Take a convolution's place and weights."""
+        with torch.device("meta"):
+            sampled = cls(plain.in_channels, plain.out_channels, 1, plain.stride[0], bias=False)
+        sampled.weight = plain.weight
+        return sampled
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Map (B, C, H, W) as the convolution does."""
+        rows, columns = self.stride
+        return F.conv2d(input[:, :, ::rows, ::columns], self.weight, self.bias)
 
 
 class ResNet(resnet.ResNet):
@@ -40,6 +65,10 @@ class ResNet(resnet.ResNet):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        for stage in (self.layer2, self.layer3, self.layer4):
+            plain = stage[0].downsample[0]
+            if plain.in_channels < _NARROW:
+                stage[0].downsample[0] = SampledConv2d.of(plain)
         self.dim: int = 8 * first * block.expansion
         self.fc = nn.Identity()
 

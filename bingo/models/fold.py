@@ -7,6 +7,7 @@ from itertools import pairwise
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
+from bingo.models.backbone import SampledConv2d
 from bingo.vision import resnet
 
 
@@ -24,11 +25,13 @@ def folded(network: nn.Module) -> nn.Module:
             before, norm = layers[first], layers[second]
             if before.training or norm.training:
                 continue
-            if type(before) is nn.Conv2d and type(norm) is nn.BatchNorm2d and norm.track_running_stats:
-                setattr(parent, first, fuse_conv_bn_eval(before, norm))
-                setattr(parent, second, nn.Identity())
-            elif type(before) is nn.Linear and type(norm) is nn.BatchNorm1d and norm.track_running_stats:
-                setattr(parent, first, fuse_linear_bn_eval(before, norm))
+            fused: nn.Module | None = None
+            if (type(before) is nn.Conv2d or type(before) is SampledConv2d) and type(norm) is nn.BatchNorm2d:
+                fused = fuse_conv_bn_eval(before, norm) if norm.track_running_stats else None
+            elif type(before) is nn.Linear and type(norm) is nn.BatchNorm1d:
+                fused = fuse_linear_bn_eval(before, norm) if norm.track_running_stats else None
+            if fused is not None:
+                setattr(parent, first, fused)
                 setattr(parent, second, nn.Identity())
     return network
 

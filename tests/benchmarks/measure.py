@@ -94,21 +94,27 @@ def side_by_side(
     """Time pieces of work in turn, A B C A B C ..., after one turn that is not counted, unless they are ``warm``.
 
     So a machine whose speed drifts, as shared ones do, is as fast for one as for the other. What is called a reference
-    has the C library's own settings of memory; the rest has those of this project.
+    has the usual settings of the C library and of cuDNN; the rest has those of this project.
     """
     times: dict[str, list[float]] = {name: [] for name in work}
     for repeat in range(repeats if warm else repeats + 1):
         for name, do in work.items():
-            (_usual_memory if name.startswith("reference") else keep_freed_memory)()
+            (_usual_settings if name.startswith("reference") else _own_settings)()
             seconds = elapsed(do, device)
             if warm or repeat > 0:
                 times[name].append(seconds)
-    keep_freed_memory()
+    _own_settings()
     return Seconds(times)
 
 
-def _usual_memory() -> None:
-    """Undo `keep_freed_memory`: return to what glibc comes to by itself where large blocks are used."""
+def _own_settings() -> None:
+    keep_freed_memory()
+    pick_device()
+
+
+def _usual_settings() -> None:
+    """Undo both: what glibc comes to by itself where large blocks are used, and float32 that cuDNN may round."""
+    torch.backends.cudnn.allow_tf32 = True
     with suppress(AttributeError):
         libc = ctypes.CDLL(None)
         libc.mallopt(M_MMAP_MAX, 65_536)
@@ -142,7 +148,6 @@ def peak_mib(prepare: Callable[..., Work], *arguments: Any) -> float:
 
 
 def _peak_here(prepare: Callable[..., Work], arguments: tuple[Any, ...]) -> float:
-    keep_freed_memory()
     work = prepare(*arguments)
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak so far is forgotten

@@ -4,7 +4,18 @@ from torchvision.datasets import ImageFolder
 
 from bingo.data.images import open_images
 from tests.benchmarks.photos import HEIGHT, WIDTH, jpeg, photo, write_photos
-from tests.benchmarks.views import PHOTO, SMALL, InMemory, OneByOne, ThreeViews, listed, ours, reference, small_images
+from tests.benchmarks.views import (
+    CPU,
+    PHOTO,
+    SMALL,
+    InMemory,
+    OneByOne,
+    ThreeViews,
+    listed,
+    ours,
+    reference,
+    small_images,
+)
 
 torch.set_num_threads(1)
 
@@ -22,8 +33,8 @@ def statistics(batches, names):
 def test_small_views_are_spread_as_the_references_are():
     torch.manual_seed(0)
     pixels = small_images(600)
-    found = statistics(ours(InMemory(pixels), SMALL, 0), True)
-    expected = statistics(reference(OneByOne(pixels, ThreeViews(SMALL)), 0), False)
+    found = statistics(ours(InMemory(pixels), SMALL, 0, 256, CPU), True)
+    expected = statistics(reference(OneByOne(pixels, ThreeViews(SMALL)), 0, 256), False)
     assert found.shape == expected.shape == (3, 3)
     torch.testing.assert_close(found, expected, rtol=0.1, atol=0.03)
 
@@ -31,7 +42,7 @@ def test_small_views_are_spread_as_the_references_are():
 def test_views_of_photographs_are_spread_as_the_references_are(tmp_path):
     torch.manual_seed(0)
     write_photos(tmp_path / "train", 72)
-    found = statistics(ours(open_images(listed(tmp_path)), PHOTO, 0, 8), True)
+    found = statistics(ours(open_images(listed(tmp_path)), PHOTO, 0, 8, CPU), True)
     expected = statistics(reference(ImageFolder(str(tmp_path / "train"), ThreeViews(PHOTO)), 0, 8), False)
     assert found.shape == expected.shape == (3, 3)
     # Each view's mean has a standard error of 0.05 from the brightness alone.

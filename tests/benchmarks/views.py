@@ -19,6 +19,7 @@ from bingo.data.decode import decode
 from bingo.data.images import Images, open_images
 from bingo.data.listing import Listing, read_listing, write_listing
 from bingo.data.loader import TrainingBatches
+from bingo.engine.device import pick_device
 from bingo.jobs import DataJob
 from bingo.methods.method import View
 from bingo.philox import Stream, uniform
@@ -102,15 +103,15 @@ def small_images(count: int) -> NDArray[np.uint8]:
 
 
 def ours(
-    images: Images, preprocessing: NetworkInput, workers: int, batch: int = BATCH
+    images: Images, preprocessing: NetworkInput, workers: int, batch: int, device: torch.device
 ) -> Iterator[Mapping[str, Tensor]]:
-    """Yield batches of three views by this project's loader."""
+    """Yield batches of three views by this project's loader, finished on ``device``."""
     data = TrainingBatches(images, VIEWS, RECIPES["paper"], preprocessing, batch, 0, None, drop_last=False)
     for shown in data.batches(0, 1, workers):
-        yield data.render(shown.views, CPU)
+        yield data.render(shown.views, device)
 
 
-def reference(dataset: Dataset[Any], workers: int, batch: int = BATCH) -> Iterator[list[Tensor]]:
+def reference(dataset: Dataset[Any], workers: int, batch: int) -> Iterator[list[Tensor]]:
     """Yield batches of three views by torchvision's transforms."""
     for shown in DataLoader(dataset, batch_size=batch, shuffle=True, num_workers=workers):
         yield shown[0] if isinstance(dataset, ImageFolder) else shown  # beside the labels
@@ -131,18 +132,19 @@ def listed(folder: Path) -> Listing:
 
 
 def rows() -> Iterator[Row]:
-    """Measure views of small images in memory on all cores, and of photographs per core."""
-    count = 10_000
+    """Measure views of small images in memory on a GPU or all cores, and of photographs per core."""
+    count, device = 10_000, pick_device()
     pixels = small_images(count)
     images, one_by_one = InMemory(pixels), OneByOne(pixels, ThreeViews(SMALL))
     times = side_by_side(
         {
-            "ours": lambda: drain(ours(images, SMALL, 0)),
-            "reference": lambda: drain(reference(one_by_one, torch.get_num_threads())),
+            "ours": lambda: drain(ours(images, SMALL, 0, BATCH, device)),
+            "reference": lambda: drain(reference(one_by_one, torch.get_num_threads(), BATCH)),
         },
-        repeats=3,
+        3,
+        device,
     )
-    yield times.row("views-small", "images/s", device_name(CPU), count, "ratio >= 20")
+    yield times.row("views-small", "images/s", device_name(device), count, "ratio >= 20")
 
     threads, count = torch.get_num_threads(), 256
     torch.set_num_threads(1)
@@ -155,7 +157,7 @@ def rows() -> Iterator[Row]:
             contents = [path.read_bytes() for path in sorted((folder / "train" / "photos").iterdir())]
             times = side_by_side(
                 {
-                    "ours": lambda: drain(ours(photos, PHOTO, 0, 64)),
+                    "ours": lambda: drain(ours(photos, PHOTO, 0, 64, CPU)),
                     "reference": lambda: drain(reference(from_folder, 0, 64)),
                     "ceiling": lambda: [decode(content) for content in contents],
                 },

@@ -1,5 +1,5 @@
-import pickle
 import multiprocessing
+import pickle
 from dataclasses import replace
 
 import numpy as np
@@ -250,7 +250,7 @@ def test_a_users_fault_in_a_worker_arrives_as_one_line(folder_listing, workers):
 def test_a_fault_of_the_software_in_a_worker_keeps_its_traceback(folder_listing):
     data = batches_of(folder_listing)
     data.images.listing = replace(folder_listing, paths=None)
-    with pytest.raises(RuntimeError, match="_read(.|\n)*AssertionError") as kept:
+    with pytest.raises(RuntimeError, match=r"_read(.|\n)*AssertionError") as kept:
         list(data.batches(0, 1, 1))
     # Workers ignore what asks processes to end: left behind, they would be waited for for ever.
     assert kept.value.__traceback__ is not None

@@ -33,7 +33,7 @@ def test_several_steps_are_those_of_a_literal_transcription(weight, teacher):
     for number in range(5):  # the queue wraps round
         batch = step_input(learner, number)
         found = train_step(learner, batch)
-        require_same_step(learner, literal, found, literal_step(literal, batch.images, weight), number == 0)
+        require_same_step(learner, literal, found, literal_step(literal, batch.images, weight))
 
 
 def test_the_queue_holds_keys_of_the_momentum_student_as_wide_as_the_teacher(teacher):

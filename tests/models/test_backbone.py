@@ -8,7 +8,7 @@ from torch import nn
 from torchvision.models.resnet import BasicBlock
 
 from bingo.errors import BingoError
-from bingo.models.backbone import build_backbone, feature_width, require_size
+from bingo.models.backbone import SampledConv2d, build_backbone, feature_width, require_size
 from bingo.sections import ARCHITECTURES, RESNETS, Backbone
 
 REFERENCES = {
@@ -66,6 +66,30 @@ def test_with_the_same_weights_features_are_torchvisions(architecture):
     features = network.eval()(images)
     assert features.shape == (2, network.dim)
     torch.testing.assert_close(features, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("architecture", sorted(REFERENCES))
+def test_no_narrow_convolution_has_the_gradient_that_writes_beyond_its_memory(architecture):
+    network = build_backbone(spec(architecture, width=1 / 32))
+    convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
+    strided = [c for c in convolutions if c.kernel_size == (1, 1) and c.stride != (1, 1)]
+    assert {type(c) for c in strided if c.in_channels < 16} == {SampledConv2d}
+    assert all(type(c) is nn.Conv2d for c in convolutions if c not in strided or c.in_channels >= 16)
+
+
+@pytest.mark.parametrize("side", [1, 2, 7, 12])
+def test_a_sampled_convolution_is_the_strided_one(side):
+    torch.manual_seed(0)
+    plain = nn.Conv2d(3, 5, 1, 2, bias=False).double()
+    images = torch.randn(2, 3, side, side + 3, dtype=torch.float64)
+    weighted = torch.randn_like(plain(images))
+    found = []
+    for convolution in (plain, SampledConv2d.of(plain)):
+        seen = images.clone().requires_grad_()
+        output = convolution(seen)
+        found.append([output, *torch.autograd.grad(output, [seen, convolution.weight], weighted)])
+    for ours, expected in zip(found[1], found[0], strict=True):
+        torch.testing.assert_close(ours, expected)
 
 
 @pytest.mark.parametrize("architecture", ["resnet18", "resnet50"])

@@ -24,11 +24,14 @@ def norms(network):
     return sum(isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) for module in network.modules())
 
 
-@pytest.mark.parametrize("architecture", ["resnet18", "resnet50", "efficientnet_b0", "mobilenet_v3_large"])
-def test_a_folded_network_computes_the_same_without_batch_norm(architecture):
+@pytest.mark.parametrize(
+    ("architecture", "width"),
+    [("resnet18", 0.25), ("resnet18", 1 / 16), ("resnet50", 0.25), ("efficientnet_b0", 1), ("mobilenet_v3_large", 1)],
+)
+def test_a_folded_network_computes_the_same_without_batch_norm(architecture, width):
     torch.manual_seed(0)
-    width = {"width": 0.25, "stem": "small"} if architecture.startswith("resnet") else {}
-    backbone = build_backbone(Backbone(architecture=architecture, **width))
+    stem = "small" if architecture.startswith("resnet") else "imagenet"
+    backbone = build_backbone(Backbone(architecture=architecture, width=width, stem=stem))
     network = used(nn.Sequential(backbone, nn.Sequential(nn.Linear(backbone.dim, 16), nn.BatchNorm1d(16), nn.ReLU())))
     images = torch.randn(3, 3, 32, 32).contiguous(memory_format=torch.channels_last)
     before = {name: value.clone() for name, value in network.state_dict().items()}

@@ -1,0 +1,251 @@
+"""What runs on a GPU, against what the CPU computes in float32."""
+
+import copy
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from bingo.bags.knn import knn_bags
+from bingo.config import FolderData
+from bingo.data.images import open_images
+from bingo.data.listing import read_listing, write_listing
+from bingo.data.loader import TrainingBatches
+from bingo.embeddings.embeddings import embed
+from bingo.engine.device import pick_device
+from bingo.engine.learner import Learner
+from bingo.engine.state import TrainingState
+from bingo.engine.train import make_optimizer, seed_step, take_step, train
+from bingo.jobs import DataJob
+from bingo.losses.info_nce import info_nce, queue_logsumexp
+from bingo.methods.method import View
+from bingo.models.backbone import build_backbone
+from bingo.models.checkpoint import Teacher
+from bingo.models.head import mlp_head
+from bingo.sections import Backbone, Preprocessing
+from bingo.targets.outputs import OnlineTeacher
+from bingo.views.recipes import RECIPES
+from tests.benchmarks.photos import write_photos
+from tests.methods.literal import METHODS, settings_of, step_input
+
+if not torch.cuda.is_available():
+    pytest.skip("there is no GPU", allow_module_level=True)
+
+CPU, GPU = torch.device("cpu"), pick_device()
+VIEWS = {"query": View("anchor", 0), "key": View("anchor", 1)}
+SMALL, PHOTO = Preprocessing(size=24, resize=24), Preprocessing(size=96, resize=96)
+TRAINING = {"epochs": 2, "batch_size": 16, "lr": 0.03, "views": "cifar", "precision": "float32"}
+
+
+class Noise:
+    """A listing's images of noise, in memory."""
+
+    def __init__(self, listing):
+        self.listing = listing
+        self.pixels = torch.randint(256, (len(listing), 3, 24, 24), generator=torch.Generator().manual_seed(0)).byte()
+
+    def fetch(self, index):
+        return self.pixels[torch.from_numpy(index)]
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("photos")
+    write_photos(folder / "train", 48)
+    data = FolderData(source="folder", train=str(folder / "train"))
+    write_listing(DataJob(version=1, split="train", data=data), "data", None, folder / "listing.h5", 4)
+    return open_images(read_listing(folder / "listing.h5", "train"))
+
+
+@pytest.fixture(scope="module")
+def noise(photos):
+    return Noise(replace(photos.listing, size=np.full((48, 2), 24)))
+
+
+@pytest.fixture(scope="module")
+def teacher():
+    torch.manual_seed(1)
+    backbone = build_backbone(Backbone(architecture="resnet18", stem="small", width=1 / 16))
+    backbone(1.5 * torch.randn(16, 3, 24, 24) + 0.5)  # so that batch-norm's statistics are not those of the start
+    head = mlp_head(backbone.dim, [24, 12])
+    return Teacher(backbone.eval().requires_grad_(False), head.eval().requires_grad_(False), "digest", {})
+
+
+@pytest.fixture
+def learner(teacher):
+    """From a method's name and a device to its learner, always with the same weights."""
+
+    def build(name, device):
+        torch.manual_seed(0)
+        method = settings_of(name, training=TRAINING)
+        frozen = replace(
+            teacher, backbone=copy.deepcopy(teacher.backbone).to(device), head=copy.deepcopy(teacher.head).to(device)
+        )
+        return Learner(method, None if name == "moco" else OnlineTeacher(frozen, "eval")).to(device).train()
+
+    return build
+
+
+def batches(images, views, preprocessing, recipe="paper", bags=None):
+    return TrainingBatches(images, views, RECIPES[recipe], preprocessing, 16, 0, bags)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize(("source", "preprocessing"), [("noise", SMALL), ("photos", PHOTO)])
+def test_views_are_those_of_the_cpu(source, preprocessing, workers, request):
+    data = batches(request.getfixturevalue(source), VIEWS, preprocessing)
+    for batch in data.batches(0, 1, workers):
+        expected, found = data.render(batch.views, CPU), data.render(batch.views, GPU)
+        for name in VIEWS:
+            assert found[name].device.type == "cuda"
+            torch.testing.assert_close(found[name].cpu(), expected[name], rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize(("batch", "size"), [(8, 100), (256, 65_536), (2048, 65_536)])
+def test_loss_and_its_gradient_are_those_of_all_logits_at_once(batch, size):
+    torch.manual_seed(0)
+    query, key, queue = (F.normalize(torch.randn(n, 128), dim=1).to(GPU) for n in (batch, batch, size))
+    query.requires_grad_()
+    loss = info_nce(query, key, queue_logsumexp(query, queue, 0.2), 0.2)
+    [gradient] = torch.autograd.grad(loss, query)
+    exact = query.detach().double().requires_grad_()
+    logits = torch.cat([(exact * key.double()).sum(1, keepdim=True), exact @ queue.double().T], 1) / 0.2
+    expected = F.cross_entropy(logits, torch.zeros(batch, dtype=torch.long, device=GPU))
+    [expected_gradient] = torch.autograd.grad(expected, exact)
+    torch.testing.assert_close(loss.double(), expected, rtol=1e-5, atol=0)
+    scale = float(expected_gradient.abs().max())
+    torch.testing.assert_close(gradient.double(), expected_gradient, rtol=0, atol=1e-5 * scale)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_first_steps_of_training_are_those_of_the_cpu(name, learner):
+    losses = []
+    for device in (CPU, GPU):
+        trained = learner(name, device)
+        optimizer = make_optimizer(trained, trained.method.training)
+        losses.append([])
+        for number in range(3):
+            batch = step_input(trained, number, epoch=2)
+            batch = replace(batch, images={view: images.to(device) for view, images in batch.images.items()})
+            values = take_step(trained, trained, optimizer, batch, torch.float32)
+            losses[-1].append({term: float(value) for term, value in values.items()})
+    for expected, found in zip(*losses, strict=True):
+        assert found == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", METHODS)
+def test_a_step_never_waits_for_the_gpu(name, dtype, learner, noise):
+    trained = learner(name, GPU)
+    optimizer = make_optimizer(trained, trained.method.training)
+    bags = knn_bags(noise.pixels.flatten(1).float().numpy() - 127.5, 5)
+    data = batches(noise, trained.method.views(), SMALL, bags=bags)
+
+    def steps(epoch):
+        for batch in data.batches(epoch, epoch + 1, 0):
+            seed_step(0, epoch, batch.number)
+            images = data.render(batch.views, GPU)
+            step = replace(step_input(trained, 0), epoch=epoch, number=batch.number, images=images, rows=batch.rows)
+            take_step(trained, trained, optimizer, step, dtype)
+
+    steps(0)  # folds the teacher, and lets libraries set themselves up
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        steps(1)
+        steps(2)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_training_on_the_gpu_goes_on_where_it_was_stopped(workers, learner, noise, tmp_path):
+    def run(folder, stop):
+        trained = learner("moco", GPU)
+        if stop:
+            after_step, done = trained.after_step, []
+
+            def stopping():
+                done.append(1)
+                if len(done) == 5:
+                    raise KeyboardInterrupt
+                after_step()
+
+            trained.after_step = stopping
+        state = TrainingState(tmp_path / folder / "state.pt", "same")
+        data = batches(noise, trained.method.views(), SMALL, "cifar")
+        with state.exclusively():
+            return trained, train(trained, data, trained.method.training, state, GPU, workers, "test")
+
+    whole, rows = run("whole", stop=False)
+    with pytest.raises(KeyboardInterrupt):
+        run("stopped", stop=True)
+    resumed, resumed_rows = run("stopped", stop=False)
+    assert [row["loss"] for row in resumed_rows] == pytest.approx([row["loss"] for row in rows], rel=1e-3)
+    for name, value in whole.state_dict().items():
+        torch.testing.assert_close(resumed.state_dict()[name], value, rtol=0, atol=2e-3)
+
+
+def test_embeddings_are_those_of_the_cpu(photos):
+    torch.manual_seed(0)
+    network = build_backbone(Backbone(architecture="resnet18")).eval()
+    expected, found = (
+        torch.cat(list(embed(network.to(device), photos, PHOTO, device, 2, "bilinear"))) for device in (CPU, GPU)
+    )
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
+
+
+def test_jpegs_decoded_by_nvjpeg_are_about_those_of_the_cpu(photos):
+    on_gpu = PHOTO.model_copy(update={"decoder": "nvjpeg"})
+    network = nn.Flatten()
+    expected, found = (
+        torch.cat(list(embed(network, photos, preprocessing, GPU, 0, "bilinear"))) for preprocessing in (PHOTO, on_gpu)
+    )
+    assert float((found - expected).abs().mean()) < 2 / 255 / 0.22  # two grey levels, after normalisation
+    assert Path(photos.listing.root).exists()
+
+
+class TestFaiss:
+    """With faiss's own searches on the GPU."""
+
+    @pytest.fixture(autouse=True)
+    def faiss(self):
+        faiss = pytest.importorskip("faiss")
+        if not faiss.get_num_gpus():
+            pytest.skip("faiss finds no GPU")
+        return faiss
+
+    @pytest.fixture
+    def features(self):
+        return np.random.default_rng(0).standard_normal((40_000, 64), dtype=np.float32)
+
+    def test_neighbours_are_those_of_a_sorted_product(self, features):
+        from bingo.neighbours import nearest_neighbours
+
+        queries = features[:2000]
+        [(rows, similarity, index)] = nearest_neighbours(queries, features, 6)
+        assert rows == slice(0, 2000)
+        exact = torch.from_numpy(queries).to(GPU).double() @ torch.from_numpy(features).to(GPU).double().T
+        values, places = exact.topk(6)
+        np.testing.assert_allclose(similarity, values.cpu().numpy(), rtol=1e-5, atol=1e-4)
+        assert (index == places.cpu().numpy()).mean() > 0.9999  # near ties may change places
+
+    def test_clusters_are_about_those_of_the_cpu(self, features, faiss, monkeypatch):
+        from bingo.bags.kmeans import kmeans_bags
+
+        blobs = np.repeat(features[:50], 100, axis=0) + features[:5000] / 4
+        on_gpu = kmeans_bags(blobs, 50, 20, 0)
+        monkeypatch.setattr(faiss, "get_num_gpus", lambda: 0)
+        on_cpu = kmeans_bags(blobs, 50, 20, 0)
+        assert on_gpu.attributes["mean_similarity"] == pytest.approx(on_cpu.attributes["mean_similarity"], rel=1e-3)
+
+    def test_an_inverted_file_finds_nearly_all(self, features):
+        from bingo.config import IvfSearch
+
+        search = IvfSearch.model_validate({"ivf": {"lists": 50, "probes": 50}})  # all lists: only float16 rounds
+        bags = knn_bags(features[:5000], 5, search)
+        assert bags.attributes["recall"] > 0.99

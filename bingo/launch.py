@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 
 from bingo.errors import BingoError
@@ -29,7 +30,7 @@ def launch(stage: Sequence[str], gpus: int, nodes: int = 1, processes: int | Non
     """Let a stage have ``gpus`` GPUs in all: return to a caller that goes on as its one process, or become torchrun.
 
     So signals reach the stage itself. Without GPUs the stage sees none. Outside SLURM the GPUs are claimed until the
-    stage ends, however it ends.
+    stage ends, however it ends; BINGO_JOBS_PER_GPU launches may share one.
 
     Args:
         stage: name of the stage, and its options.
@@ -44,7 +45,7 @@ def launch(stage: Sequence[str], gpus: int, nodes: int = 1, processes: int | Non
     if gpus == 0:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     elif "SLURM_JOB_ID" not in os.environ:
-        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(claim(visible_devices(), gpus))
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(claim(visible_devices(), gpus, jobs_per_gpu()))
     if words[: -len(stage)] == _ITSELF:
         return
     parents = os.environ.pop("BINGO_PARENT", "")
@@ -96,10 +97,22 @@ def visible_devices() -> list[str]:
     return visible
 
 
-def claim(devices: Sequence[str], count: int) -> list[str]:
-    """Return ``count`` of ``devices`` that no other launch of this user holds; wait while there are none.
+def jobs_per_gpu() -> int:
+    """Return how many launches may hold a GPU at once, BINGO_JOBS_PER_GPU, which is 1 if not set.
 
-    A claim is a lock on a file that this process, and what it becomes, keeps open.
+    Raises:
+        BingoError: it is no number of 1 or more.
+    """
+    chosen = os.environ.get("BINGO_JOBS_PER_GPU", "1")
+    if not re.fullmatch(r"[1-9]\d*", chosen, re.ASCII):
+        raise BingoError(f"BINGO_JOBS_PER_GPU: is a number of jobs, 1 or more, found {chosen}")
+    return int(chosen)
+
+
+def claim(devices: Sequence[str], count: int, jobs: int) -> list[str]:
+    """Return ``count`` of ``devices`` that fewer than ``jobs`` launches of this user hold; wait while there are none.
+
+    A claim is a lock on a file that this process, and what it becomes, keeps open. GPUs that nobody holds come first.
 
     Raises:
         BingoError: there are fewer devices, or the locks cannot be written.
@@ -118,8 +131,8 @@ def claim(devices: Sequence[str], count: int) -> list[str]:
                 _lock(line.fileno(), wait=True)
             held: list[str] = []
             while True:
-                for device in devices:
-                    if device not in held and _claim(folder / f"{device}.lock"):
+                for place, device in product(range(jobs), devices):
+                    if device not in held and _claim(folder / f"{device}.{place}.lock"):
                         held.append(device)
                     if len(held) == count:
                         return held

@@ -24,6 +24,8 @@ _ALIGNED = 1024
 Floats = NDArray[np.float32]
 Found = tuple[Floats, NDArray[np.int64]]
 Block = tuple[slice, Floats, NDArray[np.int64]]
+Engine = Callable[[list[Floats], Floats, int], list[Found]]
+"""From units of queries, a bank and k to what is found for each unit."""
 
 
 class Budget(NamedTuple):
@@ -96,12 +98,9 @@ class Search:
         faiss.cvar.distance_compute_blas_query_bs = _ALIGNED  # as fast as 4,096, with a quarter of the memory
         gpus = faiss.get_num_gpus() if k <= MOST_ON_GPU else 0
         self.budget = GPU if gpus else CPU
-        self._engines: list[Callable[..., Any]] = [partial(faiss.knn, metric=faiss.METRIC_INNER_PRODUCT)]
+        self._engines: list[Engine] = [_look_up]
         if gpus:
-            self._engines = [
-                partial(faiss.knn_gpu, faiss.StandardGpuResources(), metric=faiss.METRIC_INNER_PRODUCT, device=device)
-                for device in range(gpus)
-            ]
+            self._engines = [partial(_look_up_on_gpu, faiss.StandardGpuResources(), device) for device in range(gpus)]
 
     @property
     def engines(self) -> int:
@@ -112,18 +111,32 @@ class Search:
         """Return similarity (b, k) and position in ``bank`` (b, k) for each unit (b, D); GPUs share the units out."""
         count = len(self._engines)
         if count == 1:
-            return [self._engines[0](unit, bank, k) for unit in units]
+            return self._engines[0](units, bank, k)
         found: list[Any] = [None] * len(units)
         with ThreadPoolExecutor(count) as threads:
             shares = [
-                threads.submit(
-                    lambda engine, own: [engine(unit, bank, k) for unit in own], engine, units[number::count]
-                )
-                for number, engine in enumerate(self._engines)
+                threads.submit(engine, units[number::count], bank, k) for number, engine in enumerate(self._engines)
             ]
             for number, share in enumerate(shares):
                 found[number::count] = share.result()
         return found
+
+
+def _look_up(units: list[Floats], bank: Floats, k: int) -> list[Found]:
+    import faiss
+
+    return [faiss.knn(unit, bank, k, metric=faiss.METRIC_INNER_PRODUCT) for unit in units]
+
+
+def _look_up_on_gpu(resources: Any, device: int, units: list[Floats], bank: Floats, k: int) -> list[Found]:
+    """Do the same on a GPU, to which the bank goes once."""
+    import faiss
+
+    place = faiss.GpuIndexFlatConfig()
+    place.device = device
+    index: Any = faiss.GpuIndexFlatIP(resources, bank.shape[1], place)
+    index.add(bank)
+    return [index.search(unit, k) for unit in units]
 
 
 def units(rows: range) -> list[slice]:

@@ -47,7 +47,7 @@ def machine(tmp_path, monkeypatch):
     (tmp_path / "locks").mkdir()
     monkeypatch.setenv("TMPDIR", str(tmp_path / "locks"))
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    for name in ("SLURM_JOB_ID", "CUDA_VISIBLE_DEVICES", "BINGO_PARENT"):
+    for name in ("SLURM_JOB_ID", "CUDA_VISIBLE_DEVICES", "BINGO_JOBS_PER_GPU", "BINGO_PARENT"):
         monkeypatch.delenv(name, raising=False)
     return pretend
 
@@ -97,6 +97,29 @@ def test_launches_that_fit_run_side_by_side(machine, launches):
     machine(2)
     first, second = launches(1, 60), launches(1, 60)
     assert {first.stdout.readline(), second.stdout.readline()} == {"running GPU-0a-b\n", "running GPU-1a-b\n"}
+
+
+def test_as_many_launches_as_are_allowed_share_a_device_and_idle_ones_are_taken_first(machine, launches):
+    machine(2)
+    sharing = {"BINGO_JOBS_PER_GPU": "2"}
+    held = [launches(1, 60, **sharing).stdout.readline() for _ in range(4)]
+    assert set(held[:2]) == set(held[2:]) == {"running GPU-0a-b\n", "running GPU-1a-b\n"}
+    waiting = launches(1, 0, **sharing)
+    time.sleep(1)
+    assert waiting.poll() is None
+
+
+def test_a_launch_that_shares_gets_devices_that_differ(machine, launches):
+    machine(2)
+    launches(1, 60, BINGO_JOBS_PER_GPU="3").stdout.readline()
+    assert finish(launches(2, 0, BINGO_JOBS_PER_GPU="3"))[0] == {"GPU-0a-b", "GPU-1a-b"}
+
+
+@pytest.mark.parametrize("jobs", ["0", "-1", "two", "1.5", ""])
+def test_a_number_of_jobs_that_is_none_is_refused(machine, launches, jobs):
+    machine(1)
+    _, errors = launches(1, 0, BINGO_JOBS_PER_GPU=jobs).communicate(timeout=60)
+    assert f"BingoError: BINGO_JOBS_PER_GPU: is a number of jobs, 1 or more, found {jobs}".strip() in errors
 
 
 def test_a_launch_that_is_killed_frees_its_devices(machine, launches):

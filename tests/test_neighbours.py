@@ -1,7 +1,5 @@
-import inspect
 import subprocess
 import sys
-import threading
 
 import faiss
 import h5py
@@ -13,6 +11,7 @@ from hypothesis import strategies as st
 from bingo import neighbours
 from bingo.errors import BingoError
 from bingo.neighbours import Budget, UnitRows, nearest_neighbours, normalise_rows, take_rows
+from tests.pretended_gpus import pretend_gpus
 
 
 @pytest.fixture
@@ -78,24 +77,14 @@ def test_gpus_share_the_queries_and_change_nothing(gpus, vectors, monkeypatch):
     monkeypatch.setattr(neighbours, "UNIT", 10)
     budget = Budget(4 * 10 * (4 * 6 + 24 * 3), 16 * 4 * 6)  # four units of queries, sixteen rows of the bank
     expected = gathered(queries, bank, 3, budget=budget)
-    calls = []
-
-    def knn_gpu(resources, xq, xb, k, metric, device):
-        assert metric == faiss.METRIC_INNER_PRODUCT
-        assert xq.dtype == xb.dtype == np.float32
-        calls.append((device, id(resources), threading.get_ident(), len(xq), len(xb)))
-        return faiss.knn(xq, xb, k, metric=metric)
-
-    monkeypatch.setattr(faiss, "get_num_gpus", lambda: gpus)
-    monkeypatch.setattr(faiss, "StandardGpuResources", lambda: np.empty(1))
-    monkeypatch.setattr(faiss, "knn_gpu", knn_gpu)
+    calls = pretend_gpus(monkeypatch, gpus)
     found = gathered(queries, bank, 3, budget=budget)
     np.testing.assert_array_equal(found[0], expected[0])
     np.testing.assert_array_equal(found[1], expected[1])
-    assert {call[0] for call in calls} == set(range(gpus))
-    assert len({call[:2] for call in calls}) == gpus  # each has resources of its own
-    assert max(call[3] for call in calls) == 10
-    assert {call[4] for call in calls} == {16, 8}
+    assert {call.device for call in calls} == set(range(gpus))
+    assert len({(call.device, call.resources) for call in calls}) == gpus  # each has resources of its own
+    assert max(call.queries for call in calls) == 10
+    assert {call.bank for call in calls} == {16, 8}
 
 
 def test_more_neighbours_than_a_gpu_selects_are_looked_up_on_the_cpu(monkeypatch):
@@ -105,11 +94,12 @@ def test_more_neighbours_than_a_gpu_selects_are_looked_up_on_the_cpu(monkeypatch
     assert gathered(bank[:2], bank, 2049)[1].shape == (2, 2049)
 
 
-def test_the_gpu_function_takes_what_it_is_given():
-    # There may be no GPU here, but faiss's wheel has the function, and its signature is no guess.
-    parameters = inspect.signature(faiss.knn_gpu).parameters
-    assert list(parameters)[:4] == ["res", "xq", "xb", "k"]
-    assert {"metric", "device"} <= set(parameters)
+def test_the_gpu_index_takes_what_it_is_given():
+    # There may be no GPU here, but faiss's wheel has the index, and what it is made from is no guess.
+    assert issubclass(faiss.GpuIndexFlatIP, faiss.Index)
+    place = faiss.GpuIndexFlatConfig()
+    place.device = 1
+    assert place.device == 1
 
 
 def test_a_file_is_searched_like_the_array_it_holds(tmp_path, monkeypatch):

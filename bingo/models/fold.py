@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from bingo.models.backbone import SampledConv2d
+from bingo.models.fused import fuse_blocks
 from bingo.vision import resnet
 
 
@@ -16,7 +17,8 @@ def folded(network: nn.Module) -> nn.Module:
 
     In eval mode it computes the same but for rounding: in float32 outputs differ by less than 1e-5 of the largest; in
     bfloat16 they are about as far from float32 as before. ResNets and whatever is a plain `Sequential` are folded;
-    batch-norm in training mode, and where it is not sure what comes before it, stays.
+    batch-norm in training mode, and where it is not sure what comes before it, stays. On a GPU, residual blocks are
+    fused too (`bingo.models.fused`).
     """
     network = copy.deepcopy(network)
     for parent in list(network.modules()):
@@ -33,6 +35,8 @@ def folded(network: nn.Module) -> nn.Module:
             if fused is not None:
                 setattr(parent, first, fused)
                 setattr(parent, second, nn.Identity())
+    if any(parameter.is_cuda for parameter in network.parameters()):
+        fuse_blocks(network)
     return network
 
 

@@ -11,6 +11,7 @@ from bingo.bags.knn import find_neighbours, knn_bags, measure_recall
 from bingo.config import Ivf, IvfSearch
 from bingo.errors import BingoError
 from bingo.neighbours import UnitRows
+from tests.pretended_gpus import pretend_gpus
 
 
 def search(lists, probes):
@@ -109,9 +110,7 @@ def test_a_gpu_takes_the_index_where_faiss_finds_one(monkeypatch):
         return index
 
     expected = [found[2] for found in ivf_neighbours(features, 4, Ivf(lists=8, probes=2), range(300))]
-    monkeypatch.setattr(faiss, "knn_gpu", lambda resources, *args, device, **kwargs: faiss.knn(*args, **kwargs))  # noqa: ARG005
-    monkeypatch.setattr(faiss, "get_num_gpus", lambda: 1)
-    monkeypatch.setattr(faiss, "StandardGpuResources", object)
+    pretend_gpus(monkeypatch, 1)
     monkeypatch.setattr(faiss, "index_cpu_to_gpu", index_cpu_to_gpu)
     found = [found[2] for found in ivf_neighbours(features, 4, Ivf(lists=8, probes=2), range(300))]
     np.testing.assert_array_equal(found, expected)

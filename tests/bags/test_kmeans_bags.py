@@ -8,6 +8,7 @@ from bingo import neighbours
 from bingo.bags import kmeans
 from bingo.bags.kmeans import assign, cluster_rows, kmeans_bags
 from bingo.errors import BingoError
+from tests.pretended_gpus import pretend_gpus
 
 
 def unit_rows(features):
@@ -195,19 +196,11 @@ def test_gpus_share_the_images_and_change_nothing(monkeypatch):
     monkeypatch.setattr(neighbours, "UNIT", 16)
     features = np.random.default_rng(3).normal(size=(200, 4)).astype(np.float32)
     expected = kmeans_bags(features, 10, 5, 0)
-    devices = set()
-
-    def knn_gpu(resources, queries, bank, k, metric, device):
-        devices.add(device)
-        return faiss.knn(queries, bank, k, metric=metric)
-
-    monkeypatch.setattr(faiss, "get_num_gpus", lambda: 3)
-    monkeypatch.setattr(faiss, "StandardGpuResources", object)
-    monkeypatch.setattr(faiss, "knn_gpu", knn_gpu)
+    calls = pretend_gpus(monkeypatch, 3)
     found = kmeans_bags(features, 10, 5, 0)
     np.testing.assert_array_equal(found.bag_of, expected.bag_of)
     assert found.attributes == expected.attributes
-    assert devices == {0, 1, 2}
+    assert {call.device for call in calls} == {0, 1, 2}
 
 
 @pytest.mark.parametrize("clusters", [11, 1000])

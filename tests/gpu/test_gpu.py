@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from bingo.bags.groups import random_bags
 from bingo.bags.knn import knn_bags
 from bingo.config import FolderData
 from bingo.data.images import open_images
@@ -25,6 +26,8 @@ from bingo.losses.info_nce import info_nce, queue_logsumexp
 from bingo.methods.method import View
 from bingo.models.backbone import build_backbone
 from bingo.models.checkpoint import Teacher
+from bingo.models.fold import folded
+from bingo.models.fused import FusedBlock
 from bingo.models.head import mlp_head
 from bingo.sections import Backbone, Preprocessing
 from bingo.targets.outputs import OnlineTeacher
@@ -38,7 +41,7 @@ if not torch.cuda.is_available():
 CPU, GPU = torch.device("cpu"), pick_device()
 VIEWS = {"query": View("anchor", 0), "key": View("anchor", 1)}
 SMALL, PHOTO = Preprocessing(size=24, resize=24), Preprocessing(size=96, resize=96)
-TRAINING = {"epochs": 2, "batch_size": 16, "lr": 0.03, "views": "cifar", "precision": "float32"}
+TRAINING = {"epochs": 200, "batch_size": 16, "lr": 0.03, "views": "cifar", "precision": "float32"}
 
 
 class Noise:
@@ -142,8 +145,7 @@ def test_first_steps_of_training_are_those_of_the_cpu(name, learner):
 def test_a_step_never_waits_for_the_gpu(name, dtype, learner, noise):
     trained = learner(name, GPU)
     optimizer = make_optimizer(trained, trained.method.training)
-    bags = knn_bags(noise.pixels.flatten(1).float().numpy() - 127.5, 5)
-    data = batches(noise, trained.method.views(), SMALL, bags=bags)
+    data = batches(noise, trained.method.views(), SMALL, bags=random_bags(48, 5, 0))
 
     def steps(epoch):
         for batch in data.batches(epoch, epoch + 1, 0):
@@ -179,7 +181,8 @@ def test_a_training_on_the_gpu_goes_on_where_it_was_stopped(workers, learner, no
         state = TrainingState(tmp_path / folder / "state.pt", "same")
         data = batches(noise, trained.method.views(), SMALL, "cifar")
         with state.exclusively():
-            return trained, train(trained, data, trained.method.training, state, GPU, workers, "test")
+            training = trained.method.training.model_copy(update={"epochs": 2})
+            return trained, train(trained, data, training, state, GPU, workers, "test")
 
     whole, rows = run("whole", stop=False)
     with pytest.raises(KeyboardInterrupt):
@@ -188,6 +191,28 @@ def test_a_training_on_the_gpu_goes_on_where_it_was_stopped(workers, learner, no
     assert [row["loss"] for row in resumed_rows] == pytest.approx([row["loss"] for row in rows], rel=1e-3)
     for name, value in whole.state_dict().items():
         torch.testing.assert_close(resumed.state_dict()[name], value, rtol=0, atol=2e-3)
+
+
+@pytest.mark.parametrize(("architecture", "width"), [("resnet18", 1 / 16), ("resnet18", 0.5), ("resnet50", 0.25)])
+def test_a_folded_network_computes_the_same_in_fused_blocks(architecture, width):
+    torch.manual_seed(0)
+    network = build_backbone(Backbone(architecture=architecture, width=width)).to(GPU)
+    images = torch.randn(8, 3, 64, 64, device=GPU).contiguous(memory_format=torch.channels_last)
+    for _ in range(5):  # so that batch-norm's statistics are not those of the start
+        network(images)
+    network.eval()
+    fast = folded(network)
+    fused = sum(isinstance(module, FusedBlock) for module in fast.modules())
+    assert fused == sum(len(getattr(network, f"layer{stage}")) for stage in range(1, 5)) - (width == 1 / 16)
+    with torch.inference_mode():
+        expected, found = network(images), fast(images)
+        with torch.autocast("cuda", torch.bfloat16):
+            rounded, rounded_fast = network(images), fast(images)
+    assert found.dtype == torch.float32
+    assert (found - expected).abs().max() <= 1e-4 * expected.abs().max()
+    assert rounded_fast.dtype == torch.bfloat16
+    error, error_fast = ((each.float() - expected).square().mean().sqrt() for each in (rounded, rounded_fast))
+    assert error_fast <= 1.5 * error
 
 
 def test_embeddings_are_those_of_the_cpu(photos):

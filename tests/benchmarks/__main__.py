@@ -21,7 +21,7 @@ from tests.benchmarks.measure import Row, device_name
 FOLDER = Path("results/benchmarks")
 # Imported only where they are run: some need packages that only the environment of `make bench` has.
 TABLES = {
-    "benchmarks": ["loss", "steps", "views", "embed", "bags", "linear", "dag", "demo"],
+    "benchmarks": ["loss", "steps", "views", "embed", "bags", "linear", "dag", "demo", "fashion"],
     "growth": ["growth"],
 }
 """Which modules' rows stand in which table."""

@@ -17,7 +17,6 @@ from bingo.methods.method import Layer, Method, View
 from bingo.methods.moco import Moco
 from bingo.models.backbone import build_backbone
 from bingo.models.checkpoint import Teacher
-from bingo.models.fold import folded
 from bingo.models.head import mlp_head
 from bingo.sections import Backbone, Training
 from bingo.targets.outputs import OnlineTeacher
@@ -72,8 +71,8 @@ SCALES = [
         Backbone(architecture="resnet18"),
         Backbone(architecture="resnet50", width=2.0),
         Backbone(architecture="resnet50"),
-        10,
-        5,
+        4,
+        3,
         ("ratio >= 4, fraction >= 0.85", "ratio >= 8", ""),
     ),
 ]
@@ -120,7 +119,7 @@ def _distillation(scale: Scale, device: torch.device) -> Iterator[Row]:
     )
     contiguous = {name: value.contiguous() for name, value in images.items()}
     student = nn.Sequential(*copy.deepcopy([online.learner.backbone, online.learner.head]))
-    frozen = folded(nn.Sequential(teacher.backbone, teacher.head))
+    frozen = nn.Sequential(teacher.backbone, teacher.head)
     seen = [
         images["anchor"],
         images["positive"],

@@ -44,7 +44,8 @@ class CentreViews:
         images = self.images.fetch(np.asarray(rows))
         if self.preprocessing.decoder == "nvjpeg" and not isinstance(images, Tensor):
             return EncodedBatch(images)
-        return centre(images, self.preprocessing, self.interpolation)
+        # The channels of grey images are one; what waits for a GPU in pinned memory must have its own.
+        return centre(images, self.preprocessing, self.interpolation).contiguous()
 
 
 @torch.inference_mode()

@@ -19,6 +19,7 @@ from bingo.engine.device import describe_device, pick_device
 
 Work = Callable[[], Any]
 _M_MMAP_THRESHOLD = -3  # of <malloc.h>
+_INSTRUCTIONS = {"AVX512-bf16": "avx512_bf16", "AVX512": "avx512_f", "AVX2": "avx2"}
 
 
 @dataclass(frozen=True)
@@ -168,7 +169,11 @@ def memory_row(benchmark: str, ours: float, reference: float, device: str, goal:
 
 
 def device_name(device: torch.device | None = None) -> str:
-    """Return what computes: a GPU's name, or the CPU's and how many of its cores."""
+    """Return what computes: a GPU's name, or the CPU's, its widest instructions, and how many of its cores."""
     device = device or pick_device()
     name = describe_device(device)["hardware"]
-    return name if device.type == "cuda" else f"{name}, {torch.get_num_threads()} threads"
+    if device.type == "cuda":
+        return name
+    found = torch.cpu.get_capabilities()
+    widest = next((label for label, has in _INSTRUCTIONS.items() if found.get(has)), "no AVX2")
+    return f"{name}, {widest}, {torch.get_num_threads()} threads"

@@ -10,11 +10,11 @@ from bingo.config import FolderData
 from bingo.data.images import open_images
 from bingo.data.listing import read_listing, write_listing
 from bingo.embeddings import embeddings
-from bingo.embeddings.embeddings import embed
+from bingo.embeddings.embeddings import CentreViews, embed
 from bingo.errors import BingoError
 from bingo.jobs import DataJob
 from bingo.models.backbone import build_backbone
-from bingo.sections import Backbone
+from bingo.sections import Backbone, Preprocessing
 
 CPU = torch.device("cpu")
 
@@ -47,6 +47,12 @@ def folder(tmp_path):
     job = DataJob(version=1, split="train", data=FolderData(source="folder", train=str(tmp_path)))
     write_listing(job, "data", None, path, 1)
     return open_images(read_listing(path, "train"))
+
+
+def test_grey_images_have_three_channels_of_their_own_as_pinned_memory_asks(demo):
+    [batch] = CentreViews(demo.images, Preprocessing(size=28, resize=28), "bilinear")
+    assert batch.shape[1:] == (3, 28, 28)
+    assert batch.is_contiguous()
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -12,7 +12,7 @@ from torch import nn
 
 from bingo.bags.groups import random_bags
 from bingo.bags.knn import knn_bags
-from bingo.config import FolderData
+from bingo.config import DemoData, FolderData
 from bingo.data.images import open_images
 from bingo.data.listing import read_listing, write_listing
 from bingo.data.loader import TrainingBatches
@@ -223,6 +223,27 @@ def test_embeddings_are_those_of_the_cpu(photos):
         torch.cat(list(embed(network.to(device), photos, PHOTO, device, 2, "bilinear"))) for device in (CPU, GPU)
     )
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_grey_images_are_embedded_and_seen(workers, tmp_path):
+    write_listing(
+        DataJob(version=1, split="train", data=DemoData(source="demo", max_train=48)),
+        "data",
+        None,
+        tmp_path / "l.h5",
+        1,
+    )
+    grey = open_images(read_listing(tmp_path / "l.h5", "train"))
+    preprocessing = Preprocessing(size=28, resize=28)
+    [expected] = embed(nn.Flatten(), grey, preprocessing, CPU, 0, "bilinear")
+    [found] = embed(nn.Flatten(), grey, preprocessing, GPU, workers, "bilinear")
+    torch.testing.assert_close(found, expected)
+    data = batches(grey, VIEWS, preprocessing, "small")
+    for batch in data.batches(0, 1, workers):
+        torch.testing.assert_close(
+            data.render(batch.views, GPU)["key"].cpu(), data.render(batch.views, CPU)["key"], rtol=0, atol=1e-3
+        )
 
 
 def test_jpegs_decoded_by_nvjpeg_are_about_those_of_the_cpu(photos):

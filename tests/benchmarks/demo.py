@@ -19,11 +19,15 @@ _GOALS = {"demo": "ratio <= 0.6"}
 _SHARING = 8
 
 
+def demo_is_on_record() -> bool:
+    """Tell whether an earlier commit's time on this device is known."""
+    return len(_recorded(device_name())) > 0
+
+
 def rows() -> Iterator[Row]:
     """Measure the time, and what the study's table says of its networks, the mean over seeds."""
     device = device_name()
-    recorded = pd.read_csv(_RECORDED)
-    recorded = recorded[recorded["device"] == device].set_index("benchmark")["reference"]
+    recorded = _recorded(device)
     with tempfile.TemporaryDirectory() as folder:
         found = {"demo": elapsed(lambda: run_study("config.yaml", Path(folder)))} | _accuracies(Path(folder))
     for name, ours in found.items():
@@ -44,6 +48,11 @@ def run_study(study: str, folder: Path) -> None:
         command += ["--resources", f"gpu={_SHARING}"]
         environment |= {"BINGO_JOBS_PER_GPU": str(_SHARING)}
     subprocess.run(command, cwd=folder, check=True, env=environment)
+
+
+def _recorded(device: str) -> "pd.Series[float]":
+    recorded = pd.read_csv(_RECORDED)
+    return recorded[recorded["device"] == device].set_index("benchmark")["reference"]
 
 
 def _accuracies(folder: Path) -> dict[str, float]:

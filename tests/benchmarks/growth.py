@@ -149,7 +149,7 @@ def rows() -> Iterator[Point]:
 
 def line(what: str, unit: str, amounts: tuple[int, ...], prepare: Callable[[int], Work], goal: str) -> list[Point]:
     """Time the work that ``prepare`` returns for each amount."""
-    times = side_by_side({str(n): prepare(n) for n in amounts}, _REPEATS, pick_device()).times
+    times = side_by_side({str(n): prepare(n) for n in amounts}, _REPEATS, pick_device(), warm=True).times
     seconds = [statistics.median(times[str(n)]) for n in amounts]
     exponent = power(amounts, seconds)
     device = device_name()

@@ -166,7 +166,7 @@ def _moco(scale: Scale, device: torch.device) -> Iterator[Row]:
             copy.deepcopy(ours.learner.backbone).to(memory_format=torch.contiguous_format),
             method.queue_size, method.temperature, method.key_momentum, LR, precision,
         ).to(device)
-        for precision in (torch.float32, dtype)
+        for precision in {torch.float32, dtype}
     }  # fmt: skip
     student = nn.Sequential(*copy.deepcopy([ours.learner.backbone, ours.learner.head]))
     momentum = copy.deepcopy(student)
@@ -178,11 +178,14 @@ def _moco(scale: Scale, device: torch.device) -> Iterator[Row]:
 
     work = {"ours": ours, "ceiling": ceiling}
     work |= {f"reference {precision}": partial(step, *contiguous) for precision, step in lightly.items()}
-    steps = 2 * scale.steps
-    seconds = side_by_side({name: _times(steps, do) for name, do in work.items()}, scale.repeats, device)
-    for name, precision, goal in (("moco-step", torch.float32, scale.goals[2]), ("moco-step-bf16", dtype, "")):
+    seconds = side_by_side({name: _times(scale.steps, do) for name, do in work.items()}, scale.repeats, device)
+    amount = scale.steps * scale.batch
+    for name, precision, goal in (("moco-step", torch.float32, scale.goals[2]), ("moco-step-bf16", torch.bfloat16, "")):
+        if precision not in lightly:
+            yield Row(name + scale.suffix, "images/s", f"no bfloat16: {device_name(device)}", goal)
+            continue
         found = seconds.pick(ours="ours", reference=f"reference {precision}", ceiling="ceiling")
-        yield found.row(name + scale.suffix, "images/s", device_name(device), steps * scale.batch, goal)
+        yield found.row(name + scale.suffix, "images/s", device_name(device), amount, goal)
 
 
 class Ours:

@@ -85,8 +85,13 @@ class StoredTeacher:
             if not np.isfinite(held).all():
                 raise BingoError(f"{self.files[view.number]}: holds values that are not finite; delete it")
             self._held[view.number] = stored, held
-        rows = batch.rows[view.image]
-        return torch.from_numpy(self._held[view.number][1][rows]).to(self.device).float()
+        return sent(self._held[view.number][1][batch.rows[view.image]], self.device)
+
+
+def sent(outputs: NDArray[np.float16], device: torch.device) -> Tensor:
+    """Return outputs (B, D) as float32 on ``device``, without waiting for what a GPU does before."""
+    held = torch.from_numpy(outputs)
+    return (held.pin_memory() if device.type == "cuda" else held).to(device, non_blocking=True).float()
 
 
 def require_targets(path: Path, listing_path: Path, listing: Listing, drawn: str) -> tuple[str, str]:

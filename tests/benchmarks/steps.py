@@ -19,7 +19,7 @@ from bingo.models.backbone import build_backbone
 from bingo.models.checkpoint import Teacher
 from bingo.models.head import mlp_head
 from bingo.sections import Backbone, Training
-from bingo.targets.outputs import OnlineTeacher
+from bingo.targets.outputs import OnlineTeacher, sent
 from bingo.views.cutmix import cutmix, draw_box
 from tests.benchmarks.measure import Row, Work, device_name, side_by_side
 from tests.benchmarks.released import ReleasedStep
@@ -220,7 +220,7 @@ class _Stored:
         return self.held.shape[1]
 
     def outputs(self, layer: Layer, view: View, batch: StepInput, images: Tensor | None) -> Tensor:
-        return torch.from_numpy(self.held[batch.rows[view.image]]).to(self.device).float()
+        return sent(self.held[batch.rows[view.image]], self.device)
 
 
 def _bare(network: nn.Module, views: list[Tensor], dtype: torch.dtype) -> None:

@@ -30,7 +30,7 @@ from bingo.models.fold import folded
 from bingo.models.fused import FusedBlock
 from bingo.models.head import mlp_head
 from bingo.sections import Backbone, Preprocessing
-from bingo.targets.outputs import OnlineTeacher
+from bingo.targets.outputs import OnlineTeacher, sent
 from bingo.views.recipes import RECIPES
 from tests.benchmarks.photos import write_photos
 from tests.methods.literal import METHODS, settings_of, step_input
@@ -162,6 +162,17 @@ def test_a_step_never_waits_for_the_gpu(name, dtype, learner, noise):
         steps(2)
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+def test_stored_outputs_reach_the_gpu_without_waiting():
+    outputs = np.random.default_rng(0).standard_normal((300, 128)).astype(np.float16)
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        found = sent(outputs, GPU)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert torch.equal(found.cpu(), torch.from_numpy(outputs).float())
 
 
 @pytest.mark.parametrize("workers", [0, 2])

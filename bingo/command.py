@@ -88,7 +88,10 @@ def use_threads(threads: int) -> None:
 
 
 def keep_freed_memory() -> None:
-    """Let the C library keep up to 2 GiB of freed memory: each batch would ask the system for it anew, and wait."""
+    """Let the C library keep freed memory: each batch would ask the system for it anew, and wait.
+
+    What lies below a block in use is kept whatever its size; of what lies above the last one, up to 2 GiB.
+    """
     with suppress(AttributeError):  # another C library than glibc
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(M_MMAP_MAX, 0)

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from itertools import product
+from itertools import chain, compress
 from pathlib import Path
 
 from bingo.errors import BingoError
@@ -112,7 +112,7 @@ def jobs_per_gpu() -> int:
 def claim(devices: Sequence[str], count: int, jobs: int) -> list[str]:
     """Return ``count`` of ``devices`` that fewer than ``jobs`` launches of this user hold; wait while there are none.
 
-    A claim is a lock on a file that this process, and what it becomes, keeps open. GPUs that nobody holds come first.
+    A claim is a lock on a file that this process, and what it becomes, keeps open. GPUs that fewest hold come first.
 
     Raises:
         BingoError: there are fewer devices, or the locks cannot be written.
@@ -131,23 +131,27 @@ def claim(devices: Sequence[str], count: int, jobs: int) -> list[str]:
                 _lock(line.fileno(), wait=True)
             held: list[str] = []
             while True:
-                for place, device in product(range(jobs), devices):
-                    if device not in held and _claim(folder / f"{device}.{place}.lock"):
+                free = {device: _free_places(folder, device, jobs) for device in devices if device not in held}
+                for device in sorted(free, key=lambda device: -len(free[device])):
+                    if free[device] and len(held) < count:
+                        os.set_inheritable(free[device].pop(), True)
                         held.append(device)
-                    if len(held) == count:
-                        return held
+                for slot in chain.from_iterable(free.values()):
+                    os.close(slot)
+                if len(held) == count:
+                    return held
                 time.sleep(0.2)
     except OSError as error:
         raise BingoError(f"{folder}: cannot be written ({error.strerror}); check space and rights") from error
 
 
-def _claim(path: Path) -> bool:
-    slot = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    if not _lock(slot, wait=False):
+def _free_places(folder: Path, device: str, jobs: int) -> list[int]:
+    """Lock all places of a device that nobody holds, and return their open files."""
+    slots = [os.open(folder / f"{device}.{place}.lock", os.O_RDWR | os.O_CREAT, 0o600) for place in range(jobs)]
+    free = [_lock(slot, wait=False) for slot in slots]
+    for slot in compress(slots, [not own for own in free]):
         os.close(slot)
-        return False
-    os.set_inheritable(slot, True)
-    return True
+    return list(compress(slots, free))
 
 
 def _lock(file: int, *, wait: bool) -> bool:

@@ -34,12 +34,17 @@ class Budget(NamedTuple):
     queries: int
     """Queries as float32 and what is found for them; one UNIT at least."""
     bank: int
-    """A block of the bank as float32, for up to 5 neighbours; as much more for more. Two are held."""
+    """A block of the bank as float32, for up to 5 neighbours; as much more for more, up to `most`. Two are held."""
+    most: int
+
+    def block(self, k: int) -> int:
+        """Return the bytes of a block for ``k`` neighbours."""
+        return min(self.bank * max(1, k // 5), max(self.bank, self.most))
 
 
 # Little, for faiss multiplies small blocks anyway: larger ones are not faster, but where much is selected in each.
-CPU = Budget(queries=32 << 20, bank=4 << 20)
-GPU = Budget(queries=4 << 30, bank=512 << 20)
+CPU = Budget(queries=32 << 20, bank=4 << 20, most=128 << 20)
+GPU = Budget(queries=4 << 30, bank=512 << 20, most=512 << 20)
 """On the host, for all GPUs together; each GPU holds a UNIT of queries, a bank block and faiss's 1.5 GiB."""
 
 
@@ -129,9 +134,11 @@ def _look_up(units: list[Floats], bank: Floats, k: int) -> list[Found]:
 
 
 def _look_up_on_gpu(resources: Any, device: int, units: list[Floats], bank: Floats, k: int) -> list[Found]:
-    """Do the same on a GPU, to which the bank goes once."""
+    """Do the same on a GPU, to which the bank goes once for all units."""
     import faiss
 
+    if not units:
+        return []
     place = faiss.GpuIndexFlatConfig()
     place.device = device
     index: Any = faiss.GpuIndexFlatIP(resources, bank.shape[1], place)
@@ -171,7 +178,7 @@ def nearest_neighbours(
     for first in range(0, len(parts), held):
         some = parts[first : first + held]
         # The units are gone before the next ones are read.
-        step = budget.bank * max(1, k // 5) // (4 * width)
+        step = budget.block(k) // (4 * width)
         best = _best(search, [queries[part] for part in some], bank, k, step)
         for part, (similarity, index) in zip(some, best, strict=True):
             yield part, similarity, index

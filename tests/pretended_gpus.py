@@ -9,13 +9,21 @@ import numpy as np
 Call = namedtuple("Call", "device resources thread queries bank")
 
 
+class Calls(list):
+    """Searches of flat indexes, and in `filled` the GPUs that were given a bank, and how many rows."""
+
+    def __init__(self):
+        super().__init__()
+        self.filled = []
+
+
 class Resources:
     """In the place of StandardGpuResources; each object is its own."""
 
 
 def pretend_gpus(monkeypatch, count):
     """Let faiss find ``count`` GPUs; return the list to which every search of a flat index adds what it was asked."""
-    calls = []
+    calls = Calls()
 
     class FlatIndex:
         def __init__(self, resources, dim, place):
@@ -25,6 +33,7 @@ def pretend_gpus(monkeypatch, count):
 
         def add(self, rows):
             assert rows.dtype == np.float32
+            calls.filled.append((self.device, len(rows)))
             self.bank = np.concatenate([self.bank, rows])
 
         def search(self, queries, k):

@@ -109,6 +109,19 @@ def test_as_many_launches_as_are_allowed_share_a_device_and_idle_ones_are_taken_
     assert waiting.poll() is None
 
 
+def test_a_device_that_has_become_idle_is_taken_before_one_that_is_held(machine, launches):
+    machine(2)
+    sharing = {"BINGO_JOBS_PER_GPU": "2"}
+    held = []
+    for device in ("GPU-0a-b", "GPU-1a-b", "GPU-0a-b"):
+        held.append(launches(1, 60, **sharing))
+        assert held[-1].stdout.readline() == f"running {device}\n"
+    for process in held[:2]:  # the first device's second place stays held
+        process.kill()
+        process.wait()
+    assert launches(1, 60, **sharing).stdout.readline() == "running GPU-1a-b\n"
+
+
 def test_a_launch_that_shares_gets_devices_that_differ(machine, launches):
     machine(2)
     launches(1, 60, BINGO_JOBS_PER_GPU="3").stdout.readline()

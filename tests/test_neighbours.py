@@ -1,3 +1,4 @@
+import inspect
 import subprocess
 import sys
 
@@ -54,7 +55,7 @@ def test_equal_similarities_stand_in_the_order_of_positions_whatever_the_blocks(
     expected = np.argsort(-products, axis=1, kind="stable")[:, :k]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(neighbours, "UNIT", unit)
-        similarity, index = gathered(xq, xb, k, range(first, stop), Budget(held, block * 12))
+        similarity, index = gathered(xq, xb, k, range(first, stop), Budget(held, block * 12, 1 << 20))
     np.testing.assert_array_equal(similarity, np.take_along_axis(products, expected, 1))
     np.testing.assert_array_equal(index, expected)
 
@@ -75,7 +76,7 @@ def test_neighbours_are_those_of_an_argsort_whatever_the_block(k, block, vectors
 def test_gpus_share_the_queries_and_change_nothing(gpus, vectors, monkeypatch):
     queries, bank = np.tile(vectors[0], (5, 1)), vectors[1]
     monkeypatch.setattr(neighbours, "UNIT", 10)
-    budget = Budget(4 * 10 * (4 * 6 + 24 * 3), 16 * 4 * 6)  # four units of queries, sixteen rows of the bank
+    budget = Budget(4 * 10 * (4 * 6 + 24 * 3), 16 * 4 * 6, 0)  # four units of queries, sixteen rows of the bank
     expected = gathered(queries, bank, 3, budget=budget)
     calls = pretend_gpus(monkeypatch, gpus)
     found = gathered(queries, bank, 3, budget=budget)
@@ -97,9 +98,22 @@ def test_more_neighbours_than_a_gpu_selects_are_looked_up_on_the_cpu(monkeypatch
 def test_the_gpu_index_takes_what_it_is_given():
     # There may be no GPU here, but faiss's wheel has the index, and what it is made from is no guess.
     assert issubclass(faiss.GpuIndexFlatIP, faiss.Index)
-    place = faiss.GpuIndexFlatConfig()
-    place.device = 1
-    assert place.device == 1
+    assert isinstance(inspect.getattr_static(faiss.GpuIndexFlatConfig, "device"), property)
+
+
+@pytest.mark.parametrize("k", [1, 5, 101, 2000])
+def test_a_block_of_the_bank_is_bounded_whatever_the_number_of_neighbours(k):
+    assert neighbours.GPU.block(k) == neighbours.GPU.bank
+    assert neighbours.CPU.bank <= neighbours.CPU.block(k) <= neighbours.CPU.most
+
+
+def test_a_gpu_without_queries_is_given_no_bank(vectors, monkeypatch):
+    calls = pretend_gpus(monkeypatch, 3)
+    search = neighbours.Search(2)
+    [(_, index)] = search([vectors[0]], vectors[1], 2)
+    np.testing.assert_array_equal(index, np.argsort(-(vectors[0] @ vectors[1].T), axis=1)[:, :2])
+    assert [call.device for call in calls] == [0]
+    assert calls.filled == [(0, len(vectors[1]))]
 
 
 def test_a_file_is_searched_like_the_array_it_holds(tmp_path, monkeypatch):
@@ -107,7 +121,7 @@ def test_a_file_is_searched_like_the_array_it_holds(tmp_path, monkeypatch):
     features = np.random.default_rng(3).normal(size=(300, 6)).astype(np.float16)
     with h5py.File(tmp_path / "features.h5", "w") as file:
         stored = UnitRows(file.create_dataset("embedding", data=features, chunks=(50, 6), fletcher32=True))
-        found = gathered(stored, stored, 4, budget=Budget(5000, 70 * 24))
+        found = gathered(stored, stored, 4, budget=Budget(5000, 70 * 24, 0))
     unit = features.astype(np.float32)
     normalise_rows(unit)
     similarity, index = gathered(unit, unit, 4)
@@ -129,7 +143,7 @@ def test_no_more_of_the_bank_is_read_at_once_than_the_budget_allows(monkeypatch)
             read.append(features[rows].nbytes)
             return features[rows]
 
-    gathered(Source(), Source(), 3, rows=range(0, 40), budget=Budget(2 * 8 * (16 + 72), 3000 * 16))
+    gathered(Source(), Source(), 3, rows=range(0, 40), budget=Budget(2 * 8 * (16 + 72), 3000 * 16, 0))
     assert max(read) == 2048 * 16  # whole chunks
     assert sum(read) == 40 * 16 + 3 * 5000 * 16  # three times two units of queries
 
@@ -138,7 +152,7 @@ def test_values_that_are_not_finite_are_refused_while_blocks_are_read():
     features = np.ones((3000, 2), dtype=np.float16)
     features[2500, 1] = np.inf
     with pytest.raises(BingoError, match="not finite"):
-        gathered(features[:5].astype(np.float32), UnitRows(features), 3, budget=Budget(1, 1024 * 8))
+        gathered(features[:5].astype(np.float32), UnitRows(features), 3, budget=Budget(1, 1024 * 8, 0))
 
 
 @settings(deadline=None, max_examples=50)
@@ -158,7 +172,7 @@ import h5py, numpy as np
 from bingo import neighbours
 from bingo.bags.knn import knn_bags
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-neighbours.UNIT, neighbours.CPU = 1024, neighbours.Budget(2 << 20, 2 << 20)
+neighbours.UNIT, neighbours.CPU = 1024, neighbours.Budget(2 << 20, 2 << 20, 0)
 knn_bags(np.random.default_rng(0).normal(size=(3000, 8)), 5)  # whatever libraries take
 before = peak()
 with h5py.File(sys.argv[1]) as file:

@@ -153,7 +153,7 @@ class TrainingBatches:
 
     def render(self, views: Mapping[Key, ViewPixels], device: torch.device) -> dict[Key, Tensor]:
         """Finish views on ``device``: float32 (B, 3, S, S) each, normalised, in channels-last memory."""
-        return render(views, self.recipe, self.preprocessing, device)
+        return dict(render(views, self.recipe, self.preprocessing, device))
 
     def _order_of(self, epoch: int) -> NDArray[np.int64]:
         """Return the order of the images in an epoch: (N,); the last one asked for is kept."""
@@ -202,25 +202,23 @@ def _pinned(pixels: Tensor | EncodedBatch) -> Tensor | EncodedBatch:
 
 def render(
     views: Mapping[Key, ViewPixels], recipe: Recipe, preprocessing: NetworkInput, device: torch.device
-) -> dict[Key, Tensor]:
-    """Finish views on ``device``: float32 (B, 3, S, S) each, normalised, in channels-last memory.
+) -> Iterator[tuple[Key, Tensor]]:
+    """Finish views on ``device``: yield float32 (B, 3, S, S) of each, normalised, in channels-last memory.
 
-    Those that share their pixels go together.
+    Those that share their pixels go together, the others one after the other.
     """
-    rendered: dict[Key, Tensor] = {}
     sharing: dict[int, tuple[Tensor, dict[Key, ViewPixels]]] = {}
     for name, view in views.items():
         if isinstance(view.pixels, EncodedBatch):
             crops = view.pixels.crops(view.parameters, preprocessing.size, recipe.interpolation, device)
-            rendered[name] = finish(crops, view.parameters, recipe, preprocessing, cropped=True)
+            yield name, finish(crops, view.parameters, recipe, preprocessing, cropped=True)
         else:
             sharing.setdefault(id(view.pixels), (view.pixels, {}))[1][name] = view
     for shared, alike in sharing.values():
         parameters, cropped = joined([view.parameters for view in alike.values()]), next(iter(alike.values())).cropped
         pixels = (shared[:, :1] if _one_for_three(shared) else shared).to(device, non_blocking=True)
         finished = finish(pixels, parameters, recipe, preprocessing, cropped)
-        rendered |= zip(alike, finished.tensor_split(len(alike)), strict=True)
-    return rendered
+        yield from zip(alike, finished.tensor_split(len(alike)), strict=True)
 
 
 def _one_for_three(pixels: Tensor) -> bool:

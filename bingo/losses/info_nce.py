@@ -14,9 +14,9 @@ _CPU_BLOCK, _GPU_BLOCK = 2**18, 2**25
 def queue_logsumexp(query: Tensor, queue: Tensor, temperature: float) -> Tensor:
     r"""Return :math:`\log \sum_j e^{q \cdot n_j / \tau}`, the share of the negatives in InfoNCE's denominator.
 
-    One value serves every positive of the same query. The queue is gone through block by block, so the (B, Q) logits
-    never exist together. Its gradient with respect to a query is the mean of the queue under the softmax of the
-    logits, over tau, which the same pass adds up: the backward pass multiplies no matrix.
+    One value serves every positive of the same query. The queue is gone through block by block, so of the (B, Q)
+    logits no more exist at a time than a block holds. Its gradient with respect to a query is the mean of the queue
+    under the softmax of the logits, over tau, which the same pass adds up: the backward pass multiplies no matrix.
 
     In float32 both are within 1e-5 of what all logits at once give, relative to their largest value.
 

@@ -31,7 +31,7 @@ def folded(network: nn.Module) -> nn.Module:
             if (type(before) is nn.Conv2d or type(before) is SampledConv2d) and type(norm) is nn.BatchNorm2d:
                 fused = fuse_conv_bn_eval(before, norm) if norm.track_running_stats else None
             elif type(before) is nn.Linear and type(norm) is nn.BatchNorm1d:
-                fused = fuse_linear_bn_eval(before, norm) if norm.track_running_stats else None
+                fused = fuse_linear_bn_eval(before, _scaled(norm)) if norm.track_running_stats else None
             if fused is not None:
                 setattr(parent, first, fused)
                 setattr(parent, second, nn.Identity())
@@ -40,9 +40,20 @@ def folded(network: nn.Module) -> nn.Module:
     return network
 
 
+def _scaled(norm: nn.BatchNorm1d) -> nn.BatchNorm1d:
+    """Give a batch-norm without scale and shift those that change nothing, which torch's function asks for."""
+    if norm.affine:
+        return norm
+    scaled = nn.BatchNorm1d(norm.num_features, norm.eps).to(norm.running_mean).eval()
+    scaled.load_state_dict(norm.state_dict(), strict=False)
+    return scaled
+
+
 def _consecutive(parent: nn.Module) -> Iterator[tuple[str, str]]:
     """Yield the names of children of which the second takes what the first gives, and nobody else does."""
-    names = [name for name, _ in parent.named_children()]
+    names = list(parent._modules)
+    if len({id(module) for module in parent._modules.values()}) < len(names):
+        return  # one that occurs twice has two before it
     if type(parent).forward is nn.Sequential.forward:
         yield from pairwise(names)
     elif isinstance(parent, resnet.ResNet | resnet.BasicBlock | resnet.Bottleneck):

@@ -128,7 +128,7 @@ def _outputs(
     def compute(places: Iterable[int]) -> Iterator[list[tuple[slice, int, Tensor]]]:
         for shown in load(views, places, workers):
             found = []
-            for view, images in render(shown.views, RECIPES[job.recipe], job.preprocessing, device).items():
+            for view, images in render(shown.views, RECIPES[job.recipe], job.preprocessing, device):
                 with autocast(dtype, device):
                     outputs = network(images)
                 found.append((shown.rows, view, F.normalize(outputs.float(), dim=1).cpu()))

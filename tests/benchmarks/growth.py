@@ -149,6 +149,7 @@ def rows() -> Iterator[Point]:
 
 def line(what: str, unit: str, amounts: tuple[int, ...], prepare: Callable[[int], Work], goal: str) -> list[Point]:
     """Time the work that ``prepare`` returns for each amount."""
+    prepare(amounts[0])()  # once, for what libraries do at first
     times = side_by_side({str(n): prepare(n) for n in amounts}, _REPEATS, pick_device(), warm=True).times
     seconds = [statistics.median(times[str(n)]) for n in amounts]
     exponent = power(amounts, seconds)

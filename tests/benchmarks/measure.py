@@ -123,6 +123,16 @@ def _usual_settings() -> None:
         libc.mallopt(M_TRIM_THRESHOLD, 64 * 2**20)
 
 
+def repeated(count: int, do: Work) -> Work:
+    """Return the work of doing so ``count`` times."""
+
+    def work() -> None:
+        for _ in range(count):
+            do()
+
+    return work
+
+
 def elapsed(work: Work, device: torch.device | None = None) -> float:
     """Return the seconds that ``work`` takes, until a GPU has done it too."""
     gc.collect()

@@ -1,7 +1,7 @@
 """Training steps on ready views: distillation against the released code, MoCo-v2 against lightly."""
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -21,7 +21,7 @@ from bingo.models.head import mlp_head
 from bingo.sections import Backbone, Training
 from bingo.targets.outputs import OnlineTeacher, sent
 from bingo.views.cutmix import cutmix, draw_box
-from tests.benchmarks.measure import Row, Work, device_name, side_by_side
+from tests.benchmarks.measure import Row, device_name, repeated, side_by_side
 from tests.benchmarks.released import ReleasedStep
 
 TEMPERATURE, LR, EPOCH = 0.2, 0.03, 20
@@ -134,13 +134,14 @@ def _distillation(scale: Scale, device: torch.device) -> Iterator[Row]:
         bare()
 
     box = draw_box(0, EPOCH, 0, scale.size)
+    pasted = (box.top, box.left, box.bottom, box.right)
     seconds = side_by_side(
         {
-            "online": _times(scale.steps, online),
-            "stored": _times(scale.steps, replayed),
-            "reference": _times(scale.steps, lambda: released(contiguous, (box.top, box.left, box.bottom, box.right))),
-            "online ceiling": _times(scale.steps, ceiling),
-            "stored ceiling": _times(scale.steps, bare),
+            "online": repeated(scale.steps, online),
+            "stored": repeated(scale.steps, replayed),
+            "reference": repeated(scale.steps, lambda: released(contiguous, pasted)),
+            "online ceiling": repeated(scale.steps, ceiling),
+            "stored ceiling": repeated(scale.steps, bare),
         },
         scale.repeats,
         device,
@@ -178,7 +179,7 @@ def _moco(scale: Scale, device: torch.device) -> Iterator[Row]:
 
     work = {"ours": ours, "ceiling": ceiling}
     work |= {f"reference {precision}": partial(step, *contiguous) for precision, step in lightly.items()}
-    seconds = side_by_side({name: _times(scale.steps, do) for name, do in work.items()}, scale.repeats, device)
+    seconds = side_by_side({name: repeated(scale.steps, do) for name, do in work.items()}, scale.repeats, device)
     amount = scale.steps * scale.batch
     for name, precision, goal in (("moco-step", torch.float32, scale.goals[2]), ("moco-step-bf16", torch.bfloat16, "")):
         if precision not in lightly:
@@ -246,11 +247,3 @@ def _noise(scale: Scale, device: torch.device, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     images = torch.randn(scale.batch, 3, scale.size, scale.size, generator=generator).to(device)
     return images.contiguous(memory_format=torch.channels_last)
-
-
-def _times(count: int, do: Callable[[], object]) -> Work:
-    def work() -> None:
-        for _ in range(count):
-            do()
-
-    return work

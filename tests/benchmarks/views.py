@@ -151,7 +151,6 @@ def rows() -> Iterator[Row]:
         },
         3,
         device,
-        warm=True,
     )
     yield times.row("views-small", "images/s", device_name(device), count, "ratio >= 20")
 
@@ -175,7 +174,7 @@ def rows() -> Iterator[Row]:
             )
             goal = "ratio >= 3; the ceiling is decoding alone"
             yield times.row("views-jpeg", "images/s", device_name(CPU), count, goal)
-            crops = times.pick(ours="crops", reference="reference", ceiling="ceiling")
+            crops = times.pick(ours="crops", ceiling="ceiling")
             yield crops.row("views-jpeg-crops", "images/s", device_name(CPU), count)
     finally:
         torch.set_num_threads(threads)

@@ -44,6 +44,25 @@ def test_a_folded_network_computes_the_same_without_batch_norm(architecture, wid
     assert all(kernel.is_contiguous(memory_format=torch.channels_last) for kernel in kernels)
 
 
+@pytest.mark.parametrize("layers", [(nn.Linear(5, 4), nn.BatchNorm1d(4)), (nn.Conv2d(5, 4, 1), nn.BatchNorm2d(4))])
+def test_batch_norm_without_scale_is_folded_as_well(layers):
+    first, norm = layers
+    plain = type(norm)(4, affine=False)
+    nn.init.uniform_(plain.running_var, 0.5, 2)
+    nn.init.normal_(plain.running_mean)
+    network = nn.Sequential(first, plain).eval()
+    images = torch.randn(3, 5, 2, 2) if isinstance(first, nn.Conv2d) else torch.randn(3, 5)
+    assert norms(folded(network)) == 0
+    torch.testing.assert_close(folded(network)(images), network(images), rtol=1e-5, atol=1e-5)
+
+
+def test_a_layer_that_occurs_twice_stays_apart_from_what_follows_it():
+    act = nn.Tanh()
+    network = used(nn.Sequential(act, nn.Conv2d(3, 4, 1), act, nn.BatchNorm2d(4)))
+    images = torch.randn(2, 3, 5, 5)
+    assert torch.equal(folded(network)(images), network(images))
+
+
 def test_batch_norm_in_training_mode_and_in_front_of_a_convolution_stays():
     training = used(nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))).train()
     before = used(nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 4, 1)))

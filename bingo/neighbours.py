@@ -36,10 +36,11 @@ class Budget(NamedTuple):
     bank: int
     """A block of the bank as float32, for up to 5 neighbours; as much more for more, up to `most`. Two are held."""
     most: int
+    """Bytes of a block for any number of neighbours; `bank` at least."""
 
     def block(self, k: int) -> int:
-        """Return the bytes of a block for ``k`` neighbours."""
-        return min(self.bank * max(1, k // 5), max(self.bank, self.most))
+        """Return the bytes of a block for ``k`` neighbours, 1 or more."""
+        return min(self.bank * max(1, k // 5), self.most)
 
 
 # Little, for faiss multiplies small blocks anyway: larger ones are not faster, but where much is selected in each.
@@ -128,6 +129,7 @@ class Search:
 
 
 def _look_up(units: list[Floats], bank: Floats, k: int) -> list[Found]:
+    """Return similarity and position in ``bank`` (N, D), (b, k) each, for each unit (b, D)."""
     import faiss
 
     return [faiss.knn(unit, bank, k, metric=faiss.METRIC_INNER_PRODUCT) for unit in units]

@@ -76,14 +76,17 @@ def test_neighbours_are_those_of_an_argsort_whatever_the_block(k, block, vectors
 def test_gpus_share_the_queries_and_change_nothing(gpus, vectors, monkeypatch):
     queries, bank = np.tile(vectors[0], (5, 1)), vectors[1]
     monkeypatch.setattr(neighbours, "UNIT", 10)
-    budget = Budget(4 * 10 * (4 * 6 + 24 * 3), 16 * 4 * 6, 0)  # four units of queries, sixteen rows of the bank
+    budget = Budget(
+        4 * 10 * (4 * 6 + 24 * 3), 16 * 4 * 6, 16 * 4 * 6
+    )  # four units of queries, sixteen rows of the bank
     expected = gathered(queries, bank, 3, budget=budget)
     calls = pretend_gpus(monkeypatch, gpus)
     found = gathered(queries, bank, 3, budget=budget)
     np.testing.assert_array_equal(found[0], expected[0])
     np.testing.assert_array_equal(found[1], expected[1])
     assert {call.device for call in calls} == set(range(gpus))
-    assert len({(call.device, call.resources) for call in calls}) == gpus  # each has resources of its own
+    assert len({(call.device, call.resources) for call in calls}) == gpus
+    assert len({call.resources for call in calls}) == gpus  # each has resources of its own
     assert max(call.queries for call in calls) == 10
     assert {call.bank for call in calls} == {16, 8}
 
@@ -96,7 +99,7 @@ def test_more_neighbours_than_a_gpu_selects_are_looked_up_on_the_cpu(monkeypatch
 
 
 def test_the_gpu_index_takes_what_it_is_given():
-    # There may be no GPU here, but faiss's wheel has the index, and what it is made from is no guess.
+    # There may be no GPU here, but faiss's wheel has the index, and a device is what its settings name.
     assert issubclass(faiss.GpuIndexFlatIP, faiss.Index)
     assert isinstance(inspect.getattr_static(faiss.GpuIndexFlatConfig, "device"), property)
 
@@ -121,7 +124,7 @@ def test_a_file_is_searched_like_the_array_it_holds(tmp_path, monkeypatch):
     features = np.random.default_rng(3).normal(size=(300, 6)).astype(np.float16)
     with h5py.File(tmp_path / "features.h5", "w") as file:
         stored = UnitRows(file.create_dataset("embedding", data=features, chunks=(50, 6), fletcher32=True))
-        found = gathered(stored, stored, 4, budget=Budget(5000, 70 * 24, 0))
+        found = gathered(stored, stored, 4, budget=Budget(5000, 70 * 24, 70 * 24))
     unit = features.astype(np.float32)
     normalise_rows(unit)
     similarity, index = gathered(unit, unit, 4)
@@ -143,7 +146,7 @@ def test_no_more_of_the_bank_is_read_at_once_than_the_budget_allows(monkeypatch)
             read.append(features[rows].nbytes)
             return features[rows]
 
-    gathered(Source(), Source(), 3, rows=range(0, 40), budget=Budget(2 * 8 * (16 + 72), 3000 * 16, 0))
+    gathered(Source(), Source(), 3, rows=range(0, 40), budget=Budget(2 * 8 * (16 + 72), 3000 * 16, 3000 * 16))
     assert max(read) == 2048 * 16  # whole chunks
     assert sum(read) == 40 * 16 + 3 * 5000 * 16  # three times two units of queries
 
@@ -152,7 +155,7 @@ def test_values_that_are_not_finite_are_refused_while_blocks_are_read():
     features = np.ones((3000, 2), dtype=np.float16)
     features[2500, 1] = np.inf
     with pytest.raises(BingoError, match="not finite"):
-        gathered(features[:5].astype(np.float32), UnitRows(features), 3, budget=Budget(1, 1024 * 8, 0))
+        gathered(features[:5].astype(np.float32), UnitRows(features), 3, budget=Budget(1, 1024 * 8, 1024 * 8))
 
 
 @settings(deadline=None, max_examples=50)
@@ -172,7 +175,7 @@ import h5py, numpy as np
 from bingo import neighbours
 from bingo.bags.knn import knn_bags
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-neighbours.UNIT, neighbours.CPU = 1024, neighbours.Budget(2 << 20, 2 << 20, 0)
+neighbours.UNIT, neighbours.CPU = 1024, neighbours.Budget(2 << 20, 2 << 20, 2 << 20)
 knn_bags(np.random.default_rng(0).normal(size=(3000, 8)), 5)  # whatever libraries take
 before = peak()
 with h5py.File(sys.argv[1]) as file:

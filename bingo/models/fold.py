@@ -51,8 +51,9 @@ def _scaled(norm: nn.BatchNorm1d) -> nn.BatchNorm1d:
 
 def _consecutive(parent: nn.Module) -> Iterator[tuple[str, str]]:
     """Yield the names of children of which the second takes what the first gives, and nobody else does."""
-    names = list(parent._modules)
-    if len({id(module) for module in parent._modules.values()}) < len(names):
+    modules = {name: module for name, module in parent._modules.items() if module is not None}
+    names = list(modules)
+    if len({id(module) for module in modules.values()}) < len(names):
         return  # one that occurs twice has two before it
     if type(parent).forward is nn.Sequential.forward:
         yield from pairwise(names)

@@ -14,7 +14,8 @@ _ALIGNED = 8
 class FusedBlock(nn.Module):
     """A ResNet's block whose convolutions add bias and shortcut, and apply ReLU, before they write their result.
 
-    By themselves these steps take as long as the convolutions of a wide ResNet-50: each reads and writes its maps anew.
+    By themselves these steps read and write their maps anew: in a distillation from a wide ResNet-50, on an H200, they
+    took as long as all convolutions of the forward passes.
     """
 
     def __init__(self, block: resnet.BasicBlock | resnet.Bottleneck) -> None:
@@ -29,7 +30,7 @@ class FusedBlock(nn.Module):
             self.shortcut.bias = None
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, C, H, W) as the block does; nothing is kept for gradients."""
+        """Map (B, C, H, W) on a CUDA device as the block does, in autocast's dtype or its own; no gradients flow."""
         added = x if self.shortcut is None else self.shortcut(x)
         for convolution in self.convolutions[:-1]:
             x = torch.cudnn_convolution_relu(*_operands(convolution, x))

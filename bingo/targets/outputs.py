@@ -89,7 +89,7 @@ class StoredTeacher:
 
 
 def sent(outputs: NDArray[np.float16], device: torch.device) -> Tensor:
-    """Return outputs (B, D) as float32 on ``device``, without waiting for what a GPU does before."""
+    """Return float16 ``outputs`` (B, D) as float32 on ``device``, without waiting for what a GPU does before."""
     held = torch.from_numpy(outputs)
     return (held.pin_memory() if device.type == "cuda" else held).to(device, non_blocking=True).float()
 

@@ -11,7 +11,7 @@ from tests.benchmarks.measure import Row, device_name, elapsed
 
 
 def rows() -> Iterator[Row]:
-    """Measure the time; a CPU takes days."""
+    """Measure the time; on a CPU it would be hours."""
     if not torch.cuda.is_available():
         yield Row("fashion-mnist-gpu", "s", "no GPU")
         return

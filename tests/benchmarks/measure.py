@@ -110,7 +110,7 @@ def side_by_side(
 
 def _own_settings() -> None:
     keep_freed_memory()
-    pick_device()
+    pick_device()  # which lets cuDNN round nothing
 
 
 def _usual_settings() -> None:
@@ -151,7 +151,8 @@ def _wait(device: torch.device | None) -> None:
 def peak_mib(prepare: Callable[..., Work], *arguments: Any) -> float:
     """Return by how many MiB memory grows, at most, while the work runs that ``prepare(*arguments)`` returns.
 
-    A process of its own does it, so that nothing that ran before has left memory to take from.
+    A process of its own does it, so that nothing that ran before has left memory to take from; with the C library's own
+    settings of memory, under which the released loss needs half of what it needs where freed memory is kept.
     """
     context = multiprocessing.get_context("spawn")
     with context.Pool(1) as pool:

@@ -1,6 +1,8 @@
 """The study files that the project ships: each shows its jobs."""
 
 import re
+import subprocess
+import sys
 
 import pytest
 import yaml
@@ -19,7 +21,7 @@ def lay_out(folder, study):
             (path / "image.jpg").touch()
     for teacher in study.get("teachers", {}).values():
         if "checkpoint" in teacher:
-            (folder / teacher["checkpoint"]).parent.mkdir(exist_ok=True)
+            (folder / teacher["checkpoint"]).parent.mkdir(parents=True, exist_ok=True)
             (folder / teacher["checkpoint"]).touch()
     for path in study["data"].get("label_lists", {}).values():
         (folder / path).parent.mkdir(exist_ok=True)
@@ -56,6 +58,18 @@ def test_a_study_file_shows_its_jobs(path, workspace):
     assert counts["bags"] == counts["sheets"] == len(study["bags"])
     assert counts["evaluation"] == len(evaluations(study))
     assert counts["table"] == len(study["tables"])
+
+
+def test_the_workflow_is_found_where_the_catalog_looks(workspace):
+    plans = []
+    for snakefile in (ROOT / "Snakefile", ROOT / "workflow/Snakefile"):
+        command = [sys.executable, "-m", "snakemake", "-n", "--quiet", "rules", "--snakefile", str(snakefile)]
+        command += ["--configfile", str(ROOT / "config/config.yaml")]
+        result = subprocess.run(command, cwd=workspace.folder, capture_output=True, text=True, check=True)
+        plans.append(re.findall(r"^(\w+) +(\d+)$", result.stdout, re.MULTILINE))
+    assert ("report", "1") in plans[0]
+    assert plans[0] == plans[1]
+    assert yaml.safe_load((ROOT / ".snakemake-workflow-catalog.yml").read_text())["usage"]["report"] is True
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

@@ -24,7 +24,9 @@ GPU = int(which("nvidia-smi") is not None)
 # Jobs find the package in this checkout, also under `snakemake --directory elsewhere`; without --sdm they run in the
 # environment of Snakemake itself, also where that is not activated.
 # BINGO_PARENT lets them end with a Snakemake that was killed.
-environment = f"BINGO_PARENT=$PPID PYTHONPATH={shlex.quote(str(workflow.basedir))}:${{{{PYTHONPATH:-}}}}"
+rules_folder = Path(workflow.current_basedir.get_path_or_uri(secret_free=True))
+checkout = shlex.quote(str(rules_folder.parents[1]))
+environment = f"BINGO_PARENT=$PPID PYTHONPATH={checkout}:${{{{PYTHONPATH:-}}}}"
 if not workflow.deployment_settings.deployment_method:
     environment += f" PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH"
 # A stage stands in its shell's place: SIGTERM would end the shell, and Snakemake would not wait for a state to be saved.

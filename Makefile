@@ -1,14 +1,23 @@
 # `make demo`: install and run the demo study. `make test`: install and check everything.
+# `make study`: run the study of config/fashion-mnist.md, and bring its numbers into that page; some hours on two cores.
 # `make bench`: measure speed and memory against what one would run otherwise; about 20 minutes.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slurm bench lint format docs clean
+.PHONY: demo study test test-slurm bench lint format docs clean
 
 demo: $(VENV)/.workflow
 	@$(BIN)/snakemake --cores all --quiet rules
 	@$(BIN)/bingo summary results/demo
+
+ABLATIONS := $(patsubst %,results/ablations/tables/%.md,bag-size criterion stored-views terms) \
+    results/ablations/figures/bag-size.svg
+
+study: $(VENV)/.workflow
+	@$(BIN)/snakemake --cores all --quiet rules --configfile config/fashion-mnist.yaml
+	@$(BIN)/snakemake $(ABLATIONS) --cores all --quiet rules --configfile config/ablations.yaml
+	@$(BIN)/python workflow/scripts/make_study_page.py
 
 test: lint
 	@$(BIN)/pytest -n 2 --dist loadfile

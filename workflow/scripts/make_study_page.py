@@ -1,0 +1,91 @@
+"""Bring the study's numbers into this repository: tables and figures beside config/fashion-mnist.md, and into it.
+
+    python workflow/scripts/make_study_page.py
+
+Reads results/fashion-mnist and results/ablations as `snakemake` leaves them, and writes config/fashion-mnist/. In the
+page it replaces what stands between `<!-- table: NAME -->` and `<!-- end -->`; the words around it are written by hand.
+"""
+
+import re
+import shutil
+import statistics
+from pathlib import Path
+
+import pandas as pd
+
+from bingo.tables.stage import read_result, read_table, readable_table
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "config/fashion-mnist.md"
+FOLDER = ROOT / "config/fashion-mnist"
+STUDIES = ["fashion-mnist", "ablations"]
+FIGURES = ["fashion-mnist/accuracy-methods", "fashion-mnist/purity-resnet10-w16", "ablations/bag-size"]
+_REFERENCE = "bingo"
+"""The student that others are compared with."""
+
+
+def main() -> None:
+    """Copy tables and figures, gather what each seed gave, and fill the page."""
+    shutil.rmtree(FOLDER, ignore_errors=True)
+    FOLDER.mkdir()
+    for name in FIGURES:
+        study, figure = name.split("/")
+        shutil.copy(ROOT / "results" / study / "figures" / f"{figure}.svg", FOLDER)
+    for study in STUDIES:
+        for path in sorted(ROOT.glob(f"results/{study}/tables/*.csv")):
+            shutil.copy(path, FOLDER)
+    seeds = [
+        {
+            "study": study,
+            **{key: result[key] for key in ("model", "seed", "protocol")},
+            "metric": metric,
+            "value": value,
+        }
+        for study in STUDIES
+        for path in sorted(ROOT.glob(f"results/{study}/evaluation/*/seed-*/*.json"))
+        for result in [read_result(path)]
+        for metric, value in result["metrics"].items()
+    ]
+    pd.DataFrame(seeds).to_csv(FOLDER / "seeds.csv", index=False, float_format="%.4f")
+    PAGE.write_text(filled(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def filled(page: str) -> str:
+    """Return the page with its tables as the files in config/fashion-mnist/ have them."""
+
+    def table(match: re.Match[str]) -> str:
+        name = match["name"]
+        text = differences() if name == "differences" else _table(FOLDER / f"{name}.csv")
+        return f"<!-- table: {name} -->\n\n{text}\n\n<!-- end -->"
+
+    return re.sub(r"<!-- table: (?P<name>[\w-]+) -->.*?<!-- end -->", table, page, flags=re.DOTALL)
+
+
+def differences() -> str:
+    """Return by how many points of top-1 BINGO is above each other student: mean ± deviation over seeds.
+
+    A difference is taken between students of the same seed, which share order and views of the images.
+    """
+    frame = pd.read_csv(FOLDER / "seeds.csv")
+    frame = frame[(frame["study"] == "fashion-mnist") & (frame["metric"] == "top1")]
+    values = frame.pivot(index=["protocol", "model"], columns="seed", values="value")
+    rows = []
+    for model in dict.fromkeys(frame["model"]):
+        cells = {}
+        for protocol in dict.fromkeys(frame["protocol"]):
+            pairs = (values.loc[protocol, _REFERENCE] - values.loc[protocol, model]).dropna().tolist()
+            if model != _REFERENCE and len(pairs) > 1:
+                cells[protocol] = f"{statistics.fmean(pairs):+.2f} ± {statistics.stdev(pairs):.2f}"
+        if cells:
+            rows.append({f"{_REFERENCE} less": model, **cells})
+    return str(pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True))
+
+
+def _table(path: Path) -> str:
+    frame = read_table(path)
+    readable, _ = readable_table(frame[frame["metric"] == "top1"])
+    return str(readable.to_markdown(index=False, disable_numparse=True))
+
+
+if __name__ == "__main__":
+    main()

@@ -64,6 +64,7 @@ _SECONDS_FOR_THE_CULPRIT = 15
 Part = Annotated[str | None, typer.Option(help="Make this part of the rows alone, 3-of-8 say, as a shard.")]
 Shards = Annotated[list[Path] | None, typer.Option("--shard", help="A shard to gather; repeated for all.")]
 Model = Annotated[Path, typer.Option(help="A student's backbone, or a teacher.")]
+Events = Annotated[Path | None, typer.Option(help="Folder for TensorBoard's events; without it none are written.")]
 
 
 @app.command()
@@ -105,6 +106,7 @@ def teacher(
     listing: Listing,
     output: Output,
     training_log: Annotated[Path, typer.Option(help="CSV with a line per epoch.")],
+    events: Events = None,
     log: Log = None,
     threads: Threads = 1,
     workers: Workers = 0,
@@ -115,7 +117,7 @@ def teacher(
     from bingo.engine.distributed import join
     from bingo.teacher.stage import train_teacher
 
-    train_teacher(read_job(TeacherJob, settings), name, listing, output, training_log, join(), workers)
+    train_teacher(read_job(TeacherJob, settings), name, listing, output, training_log, join(), workers, events)
 
 
 @app.command()
@@ -238,6 +240,7 @@ def student(
     teacher: Annotated[Path | None, typer.Option(help="Teacher to distil.")] = None,
     targets: Annotated[list[Path] | None, typer.Option(help="The teacher's stored outputs, in its place.")] = None,
     bags: Annotated[Path | None, typer.Option(help="Bags to draw positives from.")] = None,
+    events: Events = None,
     log: Log = None,
     threads: Threads = 1,
     workers: Workers = 0,
@@ -249,7 +252,7 @@ def student(
     from bingo.student.stage import train_student
 
     job = read_job(StudentJob, settings)
-    train_student(job, name, listing, teacher, targets or [], bags, output, join(), workers)
+    train_student(job, name, listing, teacher, targets or [], bags, output, join(), workers, events)
 
 
 @app.command()

@@ -82,6 +82,8 @@ def make_bags(
         bags.attributes["purity"] = purity
     log.info("%s bags of %s to %s images", f"{len(sizes):,}", f"{sizes.min():,}", f"{sizes.max():,}")
     log.info("purity: %s", "unknown, there are no labels" if purity is None else f"{purity:.4f}")
+    if bags.similarity is not None:
+        log.info("mean similarity of an image and its bag: %.4f", bags.similarity.mean())
     write_bags(output, bags)
 
 

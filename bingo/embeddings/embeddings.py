@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from bingo.data.images import Images
@@ -24,9 +25,13 @@ class CentreViews:
     """Batches of centre views, in order."""
 
     def __init__(
-        self, images: Images, preprocessing: Preprocessing, interpolation: Interpolation, rows: range | None = None
+        self,
+        images: Images,
+        preprocessing: Preprocessing,
+        interpolation: Interpolation,
+        rows: range | NDArray[np.int64] | None = None,
     ) -> None:
-        """Describe the batches, of all images or of some ``rows``; nothing is read yet."""
+        """Describe the batches, of all images or of those at ``rows``; nothing is read yet."""
         self.images, self.preprocessing, self.interpolation = images, preprocessing, interpolation
         self.rows = range(len(images.listing)) if rows is None else rows
 
@@ -48,7 +53,6 @@ class CentreViews:
         return centre(images, self.preprocessing, self.interpolation).contiguous()
 
 
-@torch.inference_mode()
 def embed(
     network: nn.Module,
     images: Images,
@@ -69,15 +73,27 @@ def embed(
         BingoError: an image cannot be read.
     """
     views = CentreViews(images, preprocessing, interpolation, rows)
-    network = folded(network)
 
     def compute(places: Iterable[int]) -> Iterator[Tensor]:
-        for batch in load(views, places, workers):
-            if isinstance(batch, EncodedBatch):
-                pixels = batch.centres(preprocessing, interpolation, device)
-            else:
-                pixels = batch.to(device)
-            parts = pixels.split(FORWARD if device.type == "cpu" else BATCH)
-            yield torch.cat([network(normalise(part / 255, preprocessing)) for part in parts]).cpu()
+        return embed_alone(network, views, places, device, workers)
 
     yield from shared_out(range(len(views)), compute)
+
+
+@torch.inference_mode()
+def embed_alone(
+    network: nn.Module, views: CentreViews, places: Iterable[int], device: torch.device, workers: int
+) -> Iterator[Tensor]:
+    """Yield what `embed` does for the batches at ``places``, all computed by this process.
+
+    Raises:
+        BingoError: an image cannot be read.
+    """
+    network = folded(network)
+    for batch in load(views, places, workers):
+        if isinstance(batch, EncodedBatch):
+            pixels = batch.centres(views.preprocessing, views.interpolation, device)
+        else:
+            pixels = batch.to(device)
+        parts = pixels.split(FORWARD if device.type == "cpu" else BATCH)
+        yield torch.cat([network(normalise(part / 255, views.preprocessing)) for part in parts]).cpu()

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from bingo.models.checkpoint import Teacher, load_teacher
 from bingo.progress import Progress
 from bingo.shards import Shard, damaged, part_rows, require_rows, shard_attributes, whole_shards
 
+log = logging.getLogger(__name__)
 _SHARD = "embeddings shard"
 
 
@@ -169,3 +171,4 @@ def _write(
         checked_dataset(file, "index", np.asarray(rows, dtype=np.int64))
         checked_dataset(file, "label", label)
         file.attrs["digest"] = digest.hexdigest()
+    log.info("%s: %s embeddings of %s numbers, float16", output, f"{count:,}", f"{dim:,}")

@@ -18,6 +18,7 @@ from bingo.engine.distributed import is_first, processes, rank
 from bingo.engine.learner import Learner, TeacherOutputs
 from bingo.engine.state import Row, TrainingState
 from bingo.engine.train import train
+from bingo.engine.watch import Watch
 from bingo.errors import BingoError
 from bingo.methods.method import Method
 from bingo.models.backbone import require_size
@@ -47,6 +48,8 @@ class Run:
     rows: list[Row]
     """One per epoch."""
     provenance: dict[str, Any]
+    summary: str
+    """What came of it, in a line."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,7 @@ def trained(
     title: str,
     device: torch.device,
     workers: int,
+    events: Path | None = None,
 ) -> Iterator[Run | None]:
     """Train a method, going on from a state of the same settings and inputs, and yield the result.
 
@@ -85,6 +89,7 @@ def trained(
         title: name for progress lines.
         device: where to train.
         workers: loader processes.
+        events: folder for TensorBoard's events; None to write none.
 
     Raises:
         BingoError: an input is damaged, the loss is not finite, or the processes cannot share a batch equally.
@@ -113,9 +118,10 @@ def trained(
         rank=rank(),
         processes=processes(),
     )
+    watch = Watch(learner, data, method.training, device, workers, title, events) if is_first() else None
     with state.exclusively():
-        rows = train(learner, data, method.training, state, device, workers, title)
+        rows = train(learner, data, method.training, state, device, workers, title, watch)
         facts = {"seed": seed, "processes": processes(), **machine, **describe_device(device)}
         made = provenance(origin.stage, origin.version, origin.settings, sources.inputs, **facts)
-        yield Run(learner, rows, made) if is_first() else None
+        yield Run(learner, rows, made, watch.summary(rows)) if watch is not None else None
         state.discard()

@@ -14,6 +14,7 @@ from bingo.engine.means import RunningMeans
 from bingo.engine.schedule import learning_rate
 from bingo.engine.signals import asked_to_end
 from bingo.engine.state import Position, Row, TrainingState
+from bingo.engine.watch import Watch
 from bingo.errors import BingoError
 from bingo.philox import Stream, philox
 from bingo.progress import Progress
@@ -31,8 +32,11 @@ def train(
     device: torch.device,
     workers: int,
     title: str,
+    watch: Watch | None = None,
 ) -> list[Row]:
     """Train ``learner``, which is on ``device``, in place, going on from ``state`` if that holds anything.
+
+    Of several processes, ``watch`` is with the first alone.
 
     Returns:
         One row per epoch: epoch (from 1), lr, and the mean of each value that the method logs.
@@ -48,6 +52,9 @@ def train(
     images_per_epoch = data.steps * data.batch_size
     batches = data.batches(len(at.rows), training.epochs, workers, at.step)
     log.info("%s: %d epochs of %d steps on %s in %s", title, training.epochs, data.steps, device, dtype)
+    if watch is not None:
+        watch.begin(at)
+    loss = seen = ""  # beside the bar
 
     done = len(at.rows) * images_per_epoch + at.step * data.batch_size
     with asked_to_end() as asked, Progress(title, training.epochs * images_per_epoch, "images", done) as progress:
@@ -66,13 +73,16 @@ def train(
                 at.step = step + 1
                 if at.step % _STEPS_BETWEEN_CHECKS == 0 or at.step == data.steps:
                     _require_finite(at.means, epoch, data.steps, training, state, title)
-                progress.advance(data.batch_size, f"epoch {epoch + 1}/{training.epochs}")
+                    loss = f", loss {at.means.read()['loss']:.4g}"
+                progress.advance(data.batch_size, f"epoch {epoch + 1}/{training.epochs}{loss}{seen}")
                 if at.step == data.steps:
                     if not all(tensor.isfinite().all() for tensor in learner.state_dict().values()):
                         raise _diverged(
                             f"a weight is not finite after epoch {epoch + 1}", epoch, training, state, title
                         )
                     at = Position([*at.rows, {"epoch": epoch + 1, "lr": lr, **at.means.read()}])
+                    if watch is not None:
+                        seen = watch.after_epoch(at.rows)
                 state.save_if_due(learner, optimizer, at, distributed.any_of(asked() is not None))
                 if at.step == 0:
                     log.info("%s: %s", title, ", ".join(f"{name} {value:.6g}" for name, value in at.rows[-1].items()))

@@ -1,5 +1,7 @@
 """k-nearest-neighbour classification of frozen features."""
 
+from collections.abc import Iterable
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -41,12 +43,29 @@ def knn_accuracy(
     """
     if len(train) < protocol.k:
         raise BingoError(f"evaluations: kNN with k {protocol.k} needs as many labelled images, there are {len(train)}")
-    scores = []
-    for _, similarity, index in nearest_neighbours(UnitRows(val.numpy()), UnitRows(train.numpy()), protocol.k):
-        labels = train_labels[torch.from_numpy(index)]  # (b, k)
-        scores.append(votes(labels, _weights(protocol, torch.from_numpy(similarity.astype(np.float64))), classes))
-    found = accuracy(torch.cat(scores), val_labels)
-    return found if protocol.k > 1 else {"top1": found["top1"]}
+    blocks = nearest_neighbours(UnitRows(val.numpy()), UnitRows(train.numpy()), protocol.k)
+    found = (
+        (torch.from_numpy(similarity.astype(np.float64)), torch.from_numpy(index)) for _, similarity, index in blocks
+    )
+    return vote_accuracy(protocol, found, train_labels, val_labels, classes)
+
+
+def vote_accuracy(
+    protocol: Knn, found: Iterable[tuple[Tensor, Tensor]], train_labels: Tensor, val_labels: Tensor, classes: int
+) -> dict[str, float]:
+    """Return what `knn_accuracy` does, of neighbours that are already found.
+
+    Args:
+        protocol: names k, and the temperature of the votes.
+        found: block after block of the validation images, similarity float64 (b, k) and position int64 (b, k) of each
+            one's neighbours.
+        train_labels: (N,) int64 in [0, classes).
+        val_labels: (M,) int64 in [0, classes).
+        classes: number of classes.
+    """
+    scores = [votes(train_labels[index], _weights(protocol, similarity), classes) for similarity, index in found]
+    accuracies = accuracy(torch.cat(scores), val_labels)
+    return accuracies if protocol.k > 1 else {"top1": accuracies["top1"]}
 
 
 def _weights(protocol: Knn, similarity: Tensor) -> Tensor:

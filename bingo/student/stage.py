@@ -1,5 +1,6 @@
 """Entry point of the student stage."""
 
+import logging
 from pathlib import Path
 
 import torch
@@ -21,6 +22,8 @@ from bingo.targets.outputs import OnlineTeacher, StoredTeacher, require_targets
 from bingo.targets.stage import describe_targets
 from bingo.tensors import write_tensors
 
+log = logging.getLogger(__name__)
+
 
 def train_student(
     job: StudentJob,
@@ -32,6 +35,7 @@ def train_student(
     output: Path,
     device: torch.device,
     workers: int,
+    events: Path | None = None,
 ) -> None:
     """Train a student and write `backbone.safetensors`, `head.safetensors` and `log.csv` into ``output``.
 
@@ -45,6 +49,7 @@ def train_student(
         output: folder to write into.
         device: where to train.
         workers: loader processes.
+        events: folder for TensorBoard's events; None to write none.
 
     Raises:
         BingoError: an input is missing, damaged or belongs to another dataset or teacher, or the loss is not finite.
@@ -55,7 +60,8 @@ def train_student(
     origin = Origin("student", job.version, job.model_dump(mode="json"))
     title = f"student {name} seed {job.seed}"
     state_path = output / "state.pt"
-    with trained(student, job.preprocessing, job.seed, sources, origin, state_path, title, device, workers) as run:
+    seed, preprocessing = job.seed, job.preprocessing
+    with trained(student, preprocessing, seed, sources, origin, state_path, title, device, workers, events) as run:
         if run is None:
             return
         write_log(output / "log.csv", run.rows)
@@ -66,6 +72,7 @@ def train_student(
         }
         write_tensors(output / "head.safetensors", run.learner.head.state_dict(), metadata)
         write_tensors(output / "backbone.safetensors", run.learner.backbone.state_dict(), metadata)
+        log.info("%s; backbone, head and log in %s", run.summary, output)
 
 
 def _sources(

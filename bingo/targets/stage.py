@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,6 +28,7 @@ from bingo.targets.outputs import network_of
 from bingo.views.parameters import draw_for_teacher
 from bingo.views.recipes import RECIPES
 
+log = logging.getLogger(__name__)
 _BATCH = 128
 _VIEWS_AT_ONCE = 8
 """Views made of an image each time it is read: reading is dear, and so is the memory of many views."""
@@ -110,6 +112,7 @@ def make_targets(
             digest.update(half.tobytes())
             progress.advance(len(half))
         file.attrs["digest"] = digest.hexdigest()
+    log.info("%s: %s outputs of each of %s images, %s numbers, float16", output, job.views, f"{count:,}", f"{width:,}")
 
 
 @torch.inference_mode()

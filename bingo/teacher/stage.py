@@ -25,8 +25,11 @@ def train_teacher(
     log_csv: Path,
     device: torch.device,
     workers: int,
+    events: Path | None = None,
 ) -> None:
     """Pretrain a teacher and write backbone and head to ``output`` (safetensors), the log to ``log_csv``.
+
+    ``events`` is a folder for TensorBoard's events; None to write none.
 
     Raises:
         BingoError: an input is damaged, or the loss is not finite.
@@ -36,7 +39,8 @@ def train_teacher(
     sources = Sources(listing, {"dataset": listing.digest})
     origin = Origin("teacher", job.version, job.model_dump(mode="json"))
     state_path, title = output.with_suffix(".state.pt"), f"teacher {name}"
-    with trained(teacher, job.preprocessing, teacher.seed, sources, origin, state_path, title, device, workers) as run:
+    seed, preprocessing = teacher.seed, job.preprocessing
+    with trained(teacher, preprocessing, seed, sources, origin, state_path, title, device, workers, events) as run:
         if run is None:
             return
         write_log(log_csv, run.rows)
@@ -44,6 +48,7 @@ def train_teacher(
         write_teacher(
             output, teacher.backbone, backbone, head, {"method": teacher.method, "provenance": run.provenance}
         )
+        log.info("%s; %s, %s", run.summary, output, log_csv)
 
 
 def import_teacher(job: ImportJob, checkpoint: Path, output: Path) -> None:

@@ -26,8 +26,10 @@ rule student:
         ),
         sources=lambda wildcards: flags(**PLAN.student_inputs(wildcards.student)),
         folder=subpath(output.backbone, parent=True),
+    # The folder of events is no param: it changes no result, and so must not rerun any.
     shell:
         "python -m bingo launch --gpus {resources.gpu} --nodes {resources.nodes}"
         " student --settings {params.settings:q} --name {wildcards.student}"
         " --listing {params.listing} {params.sources} --output {params.folder}"
+        " --events logs/{wildcards.study}/tensorboard/student/{wildcards.student}/seed-{wildcards.seed}"
         " --log {log} --threads {threads} --workers {resources.workers}"

@@ -22,10 +22,12 @@ rule teacher:
     params:
         listing=lambda wildcards: PLAN.listing("train"),
         settings=lambda wildcards: settings.teacher_settings(STUDY, wildcards.teacher),
+    # The folder of events is no param: it changes no result, and so must not rerun any.
     shell:
         "python -m bingo launch --gpus {resources.gpu} --nodes {resources.nodes}"
         " teacher --settings {params.settings:q} --name {wildcards.teacher}"
         " --listing {params.listing} --output {output.teacher} --training-log {output.log}"
+        " --events logs/{wildcards.study}/tensorboard/teacher/{wildcards.teacher}"
         " --log {log} --threads {threads} --workers {resources.workers}"
 
 

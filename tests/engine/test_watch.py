@@ -1,0 +1,479 @@
+import copy
+import json
+import logging
+import math
+import resource
+import subprocess
+import sys
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import nn
+
+from bingo.engine import watch as watching
+from bingo.engine.events import Events
+from bingo.engine.state import Position, TrainingState
+from bingo.engine.train import train
+from bingo.engine.watch import (
+    Watch,
+    held_out_accuracy,
+    in_eval_mode,
+    is_collapsed,
+    is_due,
+    lowest_before_rise,
+    mean_similarity,
+    relative_deviation,
+    watched_rows,
+)
+
+CPU = torch.device("cpu")
+STEPS, EPOCHS, BATCH = 3, 3, 16  # of the tiny dataset
+
+
+def units(count, dim, seed=0):
+    return F.normalize(torch.randn(count, dim, generator=torch.Generator().manual_seed(seed)), dim=1)
+
+
+def labelled(learner, batches):
+    """Batches of the tiny dataset, whose images have labels of four classes."""
+    data = batches(learner)
+    images = type(data.images)()
+    images.listing = replace(images.listing, label=np.arange(len(images.listing)) % 4, classes=list("abcd"))
+    data.images = images
+    return data
+
+
+@pytest.fixture
+def run(build, batches, training, tmp_path):
+    """Train in the test's folder, watched or not; return learner, rows, watch."""
+
+    def run(name="moco", watched=True, prepare=lambda _learner: None, folder="run", seed=0, workers=0, **changes):
+        learner = build(name, seed)
+        prepare(learner)
+        data, settings = labelled(learner, batches), training.model_copy(update=changes)
+        watch = Watch(learner, data, settings, CPU, workers, "test", tmp_path / folder / "events") if watched else None
+        state = TrainingState(tmp_path / folder / "state.pt", "same")
+        return learner, train(learner, data, settings, state, CPU, 0, "test", watch), watch
+
+    return run
+
+
+def scalars(folder):
+    """Read events as TensorBoard does: from tag to (epoch, value) pairs."""
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
+    return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+def stop_in(step):
+    """Return a preparation that interrupts training in a step, counted from 1 in this process."""
+
+    def prepare(learner):
+        after_step, done = learner.after_step, []
+
+        def stopping():
+            done.append(1)
+            if len(done) == step:
+                raise KeyboardInterrupt
+            after_step()
+
+        learner.after_step = stopping
+
+    return prepare
+
+
+def test_mean_similarity_is_that_of_all_pairs():
+    rows = units(40, 7) + 0.3
+    rows = F.normalize(rows, dim=1)
+    assert mean_similarity(rows) == pytest.approx(float((rows @ rows.T).mean()), rel=1e-5)
+    assert mean_similarity(torch.eye(8)) == pytest.approx(1 / 8)
+    assert mean_similarity(units(1, 7).expand(5, -1)) == pytest.approx(1)
+
+
+def test_relative_deviation_is_0_of_equal_and_1_of_spread_vectors():
+    assert relative_deviation(units(1, 64).expand(50, -1)) == pytest.approx(0, abs=1e-6)
+    assert relative_deviation(units(4000, 64)) == pytest.approx(1, abs=0.01)
+    halfway = F.normalize(units(4000, 64) + units(1, 64, seed=1), dim=1)
+    assert relative_deviation(halfway) == pytest.approx(math.sqrt(1 / 2), abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("count", "expected"), [(1, 1), (300, 300), (1000, 512), (6000, 600), (20480, 2048), (10**6, 2048)]
+)
+def test_a_tenth_is_watched_within_bounds(count, expected):
+    rows = watched_rows(count)
+    assert len(set(rows.tolist())) == len(rows) == expected
+    assert rows.dtype == np.int64
+    assert 0 <= rows.min() <= rows.max() < count
+    assert np.array_equal(rows, watched_rows(count))
+    assert count < 10 or not np.array_equal(rows, np.sort(rows))
+
+
+def test_watched_images_are_spread_over_the_listing():
+    rows = watched_rows(50_000)
+    counts = np.bincount(rows // 5000, minlength=10)  # as listed, class after class
+    assert counts.min() > 150
+
+
+@pytest.mark.parametrize(
+    ("epochs", "expected"), [(1, [1]), (3, [1, 2, 3]), (39, [*range(1, 40)]), (200, [*range(10, 201, 10)])]
+)
+def test_networks_are_looked_at_some_twenty_times_and_at_the_end(epochs, expected):
+    assert [epoch for epoch in range(1, epochs + 1) if is_due(epoch, epochs)] == expected
+
+
+def test_the_last_epoch_is_looked_at_whatever_the_interval():
+    assert [epoch for epoch in range(1, 48) if is_due(epoch, 47)] == [*range(2, 47, 2), 47]
+
+
+def test_held_out_accuracy_is_that_of_a_vote_among_the_ten_nearest():
+    rng = np.random.default_rng(0)
+    labels = torch.from_numpy(rng.integers(0, 3, 100))
+    rows = F.normalize(units(100, 5) + 1.2 * F.one_hot(labels, 5), dim=1)
+    right = 0
+    for query in range(25):
+        near = (rows[25:] @ rows[query]).argsort(descending=True)[:10]
+        similar = {c: float((rows[25:][near] @ rows[query])[labels[25:][near] == c].sum()) for c in range(3)}
+        votes = {c: (int((labels[25:][near] == c).sum()), similar[c]) for c in range(3)}
+        right += max(votes, key=votes.get) == labels[query]
+    assert 5 < right < 25
+    assert held_out_accuracy(rows, labels, 3) == pytest.approx(4 * right)
+
+
+def test_images_without_labels_neither_ask_nor_vote():
+    labels = torch.arange(100) % 3
+    rows = F.normalize(units(100, 3) + 2 * F.one_hot(labels, 3), dim=1)
+    known = (torch.arange(100) % 5 > 0) | (torch.arange(100) == 0)
+    partly = torch.where(known, labels, -1)
+    wrong = rows.clone()
+    wrong[~known] = rows[0]  # whatever these are, they change nothing
+    assert held_out_accuracy(wrong, partly, 3) == held_out_accuracy(rows, partly, 3)
+
+
+@pytest.mark.parametrize(
+    "labels", [torch.full((100,), -1), torch.where(torch.arange(100) < 34, 0, -1), torch.zeros(12, dtype=torch.int64)]
+)
+def test_with_too_few_labels_there_is_no_accuracy(labels):
+    assert held_out_accuracy(units(len(labels), 4), labels, 2) is None
+
+
+def rows_of(losses, **terms):
+    return [{"epoch": i + 1, "lr": 0.1, "loss": loss, **terms} for i, loss in enumerate(losses)]
+
+
+def first_warning(losses, filled):
+    """The epoch after which a rise would be said, with that of the lowest loss; None for never."""
+    for epoch in range(1, len(losses) + 1):
+        lowest = lowest_before_rise(rows_of(losses[:epoch]), filled)
+        if lowest is not None:
+            return epoch, int(lowest["epoch"])
+    return None
+
+
+@pytest.mark.parametrize(
+    ("losses", "filled", "expected"),
+    [
+        ([8.3, 7.0, 6.1, 5.5, 5.4, 5.6, 5.3], 1, None),
+        # MoCo on 1,000 images of Fashion-MNIST, whose queue of 4,096 is full after five epochs.
+        ([5.72, 7.10, 7.58, 7.86, 7.92, 7.71, 7.45, 7.18, 6.99, 6.89, 6.85, 6.67, 6.64, 6.72, 6.84], 5, None),
+        ([1.9, 4.6, 6.0, 6.9, 7.4, 7.6, 7.3, 6.8, 6.5], 5, None),
+        ([1.9, 4.6, 6.0, 6.9, 7.4, 7.6, 7.3, 6.8, 6.5], 0, (3, 1)),
+        # One that a large dataset fills in a part of its first epoch.
+        ([6.4, 7.9, 7.5, 7.2, 7.1], 1, None),
+        ([8.3, 6.0, 4.0, 5.9, 6.1], 1, (5, 3)),
+        ([8.3, 6.0, 9.1], 1, (3, 2)),
+        ([2.0, 9.0], 0, None),
+        ([2.0, 2.9], 9, None),
+        ([0.0, 0.0, 0.0, 0.0], 0, None),
+    ],
+)
+def test_a_rise_is_told_from_a_queue_that_fills(losses, filled, expected):
+    assert first_warning(losses, filled) == expected
+
+
+def test_a_term_that_joins_the_loss_is_no_rise():
+    rows = [*rows_of([3.0, 2.0, 1.0], intra=1.0), *rows_of([2.5, 2.4], intra=1.0, inter=1.5)]
+    assert lowest_before_rise(rows[:4], 0) is None
+    assert lowest_before_rise([*rows, {**rows[-1], "loss": 3.7}], 0) == rows[4]
+
+
+def same_bytes(first, second):
+    first, second = first.state_dict(), second.state_dict()
+    return all(first[name].numpy().tobytes() == second[name].numpy().tobytes() for name in second)
+
+
+class Drawing(nn.Module):
+    """Draws from torch's generator in training, and counts its calls in each mode."""
+
+    def __init__(self, head):
+        super().__init__()
+        self.head, self.dropout, self.norm = head, nn.Dropout(0.5), nn.BatchNorm1d(8)
+
+    def forward(self, features):
+        return self.norm(self.dropout(self.head(features)))
+
+
+def drawing(learner):
+    learner.head = Drawing(learner.head)
+    if learner.momentum_encoder is not None:
+        learner.momentum_encoder[1] = copy.deepcopy(learner.head).requires_grad_(False)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("name", ["moco", "official"])
+def test_a_watched_training_ends_with_the_bytes_of_an_unwatched_one(name, workers, run):
+    expected, expected_rows, _ = run(name, watched=False, prepare=drawing, folder="unwatched")
+    generator = torch.get_rng_state()
+    found, rows, _ = run(name, prepare=drawing, workers=workers)
+    assert rows == expected_rows
+    assert same_bytes(found, expected)
+    assert torch.equal(torch.get_rng_state(), generator)
+    assert all(module.training for module in found.modules())
+
+
+def test_each_part_of_a_network_gets_back_its_own_mode():
+    network = nn.Sequential(nn.BatchNorm1d(2), nn.Dropout(), nn.Linear(2, 2)).train()
+    network[1].eval()
+    with suppress(KeyError), in_eval_mode(network):
+        assert not any(module.training for module in network.modules())
+        raise KeyError
+    assert [module.training for module in network.modules()] == [True, True, False, True]
+
+
+def test_what_is_watched_are_the_networks_in_eval_mode_on_centre_views(run, tmp_path):
+    learner, rows, _ = run("bingo")
+    learner.eval()
+    chosen = watched_rows(48)
+    images = learner_images()[chosen]
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    with torch.no_grad():
+        features = learner.backbone(((images / 255) - mean.view(3, 1, 1)) / std.view(3, 1, 1))
+        projections = learner.head(features)
+    found = scalars(tmp_path / "run" / "events")
+    for name, outputs in (("features", features), ("projections", projections)):
+        vectors = F.normalize(outputs, dim=1)
+        assert found[f"{name}/similarity"][-1][1] == pytest.approx(float((vectors @ vectors.T).mean()), rel=1e-4)
+        spread = vectors.var(0, correction=0).sqrt().mean() * vectors.shape[1] ** 0.5
+        assert found[f"{name}/deviation"][-1][1] == pytest.approx(float(spread), rel=1e-3)
+    labels = torch.from_numpy(chosen % 4)
+    assert found["knn/top1"][-1][1] == pytest.approx(held_out_accuracy(F.normalize(features, dim=1), labels, 4))
+    keys = learner.queues["negatives"].keys
+    assert found["queue/negatives_similarity"][-1][1] == pytest.approx(float((keys @ keys.T).mean()), rel=1e-4)
+    assert found["queue/epochs"] == [(epoch, pytest.approx(40 / 48)) for epoch in (1, 2, 3)]
+    for name in ("loss", "intra", "inter"):
+        assert found[f"loss/{name}"] == [(row["epoch"], pytest.approx(row[name], rel=1e-6)) for row in rows]
+    assert found["training/lr"] == [(row["epoch"], pytest.approx(row["lr"], rel=1e-6)) for row in rows]
+    assert [epoch for epoch, _ in found["training/images_per_second"]] == [1, 2, 3]
+
+
+def learner_images():
+    return torch.randint(256, (48, 3, 12, 12), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)).float()
+
+
+# In the middle of the first epoch, of the second, and in the last step.
+@pytest.mark.parametrize("step", [2, STEPS + 2, EPOCHS * STEPS])
+def test_the_events_of_an_interrupted_training_go_on_as_if_nothing_had_happened(step, run, tmp_path):
+    run(folder="whole")
+    expected = scalars(tmp_path / "whole" / "events")
+    with pytest.raises(KeyboardInterrupt):
+        run(prepare=stop_in(step))
+    # Written by a process that was killed between its events and its state.
+    Events(tmp_path / "run" / "events").write((step - 1) // STEPS + 1, {"loss/loss": 99.0})
+    run(seed=99 if step > STEPS else 0)
+    found = scalars(tmp_path / "run" / "events")
+    del expected["training/images_per_second"]
+    assert [epoch for epoch, _ in found.pop("training/images_per_second")] == [1, 2, 3]
+    assert found == expected
+
+
+def test_a_training_that_starts_anew_removes_old_events_and_nothing_else(run, tmp_path):
+    folder = tmp_path / "run" / "events"
+    folder.mkdir(parents=True)
+    (folder / "events.out.tfevents.0000000001.host.1").write_bytes(b"old")
+    (folder / "notes.txt").write_text("mine")
+    run(epochs=1)
+    assert {path.name for path in folder.iterdir()} - {"notes.txt"} == {
+        path.name for path in folder.glob("events.out.tfevents.*") if path.stat().st_size > 100
+    }
+    assert (folder / "notes.txt").read_text() == "mine"
+    assert [epoch for epoch, _ in scalars(folder)["loss/loss"]] == [1]
+
+
+def test_without_a_folder_tensorboard_is_not_even_imported():
+    code = (
+        "import sys, torch\nfrom bingo.engine.events import Events\nfrom bingo.engine import watch\n"
+        "events = Events(None)\nevents.begin(1)\nevents.write(1, {'loss/loss': 1.0})\n"
+        "print([name for name in sys.modules if name.startswith('tensorboard')])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout.replace("'", '"')) == []
+
+
+@contextmanager
+def disk_of(size):
+    """Let no file grow beyond ``size`` bytes, as a full disk would."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("whole", [0, 1, 2])
+def test_events_end_where_the_disk_is_full_and_say_so_once(whole, tmp_path, caplog):
+    fitting = Events(tmp_path / "fitting")
+    fitting.begin(1)
+    for epoch in range(1, whole + 1):
+        fitting.write(epoch, {"loss/loss": 1.0})
+    (file,) = (tmp_path / "fitting").iterdir()
+    events = Events(tmp_path / "events")
+    with disk_of(file.stat().st_size + 10):  # not enough for one more
+        events.begin(1)
+        for epoch in (1, 2, 3):
+            events.write(epoch, {"loss/loss": 1.0})
+    events.write(4, {"loss/loss": 1.0})
+    (record,) = caplog.records
+    (path,) = (tmp_path / "events").iterdir()
+    assert record.getMessage() == f"--events: {path} cannot be written (File too large); going on without it"
+    found = scalars(tmp_path / "events")
+    assert [epoch for epoch, _ in found.get("loss/loss", [])] == [1, 2, 3][:whole]
+
+
+def test_a_folder_that_cannot_be_made_ends_no_training(run, tmp_path, caplog):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "events").write_text("a file")
+    _, rows, _ = run()
+    assert len(rows) == EPOCHS
+    (message,) = warnings_of(caplog)
+    assert message.startswith(f"--events: {tmp_path / 'run' / 'events'}")
+    assert "cannot be written (File exists)" in message
+
+
+def warnings_of(caplog):
+    return [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+
+
+def collapse(learner):
+    for module in learner.head:
+        if isinstance(module, nn.Linear):
+            nn.init.zeros_(module.weight)
+            nn.init.ones_(module.bias)
+    learner.head.requires_grad_(False)
+
+
+@pytest.mark.parametrize(
+    ("similarity", "steps", "expected"), [(0.96, 200, True), (1.0, 199, False), (0.95, 10**6, False), (0.3, 200, False)]
+)
+def test_a_collapse_is_told_from_a_network_that_has_only_begun(similarity, steps, expected):
+    assert is_collapsed(similarity, steps) == expected
+
+
+def test_a_collapse_is_said_once_with_a_remedy(run, caplog, monkeypatch):
+    monkeypatch.setattr(watching, "SETTLED", 2 * STEPS)
+    run(prepare=collapse)
+    assert warnings_of(caplog) == [
+        "test: after epoch 2 the projections of different images are nearly the same (mean similarity 1.000); "
+        "lower the learning rate, training.lr, now 0.1, or train for more epochs"
+    ]
+
+
+def test_a_collapse_to_a_teacher_whose_outputs_are_all_the_same_is_the_teachers(run, caplog, monkeypatch):
+    monkeypatch.setattr(watching, "SETTLED", 2 * STEPS)
+
+    def prepare(learner):
+        collapse(learner)
+        learner.teacher.outputs = lambda _layer, _view, batch, _images: torch.ones(len(batch.rows["anchor"]), 8)
+
+    run("bingo", prepare=prepare)
+    (message,) = warnings_of(caplog)
+    assert message.endswith(
+        "nearly the same (mean similarity 1.000); so are its teacher's outputs: take another teacher"
+    )
+
+
+@pytest.mark.parametrize("name", ["moco", "bingo"])
+def test_a_sound_training_is_not_warned_of(name, run, caplog):
+    run(name, lr=0.01)
+    assert warnings_of(caplog) == []
+
+
+def test_a_loss_that_rises_is_said_once(run, caplog):
+    def prepare(learner):
+        forward = learner.forward
+
+        def rising(batch, dtype):
+            values = forward(batch, dtype)
+            return {"loss": values["loss"] * 0 + (1.0 if batch.epoch < 2 else 2.0)}
+
+        learner.forward = rising
+
+    run(prepare=prepare, epochs=5, lr=0.01)
+    said = [message for message in warnings_of(caplog) if "rises" in message]
+    assert said == [
+        "test: the loss rises: 2 in epoch 3 after 1 in epoch 2; lower the learning rate, training.lr, now 0.01"
+    ]
+
+
+def test_a_queue_larger_than_the_dataset_is_said(build, batches, training, tmp_path, caplog):
+    learner = build("moco", 0)
+    for size in (48, 49):
+        method = learner.method.model_copy(update={"queue_size": size})
+        object.__setattr__(learner, "method", method)
+        Watch(learner, batches(learner), training, CPU, 0, "test", None).begin(Position())
+    assert warnings_of(caplog) == [
+        "test: queue_size 49 is more than the 48 training images, so each is a negative of itself; lower it"
+    ]
+
+
+def test_the_summary_says_what_came_of_it(run, tmp_path):
+    _, rows, watch = run("moco", lr=0.01)
+    found = scalars(tmp_path / "run" / "events")
+    line = watch.summary(rows)
+    assert line.startswith("test: 3 epochs in 0:0")
+    assert f"images/s, loss {rows[0]['loss']:.4g} -> {rows[-1]['loss']:.4g}, " in line
+    assert f"kNN top-1 on training images {found['knn/top1'][-1][1]:.1f} %, " in line
+    assert line.endswith(f"mean similarity of projections {found['projections/similarity'][-1][1]:.3f}")
+
+
+def test_the_summary_of_a_resumed_training_says_what_it_did_itself(run):
+    with pytest.raises(KeyboardInterrupt):
+        run(prepare=stop_in(STEPS + 1))
+    _, rows, watch = run()
+    assert watch.summary(rows).startswith("test: 3 epochs, 2 of them now in 0:0")
+    _, rows, watch = run()  # finds it finished
+    assert watch.summary(rows) == f"test: 3 epochs, loss {rows[0]['loss']:.4g} -> {rows[-1]['loss']:.4g}"
+
+
+def test_loss_and_accuracy_stand_beside_the_bar(run, monkeypatch):
+    notes = []
+    monkeypatch.setattr("bingo.progress.Progress.advance", lambda _self, _items, note="": notes.append(note))
+    _, rows, _ = run()
+    notes = [note for note in notes if note]  # the fixture's bags have none
+    assert notes[:2] == ["epoch 1/3"] * 2
+    assert notes[2] == f"epoch 1/3, loss {rows[0]['loss']:.4g}"
+    assert all(note.startswith(f"epoch 2/3, loss {rows[0]['loss']:.4g}, kNN ") for note in notes[3:5])
+    assert notes[5].startswith(f"epoch 2/3, loss {rows[1]['loss']:.4g}, kNN ")
+    assert notes[5].endswith(" %")
+
+
+def test_images_per_second_are_those_of_this_process(run, tmp_path, monkeypatch):
+    clock = [0.0]
+
+    def ticking(learner):
+        after_step = learner.after_step
+
+        def step():
+            after_step()
+            clock[0] += 2.0
+
+        learner.after_step = step
+
+    monkeypatch.setattr(watching.time, "monotonic", lambda: clock[0])
+    run(prepare=ticking)
+    found = scalars(tmp_path / "run" / "events")["training/images_per_second"]
+    assert found == [(epoch, pytest.approx(BATCH / 2)) for epoch in (1, 2, 3)]

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
+from bingo.engine import distributed
 from bingo.engine import watch as watching
 from bingo.engine.events import Events
 from bingo.engine.state import Position, TrainingState
@@ -30,6 +31,8 @@ from bingo.engine.watch import (
     relative_deviation,
     watched_rows,
 )
+
+from .processes import run_in_processes
 
 CPU = torch.device("cpu")
 STEPS, EPOCHS, BATCH = 3, 3, 16  # of the tiny dataset
@@ -233,6 +236,25 @@ def test_a_watched_training_ends_with_the_bytes_of_an_unwatched_one(name, worker
     assert same_bytes(found, expected)
     assert torch.equal(torch.get_rng_state(), generator)
     assert all(module.training for module in found.modules())
+
+
+def in_processes(build, batches, training, folder, watched):
+    """Train in one of several processes, of which the first may watch; return weights and rows."""
+    learner = build("moco", 0)
+    data = labelled(learner, batches)
+    data.rank, data.processes = distributed.rank(), distributed.processes()
+    first = watched and distributed.is_first()
+    watch = Watch(learner, data, training, CPU, 0, "test", folder / "events") if first else None
+    rows = train(learner, data, training, TrainingState(folder / "state.pt", "same"), CPU, 0, "test", watch)
+    return {name: tensor.numpy().tobytes() for name, tensor in learner.state_dict().items()}, rows
+
+
+def test_of_several_processes_the_first_watches_alone(build, batches, training, tmp_path):
+    expected = run_in_processes(2, in_processes, build, batches, training, tmp_path / "unwatched", False)
+    found = run_in_processes(2, in_processes, build, batches, training, tmp_path / "watched", True)
+    assert found == expected
+    (file,) = (tmp_path / "watched" / "events").iterdir()
+    assert [epoch for epoch, _ in scalars(file.parent)["knn/top1"]] == [1, 2, 3]
 
 
 def test_each_part_of_a_network_gets_back_its_own_mode():

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Annotated, Literal, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
+from bingo import commands
 from bingo.command import (
     PROCESSES,
     RANK,
@@ -48,26 +50,66 @@ from bingo.jobs import (
     TextJob,
 )
 
+INTRODUCTION = """\
+BINGO makes small vision backbones strong without labels: a student learns to put an image, and the members of its bag
+of nearest neighbours, where a large self-supervised teacher puts the image.
+
+From a folder of images to a trained student and a report, in the folder of this project:
+
+  bingo new birds --data photos/birds           write birds.yaml
+  snakemake --cores all --configfile birds.yaml run what is not yet there
+  bingo summary results/birds                   print its tables
+
+Before that, bingo doctor says whether this machine has what it takes.
+"""
+EXAMPLES = """\
+Examples:
+
+  bingo doctor birds.yaml      is all here that this study needs?
+  bingo inspect moco.pth.tar   what is this file, can it be a teacher?
+  bingo student --help         what a stage reads and writes
+  snakemake -n -p              how Snakemake would call the stages
+
+README.md explains studies, methods and protocols, config/README.md every key of a study file.
+"""
+
+
+class _InOrder(TyperGroup):
+    """Commands in the order in which they are needed: typer would put groups of commands first."""
+
+    def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]
+        names = [name for name in super().list_commands(ctx) if name != "figure"]
+        names.insert(names.index("report"), "figure")
+        return names
+
+
 app = typer.Typer(
-    help="BINGO: distil small vision backbones without labels. `snakemake` chains these stages.",
-    pretty_exceptions_enable=False,
-    no_args_is_help=True,
-    add_completion=False,
+    cls=_InOrder, help=INTRODUCTION, epilog=EXAMPLES, pretty_exceptions_enable=False, no_args_is_help=True
 )
-app.add_typer(figure_app, name="figure", help="Draw one figure of a study.")
+STAGES = "Stages, in the order in which Snakemake runs them"
+study_command = app.command(rich_help_panel="A study")
+stage = app.command(rich_help_panel=STAGES)
+network_command = app.command(rich_help_panel="Networks")
+MACHINE = "This machine"
+
+study_command(commands.new)
+study_command(commands.summary)
+app.add_typer(figure_app, name="figure", help="Draw one figure of a study.", rich_help_panel=STAGES)
 
 
 _SECONDS_FOR_THE_FIRST = 5
 """A fault that all processes of a job have is told by the first one; torchrun then ends the others."""
 _SECONDS_FOR_THE_CULPRIT = 15
 """Processes that have lost one whose fault it is fail too, and need not say so."""
+_PARALLEL = ("embeddings", "evaluation", "student", "targets", "teacher")
+"""Stages whose processes share their work; of others each would do all of it, and write the same file."""
 Part = Annotated[str | None, typer.Option(help="Make this part of the rows alone, 3-of-8 say, as a shard.")]
 Shards = Annotated[list[Path] | None, typer.Option("--shard", help="A shard to gather; repeated for all.")]
 Model = Annotated[Path, typer.Option(help="A student's backbone, or a teacher.")]
 Events = Annotated[Path | None, typer.Option(help="Folder for TensorBoard's events; without it none are written.")]
 
 
-@app.command()
+@stage
 def data(
     settings: Settings,
     key: Annotated[str, typer.Option(help="Key of the study that describes the images, for messages.")],
@@ -83,7 +125,7 @@ def data(
     write_listing(read_job(DataJob, settings), key, train_listing, output, threads)
 
 
-@app.command()
+@stage
 def pack(
     settings: Settings,
     listing: Listing,
@@ -99,7 +141,7 @@ def pack(
     write_pack(read_job(PackJob, settings), listing, output, threads)
 
 
-@app.command()
+@stage
 def teacher(
     settings: Settings,
     name: Annotated[str, typer.Option(help="Name for progress lines.")],
@@ -120,7 +162,7 @@ def teacher(
     train_teacher(read_job(TeacherJob, settings), name, listing, output, training_log, join(), workers, events)
 
 
-@app.command()
+@stage
 def imported_teacher(
     settings: Settings,
     checkpoint: Annotated[Path, typer.Option(help="File of weights.")],
@@ -136,7 +178,7 @@ def imported_teacher(
     import_teacher(read_job(ImportJob, settings), checkpoint, output)
 
 
-@app.command()
+@network_command
 def inspect(checkpoint: Annotated[Path, typer.Argument(help="File of weights.")]) -> None:
     """Say what a file of weights is, and whether it can be a teacher."""
     start(None)
@@ -145,7 +187,7 @@ def inspect(checkpoint: Annotated[Path, typer.Argument(help="File of weights.")]
     print(describe(checkpoint))
 
 
-@app.command()
+@stage
 def embeddings(
     settings: Settings,
     listing: Listing,
@@ -170,7 +212,7 @@ def embeddings(
         make_embeddings_shard(job, listing, teacher, output, join(), workers, part)
 
 
-@app.command()
+@stage
 def bags(
     settings: Settings,
     listing: Listing,
@@ -194,7 +236,7 @@ def bags(
         make_bags_shard(job, listing, teacher, embeddings, output, part)
 
 
-@app.command()
+@stage
 def sheets(
     listing: Listing,
     bags: Annotated[Path, typer.Option(help="Bags to show.")],
@@ -212,7 +254,7 @@ def sheets(
     make_sheets(listing, bags, {name: pages[name] for name in PAGES if name in pages})
 
 
-@app.command()
+@stage
 def targets(
     settings: Settings,
     listing: Listing,
@@ -231,7 +273,7 @@ def targets(
     make_targets(read_job(TargetsJob, settings), listing, teacher, output, join(), workers)
 
 
-@app.command()
+@stage
 def student(
     settings: Settings,
     name: Annotated[str, typer.Option(help="Name for progress lines.")],
@@ -255,7 +297,7 @@ def student(
     train_student(job, name, listing, teacher, targets or [], bags, output, join(), workers, events)
 
 
-@app.command()
+@stage
 def evaluation(
     settings: Settings,
     listing: Listing,
@@ -277,7 +319,7 @@ def evaluation(
     evaluate(job, listing, val_listing, model, label_list, output, join(), workers)
 
 
-@app.command()
+@stage
 def detection(
     settings: Settings,
     images: Annotated[Path, typer.Option(help="Folder of training images.")],
@@ -300,7 +342,7 @@ def detection(
     detect(job, images, annotations, val_images, val_annotations, model, output, pick_device(), workers)
 
 
-@app.command()
+@network_command
 def export(
     model: Annotated[Path, typer.Argument(help="A student's backbone, or a teacher.")],
     output: Output,
@@ -314,7 +356,7 @@ def export(
     exporters[to](model, output)
 
 
-@app.command()
+@stage
 def table(
     settings: Settings,
     output: Output,
@@ -329,7 +371,7 @@ def table(
     make_table(read_job(TableJob, settings), results or [], published, output)
 
 
-@app.command()
+@stage
 def text(
     settings: Settings,
     table: Annotated[Path, typer.Option(help="CSV of a table.")],
@@ -344,7 +386,7 @@ def text(
     make_text(read_job(TextJob, settings), table, markdown, latex)
 
 
-@app.command()
+@stage
 def report(
     settings: Settings,
     output: Output,
@@ -368,8 +410,11 @@ def report(
     write_report(job, table or [], figure or [], sheets, bags or [], model or [], benchmarks, output)
 
 
+app.command(rich_help_panel=MACHINE)(commands.doctor)
+
+
 # What follows the stage's name is the stage's, --help too.
-@app.command(context_settings={"allow_interspersed_args": False})
+@app.command(rich_help_panel=MACHINE, context_settings={"allow_interspersed_args": False})
 def launch(
     stage: Annotated[list[str], typer.Argument(help="The stage, and its options.")],
     gpus: Annotated[int, typer.Option(min=0, help="GPUs, over all nodes; 0 computes on the CPU.")] = 1,
@@ -380,23 +425,11 @@ def launch(
     start(None)
     from bingo.launch import launch as become
 
+    if (nodes > 1 or (gpus if processes is None else processes) > 1) and stage[0] not in _PARALLEL:
+        raise BingoError(f"launch: {stage[0]} computes in one process, not as {', '.join(_PARALLEL)}; --processes 1")
     become(stage, gpus, nodes, processes)
     sys.argv[1:] = stage
     app()
-
-
-@app.command()
-def summary(results: Annotated[Path, typer.Argument(help="A study's folder, results/demo say.")]) -> None:
-    """Print a study's tables and where everything is."""
-    start(None)
-    if not results.is_dir():
-        raise BingoError(f"{results}: no such folder; a study's results are in results/<study>")
-    for path in sorted((results / "tables").glob("*.md")):
-        print(path.read_text(encoding="utf-8"))
-    places = ["report.html", "tables", "figures", "bags", "students", "teachers", "evaluation"]
-    for place in places:
-        if (results / place).exists():
-            print(results / place)
 
 
 def main() -> None:

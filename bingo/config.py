@@ -69,10 +69,22 @@ class FolderSet(_Set):
     """Folder of training images, searched recursively."""
     val: str | None = None
     """Folder of validation images; null where there is none."""
+    # Left out where it is not used, as before there was such a key: listings and reports need not be made again.
+    held_out: float | None = Field(default=None, gt=0, lt=1, exclude_if=lambda share: share is None)
+    """Where there is no `val`: share of each class's images in `train` that are validation images instead, drawn by
+    their names, one of each class at least; null to use all for training."""
     labels: Literal["auto", "folders", "none"] = "auto"
     """`folders`: the first folder level names the class; `none`: no labels; `auto`: folders if there are any."""
     on_bad_image: Literal["fail", "skip"] = "fail"
     """An unreadable image stops the data stage (`fail`), or is left out and counted (`skip`)."""
+
+    @model_validator(mode="after")
+    def _held_out_by_class(self) -> Self:
+        if self.held_out is not None and self.val is not None:
+            raise PydanticCustomError("said", "held_out and val both name validation images; leave one out")
+        if self.held_out is not None and self.labels == "none":
+            raise PydanticCustomError("said", "held_out needs class folders, but labels is none; leave one out")
+        return self
 
 
 class Pack(Strict):
@@ -409,7 +421,9 @@ def parse_study(raw: Mapping[str, Any], source: str) -> Study:
     try:
         return Study.model_validate(raw)
     except ValidationError as error:
-        faults = error.errors(include_url=False)
+        found = error.errors(include_url=False)
+        # A default that would follow from a faulty value is no fault of its own.
+        faults = [fault for fault in found if fault["type"] != "default_factory_not_called"]
         more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
         raise BingoError(f"{source}: {_describe(faults[0], raw)}{more}") from error
 

@@ -46,10 +46,15 @@ class NetworkInput(Strict):
     """Who decodes the JPEGs of a folder: loader workers, or a CUDA device, whose pixels differ slightly."""
 
 
+def _customary_resize(section: dict[str, Any]) -> int:
+    """`size` * 256 / 224, rounded"""
+    return round(section.get("size", 224) * 256 / 224)
+
+
 class Preprocessing(NetworkInput):
     """How pixels become network input; the same for every stage of a study."""
 
-    resize: int = Field(default=256, ge=8)
+    resize: int = Field(default_factory=_customary_resize, ge=8)
     """Evaluation and embeddings: the shorter side is resized to this, then the centre `size` is cropped."""
 
     @model_validator(mode="after")

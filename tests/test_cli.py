@@ -12,10 +12,12 @@ import pytest
 import torch
 import typer
 from torchvision.io import write_png
+from typer import rich_utils
 
-from bingo import cli
+from bingo import cli, doctor
 from bingo.artifacts import digest_json
 from bingo.config import parse_study
+from bingo.doctor import Finding
 from bingo.models.backbone import build_backbone
 from bingo.sections import Backbone
 from bingo.settings import report_settings, teacher_settings
@@ -43,6 +45,8 @@ SUBCOMMANDS = {
     "report",
     "launch",
     "summary",
+    "new",
+    "doctor",
 }
 FIGURES = {"accuracy", "bag-size", "training", "purity", "similarity", "map"}
 
@@ -224,7 +228,19 @@ PLAIN_FAULTS = {
     ),
     "export of what is none": ("export JUNK --to detectron2 --output WEIGHTS", "JUNK: damaged or no safetensors file"),
     "launch": ("launch --nodes 2 teacher", "--nodes: 2 nodes are found only inside a SLURM job"),
+    "launch of a stage in several processes": (
+        "launch --gpus 0 --processes 2 bags --output x.h5",
+        "launch: bags computes in one process",
+    ),
     "summary": ("summary MISSING", "MISSING: no such folder"),
+    "new": ("new birds --data MISSING --output OUTPUT", "--data: there is no folder MISSING"),
+    "new file that exists": ("new birds --data IMAGES --output JUNK", "JUNK: exists already"),
+    "new study of a wrong name": ("new Birds --data IMAGES --output OUTPUT", "STUDY: Birds is no name"),
+    "new study of an empty folder": ("new birds --data IMAGES --output OUTPUT", "--data: the folder IMAGES is empty"),
+    "new study with a teacher that is none": (
+        "new birds --data IMAGES --output OUTPUT --teacher MISSING",
+        "MISSING: ",
+    ),
 }
 
 
@@ -308,7 +324,7 @@ def test_a_users_fault_is_one_line_of_commands_without_a_log_too(bingo, files, f
 
 def test_there_is_a_fault_of_every_subcommand():
     commands = {fault[0] for fault in (*FAULTS.values(), *PLAIN_FAULTS.values())}
-    assert {command.split()[0] for command in commands} == SUBCOMMANDS
+    assert {command.split()[0] for command in commands} == SUBCOMMANDS - {"doctor"}
     assert {command.split()[1] for command in commands if command.startswith("figure ")} == FIGURES
 
 
@@ -354,6 +370,57 @@ def test_help_lists_every_subcommand_without_loading_torch(arguments, expected):
     *lines, loaded = done.stdout.splitlines()
     assert loaded == "[]"
     assert {found[1] for line in lines if (found := re.match(r"\W*([a-z-]+) +[A-Z]", line))} == expected
+
+
+def test_help_groups_commands_in_the_order_of_their_use(bingo):
+    code, out, _ = bingo("--help")
+    assert code == 0
+    first_words = [found[1] for line in out.splitlines() if (found := re.match(r"\W*([a-z-]+) +[A-Z]", line))]
+    panels = re.findall(r"╭─ ([A-Z][^─]*[a-z]) ─", out)
+    assert panels == ["Options", "A study", cli.STAGES, "Networks", "This machine"]
+    assert first_words[:3] == ["new", "summary", "data"]
+    order = ["teacher", "embeddings", "bags", "targets", "student", "evaluation", "table", "figure", "report"]
+    assert [word for word in first_words if word in order] == order
+    assert first_words[-4:] == ["inspect", "export", "doctor", "launch"]
+
+
+def test_help_fits_a_terminal_of_80_columns(bingo, monkeypatch):
+    monkeypatch.setattr(rich_utils, "MAX_WIDTH", 80)
+    _, out, _ = bingo("--help")
+    assert max(len(line) for line in out.splitlines()) <= 80
+    # Commands to copy are not broken.
+    assert "\n   snakemake --cores all --configfile birds.yaml run what is not yet there" in out
+
+
+@pytest.mark.parametrize(
+    ("shell", "typed", "expected"),
+    [
+        ("bash", "bingo summ", "summary"),
+        ("zsh", "bingo new x --scale ", "trial"),
+        ("fish", "bingo figure ", "accuracy"),
+    ],
+)
+def test_shells_complete_commands_and_choices(shell, typed, expected):
+    environment = {
+        **os.environ,
+        "_BINGO_COMPLETE": f"complete_{shell}",
+        "COMP_WORDS": typed,
+        "COMP_CWORD": "1",
+        "_TYPER_COMPLETE_ARGS": typed,
+        "_TYPER_COMPLETE_FISH_ACTION": "get-args",
+    }
+    code = "import sys; sys.argv = ['bingo']; from bingo import cli; cli.main()"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=environment)
+    assert expected in re.findall(r"[\w-]+", done.stdout)
+
+
+def test_a_machine_on_which_a_study_would_fail_is_diagnosed_with_exit_code_1(bingo, monkeypatch):
+    findings = [Finding("ok", "all is well"), Finding("fail", "no disk", "buy one")]
+    monkeypatch.setattr(doctor, "examine", lambda study: findings[: 1 if study is None else 2])
+    assert bingo("doctor") == (0, "ok    all is well\n", "")
+    code, out, err = bingo("doctor", "s.yaml")
+    assert (code, out) == (1, "ok    all is well\nfail  no disk\n      -> buy one\n")
+    assert err.startswith("bingo: error: a study would fail here")
 
 
 def loaded(imports, *names):
@@ -414,7 +481,7 @@ def calls():
 def test_rules_call_every_stage_by_its_name():
     called = {" ".join(names) for _, names, _ in calls()}
     figures = {f"figure {name}" for name in FIGURES}
-    assert called == (SUBCOMMANDS | figures) - {"figure", "summary", "inspect"}
+    assert called == (SUBCOMMANDS | figures) - {"figure", "summary", "inspect", "new", "doctor"}
 
 
 @pytest.mark.parametrize(

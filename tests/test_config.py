@@ -118,6 +118,26 @@ def changed(path, value, study=STUDY):
             {"size": 64, "resize": 32},
             "s.yaml: data.preprocessing: resize must be at least size",
         ),
+        (
+            "data.preprocessing",
+            {"size": 4},
+            "s.yaml: data.preprocessing.size: input should be greater than or equal to 8, found 4",
+        ),
+        (
+            "data",
+            {"source": "folder", "train": "x", "val": "y", "held_out": 0.2},
+            "s.yaml: data: held_out and val both name validation images; leave one out",
+        ),
+        (
+            "data",
+            {"source": "folder", "train": "x", "labels": "none", "held_out": 0.2},
+            "s.yaml: data: held_out needs class folders, but labels is none; leave one out",
+        ),
+        (
+            "data",
+            {"source": "folder", "train": "x", "held_out": 1.0},
+            "s.yaml: data.held_out: input should be less than 1, found 1.0",
+        ),
         ("students", None, "s.yaml: students: input should be a valid dictionary, found None"),
     ],
     ids=lambda value: value if isinstance(value, str) and " " not in value else "",

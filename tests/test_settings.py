@@ -107,6 +107,10 @@ CHANGES = {
     "data.max_train": (1000, {"data train"}),
     "data.on_bad_image": ("skip", {"data train", "data val"}),
     "data.pack": ({"shorter_side": 320, "quality": 90}, {"pack train", "pack val"}),
+    "transfer.flowers": (
+        {"source": "folder", "train": "flowers/train", "held_out": 0.2},
+        {"flowers train", "flowers val"},
+    ),
     "data.preprocessing": ({"resize": 300}, {"embeddings", *CLASSIFIED, *MAPS}),
     # Detectors see images in a size of their own.
     "data.preprocessing ": ({"size": 192}, {"embeddings", *CLASSIFIED, *MAPS, *TRAINED}),
@@ -204,6 +208,24 @@ def test_settings_are_canonical():
 def test_a_default_that_is_written_out_moves_nothing_but_the_report():
     whole = study_of(STUDY).model_dump(mode="json")
     assert every_job(whole) == ORIGINAL
+
+
+def test_a_share_that_is_not_held_out_is_in_no_settings():
+    # So listings and reports of studies older than the key are not made again.
+    assert not [name for name, text in ORIGINAL.items() if "held_out" in text]
+    held_out = every_job(changed("transfer.flowers", {"source": "folder", "train": "flowers/train", "held_out": 0.2}))
+    assert json.loads(held_out["flowers train"])["data"]["held_out"] == 0.2
+
+
+def test_the_side_before_the_centre_is_cut_out_follows_from_the_input_unless_it_is_said():
+    for preprocessing, expected in (
+        ({}, (224, 256)),
+        ({"size": 32}, (32, 37)),
+        ({"size": 32, "resize": 32}, (32, 32)),
+        ({"resize": 300}, (224, 300)),
+    ):
+        found = json.loads(every_job(changed("data.preprocessing", preprocessing))["embeddings"])["preprocessing"]
+        assert (found["size"], found["resize"]) == expected
 
 
 def test_each_stage_reads_back_what_the_study_gave_it():

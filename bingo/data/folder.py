@@ -3,7 +3,7 @@
 import hashlib
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,6 +55,29 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return entry.is_dir()
     except OSError:  # links in a circle: read as a file, it is refused by name
         return False
+
+
+def class_of(name: str) -> str:
+    """Return the first folder of a file's path below the folder of a split."""
+    return name.partition("/")[0]
+
+
+def held_out(names: Iterable[str], share: float) -> set[str]:
+    """Return those of ``names``, paths that begin with a class folder, that are validation images.
+
+    A file's own path decides, so that another file moves none. Only where all or none of a class were drawn, the file
+    nearest to the limit changes sides: a class of two files or more has one on either side; a single file trains.
+    """
+    classes: dict[str, list[tuple[float, str]]] = {}
+    for name in names:
+        word = hashlib.sha256(os.fsencode(name)).digest()[:8]
+        classes.setdefault(class_of(name), []).append((int.from_bytes(word) / 2**64, name))
+    drawn: set[str] = set()
+    for files in classes.values():
+        files.sort()
+        count = sum(number < share for number, _ in files)
+        drawn |= {name for _, name in files[: min(max(count, 1), len(files) - 1)]}
+    return drawn
 
 
 @dataclass(frozen=True)

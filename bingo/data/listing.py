@@ -23,7 +23,7 @@ from bingo.config import SOURCES, FolderSet
 from bingo.data.arrays import class_names, load_arrays
 from bingo.data.blocks import locate
 from bingo.data.decode import SUFFIXES, BadImageError
-from bingo.data.folder import examine, is_image, walk
+from bingo.data.folder import class_of, examine, held_out, is_image, walk
 from bingo.data.sources import class_folders, has_labels
 from bingo.errors import BingoError
 from bingo.jobs import NOT_LISTED, DataJob
@@ -208,6 +208,8 @@ def _list_folder(
 ) -> tuple[Listing, int]:
     key = f"{section}.{split}"
     folder = data.train if split == "train" else data.val
+    if folder is None and data.held_out is not None:
+        key, folder = f"{section}.train", data.train
     if folder is None:
         raise BingoError(f"{key}: this study has no validation images; name their folder")
     root = Path(folder)
@@ -226,10 +228,16 @@ def _list_folder(
     if labelled and (stray := next((name for name in names if "/" not in name), None)):
         raise BingoError(f"{key}: {root / stray} lies in no class folder; move it, or set {section}.labels: none")
     if classes is None:
-        classes = sorted({_class_of(name) for name in names}) if labelled else []
+        classes = sorted({class_of(name) for name in names}) if labelled else []
     class_index = {name: i for i, name in enumerate(classes)}
-    if labelled and (stray := next((name for name in names if _class_of(name) not in class_index), None)):
-        raise BingoError(f"{key}: {root / _class_of(stray)} is no class folder of the training images")
+    if labelled and (stray := next((name for name in names if class_of(name) not in class_index), None)):
+        raise BingoError(f"{key}: {root / class_of(stray)} is no class folder of the training images")
+
+    if data.held_out is not None:
+        drawn = held_out(names, data.held_out)
+        names = [name for name in names if (name in drawn) == (split == "val")]
+        if not names:
+            raise BingoError(f"{section}.held_out: no class in {root} has two images; leave it out")
 
     count = len(names)
     kept = np.zeros(count, dtype=bool)
@@ -248,7 +256,7 @@ def _list_folder(
         crc32[i], hashes[i] = found.crc32, found.sha256
     if not kept.any():
         raise BingoError(f"{key}: none of the {count} images in {root} can be read")
-    label = np.array([class_index.get(_class_of(name), -1) for name in names], dtype=np.int64)[kept]
+    label = np.array([class_index.get(class_of(name), -1) for name in names], dtype=np.int64)[kept]
     digest = digest_arrays({"label": label, "hash": hashes[kept]})
     listing = Listing(
         source="folder",
@@ -265,10 +273,6 @@ def _list_folder(
         crc32=crc32[kept],
     )
     return listing, count - len(listing)
-
-
-def _class_of(name: str) -> str:
-    return name.partition("/")[0]
 
 
 def store(group: h5py.Group, listing: Listing) -> None:

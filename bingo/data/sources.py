@@ -40,7 +40,7 @@ def facts_of(data: "ImageSet", key: str) -> SourceFacts:
     """Look at a dataset as cheaply as possible; ``key`` is the study's key that describes it.
 
     Raises:
-        BingoError: a folder is missing or holds nothing.
+        BingoError: a folder is missing or holds nothing, or images are to be held out of a folder without classes.
     """
     if data.source != "folder":
         images = min(_TRAIN_IMAGES[data.source], data.max_train or _TRAIN_IMAGES[data.source])
@@ -48,18 +48,22 @@ def facts_of(data: "ImageSet", key: str) -> SourceFacts:
     folders = {"train": [data.train, *class_folders(Path(data.train), f"{key}.train")], "val": []}
     if data.val is not None:
         folders["val"] = [data.val, *class_folders(Path(data.val), f"{key}.val")]
-    return SourceFacts(has_labels(data, key), data.val is not None, data.max_train, folders)
+    elif data.held_out is not None:
+        folders["val"] = folders["train"]
+    return SourceFacts(has_labels(data, key), bool(folders["val"]), data.max_train, folders)
 
 
 def has_labels(data: "FolderSet", key: str) -> bool:
     """Tell whether the first folder level names classes; ``key`` is the study's key that describes the set.
 
     Raises:
-        BingoError: `labels: folders` was asked of a folder without folders in it.
+        BingoError: `labels: folders` or `held_out` was asked of a folder without folders in it.
     """
     if data.labels == "none":
         return False
     found = bool(class_folders(Path(data.train), f"{key}.train"))
+    if data.held_out is not None and not found:
+        raise BingoError(f"{key}.held_out: {data.train} has no class folders to hold images out of; leave it out")
     if data.labels == "folders" and not found:
         raise BingoError(f"{key}.train: {data.train} has no class folders; set {key}.labels: none")
     return found

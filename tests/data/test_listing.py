@@ -245,6 +245,69 @@ def test_validation_images_without_a_listing_of_the_training_images_are_refused(
         write_listing(job, "data", None, tmp_path / "val-listing.h5", 1)
 
 
+@pytest.fixture
+def many(tmp_path, save_image):
+    """Two hundred images of ants, one hundred of bees, two of crickets and one dragonfly."""
+    train = tmp_path / "train"
+    for name, count in {"ant": 200, "bee": 100, "cricket": 2, "dragonfly": 1}.items():
+        for number in range(count):
+            save_image(train / name / f"{number}.png", number, (4, 4))
+    return train
+
+
+def split_of(list_images, train, **data):
+    """Return the names of training and of validation images."""
+    listings = [read_listing(list_images(split=split, train=train, **data), split) for split in ("train", "val")]
+    assert listings[0].classes == listings[1].classes
+    for listing in listings:
+        assert [listing.classes[i] for i in listing.label] == [name.split("/")[0] for name in names_of(listing)]
+    return tuple(names_of(listing) for listing in listings)
+
+
+def test_images_that_are_held_out_are_a_share_of_each_class_and_no_training_images(many, list_images):
+    train, val = split_of(list_images, many, held_out=0.2)
+    whole = names_of(read_listing(list_images(train=many), "train"))
+    assert sorted(train + val) == sorted(whole)
+    assert len(set(train) | set(val)) == len(whole)
+    counts = [sum(name.startswith(kind) for name in val) for kind in ("ant", "bee", "cricket", "dragonfly")]
+    assert counts == pytest.approx([40, 20, 1, 0], abs=12)  # two standard deviations of 40
+    assert counts[2:] == [1, 0]
+
+
+def test_another_image_moves_none_between_training_and_validation(many, save_image, list_images):
+    train, val = split_of(list_images, many, held_out=0.2)
+    for number in range(200, 240):
+        save_image(many / "bee" / f"{number}.png", number, (4, 4))
+    more_train, more_val = split_of(list_images, many, held_out=0.2)
+    assert set(train) < set(more_train)
+    assert set(val) < set(more_val)
+
+
+def test_a_larger_share_holds_out_all_that_a_smaller_one_does(many, list_images):
+    drawn = [set(split_of(list_images, many, held_out=share)[1]) for share in (0.01, 0.3, 0.9999)]
+    assert drawn[0] < drawn[1] < drawn[2]
+    assert [len(drawn[2] & {f"{kind}/{i}.png" for i in range(300)}) for kind in ("cricket", "dragonfly")] == [1, 0]
+    assert len(drawn[0] & {f"bee/{i}.png" for i in range(100)}) >= 1
+
+
+def test_images_are_held_out_where_the_folder_is_moved_to(many, tmp_path, list_images):
+    before = split_of(list_images, many, held_out=0.2)
+    assert split_of(list_images, shutil.copytree(many, tmp_path / "moved"), held_out=0.2) == before
+
+
+def test_nothing_to_hold_out_is_refused_by_key(tmp_path, save_image, list_images):
+    save_image(tmp_path / "train" / "ant" / "0.png")
+    with pytest.raises(BingoError, match=r"^data\.held_out: no class in .* has two images; leave it out$"):
+        list_images(split="val", train=tmp_path / "train", held_out=0.5)
+
+
+def test_a_fault_in_a_held_out_image_names_the_folder_that_holds_it(many, list_images):
+    _, val = split_of(list_images, many, held_out=0.2)
+    (many / val[0]).write_text("no image")
+    with pytest.raises(BingoError, match=rf"^data\.train: {many / val[0]} cannot be read"):
+        list_images(split="val", train=many, held_out=0.2)
+
+
 def test_max_train_and_max_val_draw_nested_subsets_of_all_images(two_classes, tmp_path, list_images):
     whole = read_listing(list_images(train=two_classes), "train")
     parts = []

@@ -59,6 +59,17 @@ def test_facts_of_a_flat_folder_are_no_labels_and_no_validation(flat):
     )
 
 
+def test_images_that_are_held_out_come_and_go_with_the_training_images(classes):
+    facts = facts_of(folder_data(classes, held_out=0.2), "data")
+    assert facts.validation
+    assert facts.folders["val"] == facts.folders["train"] == [str(classes), str(classes / "ant"), str(classes / "cat")]
+
+
+def test_images_held_out_of_a_flat_folder_are_refused_by_key(flat):
+    with pytest.raises(BingoError, match=rf"^data\.held_out: {flat} has no class folders to hold images out of"):
+        facts_of(folder_data(flat, held_out=0.2), "data")
+
+
 @pytest.mark.parametrize(("labels", "expected"), [("auto", True), ("folders", True), ("none", False)])
 def test_class_folders_are_labels_unless_declined(classes, labels, expected):
     assert has_labels(folder_data(classes, labels=labels), "data") is expected

@@ -138,10 +138,12 @@ def _type(annotation: Any) -> str:
 
 
 def _default(field: FieldInfo) -> str:
+    if field.default_factory is not None:
+        return inspect.getdoc(field.default_factory) or ""
     if field.default is PydanticUndefined:
         return "required"
     if isinstance(field.default, BaseModel):
-        changed = field.default.model_dump(exclude_defaults=True)
+        changed = field.default.model_dump(exclude_unset=True)
         return ", ".join(f"`{key}: {value}`" for key, value in changed.items()) or "its defaults"
     return f"`{json.dumps(field.default)}`"
 

@@ -1,0 +1,178 @@
+"""What lies in a folder of images, as facts from which a study can be written."""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from bingo.data.decode import SUFFIXES, BadImageError, decode
+from bingo.data.folder import class_of, is_image, walk
+from bingo.data.sources import class_folders
+from bingo.errors import BingoError
+from bingo.philox import Stream, permutation
+from bingo.progress import Progress
+
+DECODED = 5_000
+"""Images that are decoded: all, or so many drawn at random."""
+_VALIDATION = ("val", "valid", "validation", "test")
+_AT_ONCE = 1024
+_COLOURED = 2.0
+"""Grey levels that an image's channels are apart in the mean; the rounding of a grey JPEG stays below."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """What one file is."""
+
+    size: tuple[int, int]
+    """Width and height as they are stored, in pixels; (0, 0) of what is no image."""
+    fault: str = ""
+    """Why it cannot be read, empty if it can."""
+    coloured: bool = False
+    """Whether its channels differ; looked at where it was decoded."""
+    moments: tuple[float, float] | None = None
+    """Mean of its pixels and of their squares, in [0, 1]; None where it was not decoded."""
+
+
+@dataclass(frozen=True)
+class Survey:
+    """A folder of images."""
+
+    train: Path
+    val: Path | None
+    """Folder of validation images with the classes of the training images; None where there is none."""
+    aside: list[str]
+    """Folders beside `train` and `val` that were left aside, and why."""
+    names: list[str]
+    """Training images, relative to `train`."""
+    validation: list[str]
+    """Validation images, relative to `val`."""
+    classes: list[str]
+    """Class folders of the training images; none where they are no labels."""
+    unlabelled: str
+    """Why there are no labels, empty where there are."""
+    unreadable: dict[str, str]
+    """Files that cannot be read, and why."""
+    decoded: int
+    """Images that were decoded to prove them sound; of others only the header was read."""
+    sides: tuple[int, int, int]
+    """Smallest, median and largest shorter side, in pixels."""
+    grey: bool
+    """Whether fewer than one decoded image in a hundred has any colour."""
+    mean: float
+    """Mean of the decoded pixels, in [0, 1]."""
+    std: float
+    """Their standard deviation."""
+
+
+def survey(folder: Path, threads: int) -> Survey:
+    """Look at every image's header below a folder, and decode them, or `DECODED` of them drawn at random.
+
+    Args:
+        folder: class folders, a flat folder, or one that holds `train` and perhaps `val`, `valid`, `validation` or
+            `test`.
+        threads: files looked at side by side.
+
+    Raises:
+        BingoError: the folder is missing, empty, or holds no image that can be read.
+    """
+    splits = {Path(path).name.lower(): Path(path) for path in class_folders(folder, "--data")}
+    train = splits.get("train", folder)
+    names = _images(train)
+    if not names:
+        raise BingoError(f"--data: {train} holds no image ({', '.join(sorted(SUFFIXES))}); name another folder")
+    unlabelled = _why_unlabelled(names)
+    classes = [] if unlabelled else sorted({class_of(name) for name in names})
+    val, validation, aside = None, list[str](), list[str]()
+    for name in _VALIDATION if train != folder else ():
+        if name not in splits:
+            continue
+        found = _images(splits[name])
+        fault = "there is another" if val else _why_no_validation(found, classes)
+        if fault:
+            aside.append(f"{splits[name]} ({fault})")
+        else:
+            val, validation = splits[name], found
+    files = [train / name for name in names] + [val / name for name in validation if val]
+    looks = _look_at(files, threads)
+    sound = [look for look in looks if not look.fault]
+    if not sound:
+        raise BingoError(f"--data: none of the {len(files)} images in {folder} can be read")
+    decoded = [look for look in sound if look.moments is not None]
+    moments = np.mean([look.moments for look in decoded if look.moments], axis=0) if decoded else np.array([0.5, 0.5])
+    sides = sorted(min(look.size) for look in sound)
+    return Survey(
+        train=train,
+        val=val,
+        aside=aside,
+        names=names,
+        validation=validation,
+        classes=classes,
+        unlabelled=unlabelled,
+        unreadable={str(path): look.fault for path, look in zip(files, looks, strict=True) if look.fault},
+        decoded=len(decoded),
+        sides=(sides[0], sides[len(sides) // 2], sides[-1]),
+        grey=100 * sum(look.coloured for look in decoded) < len(decoded),
+        mean=float(moments[0]),
+        std=float(np.sqrt(moments[1] - moments[0] ** 2)),
+    )
+
+
+def _images(folder: Path) -> list[str]:
+    return [name for name in walk(folder) if is_image(name)]
+
+
+def _why_unlabelled(names: list[str]) -> str:
+    """Return why folders are no labels as the data stage reads them, empty if they are."""
+    if all("/" not in name for name in names):
+        return "there are no class folders"
+    if stray := next((name for name in names if "/" not in name), None):
+        return f"{stray} lies in no class folder"
+    return "there is one class folder only" if len({class_of(name) for name in names}) == 1 else ""
+
+
+def _why_no_validation(names: list[str], classes: list[str]) -> str:
+    """Return why images cannot validate a training on these classes, empty if they can."""
+    if not names:
+        return "no images"
+    if classes and (strange := next((name for name in names if class_of(name) not in classes or "/" not in name), "")):
+        return f"{strange} is in no class of the training images"
+    return ""
+
+
+def _look_at(files: list[Path], threads: int) -> list[Look]:
+    drawn = set(permutation(0, Stream.SUBSET, 0, len(files))[:DECODED].tolist())
+    looks: list[Look] = []
+    with ThreadPoolExecutor(threads) as pool, Progress("looking at images", len(files), "images") as progress:
+        for start in range(0, len(files), _AT_ONCE):
+            places = range(start, min(start + _AT_ONCE, len(files)))
+            for look in pool.map(lambda place: look_at(files[place], place in drawn), places):
+                looks.append(look)
+                progress.advance(1)
+    return looks
+
+
+def look_at(path: Path, whole: bool) -> Look:
+    """Return what a file is, by its header alone or decoded as a whole."""
+    try:
+        with Image.open(path) as image:
+            size = image.size
+        return _decoded(size, decode(path.read_bytes())) if whole else Look(size)
+    except BadImageError as error:
+        return Look((0, 0), str(error))
+    except OSError as error:
+        return Look((0, 0), error.strerror or "no image that can be recognised")
+    except (ValueError, SyntaxError, Image.DecompressionBombError) as error:  # Pillow's, of broken headers
+        return Look((0, 0), str(error))
+
+
+def _decoded(size: tuple[int, int], pixels: Tensor) -> Look:
+    """Return what an image (3, H, W) is, of pixels some way apart: some thousands of them tell as much as all."""
+    step = max(1, min(size) // 64)
+    few = pixels[:, ::step, ::step].to(torch.float32)
+    apart = (few.amax(0) - few.amin(0)).mean().item()
+    return Look(size, "", apart > _COLOURED, ((few / 255).mean().item(), (few / 255).square().mean().item()))

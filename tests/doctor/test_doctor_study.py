@@ -1,0 +1,92 @@
+import os
+import shutil
+from collections import namedtuple
+
+import pytest
+import torch
+import yaml
+
+from bingo.config import parse_study
+from bingo.doctor.study import embeddings_bytes, study
+from bingo.plan import Plan
+
+Usage = namedtuple("Usage", "total used free")
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Write a study on a folder of ten images in two classes, with the given keys of `data`."""
+    for number in range(10):
+        path = tmp_path / "photos" / "ab"[number % 2] / f"{number}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+
+    def written(backbone="resnet50", width=1.0, **data):
+        raw = {
+            "study": "s",
+            "data": {"source": "folder", "train": str(tmp_path / "photos"), **data},
+            "teachers": {"t": {"method": "moco", "backbone": {"architecture": backbone, "width": width}}},
+            "bags": {"knn": {"criterion": "knn", "teacher": "t"}},
+            "evaluations": ["knn-10"],
+        }
+        path = tmp_path / "s.yaml"
+        path.write_text(yaml.safe_dump(raw))
+        return path
+
+    return written
+
+
+def found(path):
+    return [(finding.status, finding.what.removeprefix(f"{path}: ")) for finding in study(path)]
+
+
+def test_a_study_that_fits_is_fine(write):
+    keys, space = found(write(held_out=0.2))
+    assert keys == ("ok", "its keys, folders and checkpoints")
+    assert space[0] == "ok"
+    assert space[1].startswith("embeddings take 0.0 MB of ")
+
+
+@pytest.mark.parametrize(
+    ("data", "status", "words"),
+    [
+        ({"train": "nowhere"}, "fail", "data.train: there is no folder nowhere"),
+        ({"trian": "nowhere"}, "fail", "data: unknown key 'trian'"),
+        ({}, "note", "left out: evaluations and tables, because the data have no validation images."),
+        ({"workers": 10_000}, "note", f"data.workers is 10000, but there are {len(os.sched_getaffinity(0))} cores"),
+        ({"preprocessing": {"decoder": "nvjpeg"}}, "fail", "data.preprocessing.decoder: nvjpeg needs a GPU"),
+    ],
+)
+def test_what_does_not_fit_is_told(write, monkeypatch, data, status, words):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert (status, words) in found(write(**data))
+
+
+def test_a_study_file_that_is_none_fails(tmp_path):
+    ((status, what),) = found(tmp_path / "missing.yaml")
+    assert (status, what) == ("fail", f"{tmp_path / 'missing.yaml'} cannot be read (No such file or directory)")
+    (tmp_path / "s.yaml").write_text("study: [")
+    ((status, what),) = found(tmp_path / "s.yaml")
+    assert (status, "\n" in what) == ("fail", False)
+
+
+def test_embeddings_larger_than_the_free_disk_fail(write, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(10**6, 0, 10**4))
+    assert found(write())[-1] == ("fail", "embeddings take 0.0 MB of 0.0 GB of free disk")
+
+
+@pytest.mark.parametrize(
+    ("backbone", "width", "limit", "expected"),
+    [
+        ("resnet50", 1.0, None, 10 * 2048 * 2),
+        ("resnet18", 0.5, None, 10 * 256 * 2),
+        ("resnet50", 2.0, 4, 4 * 4096 * 2),
+        ("mobilenet_v3_large", 1.0, None, None),
+    ],
+)
+def test_embeddings_take_two_bytes_for_each_feature_of_each_image(write, backbone, width, limit, expected):
+    raw = yaml.safe_load(write(backbone, width, max_train=limit).read_text())
+    raw["teachers"]["t"]["training"] = {"batch_size": 2}
+    raw["bags"]["knn"]["size"] = 2
+    parsed = parse_study(raw, "s")
+    assert embeddings_bytes(parsed, Plan(parsed)) == expected

@@ -52,11 +52,11 @@ $(VENV)/.workflow: pyproject.toml
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) \
 	    || { echo "bingo: error: cannot make $(VENV); on Debian and Ubuntu: apt install python3-venv"; exit 1; }
 	@echo "Installing into $(VENV): some 7 GB, a few minutes"
-	@$(BIN)/pip install --quiet --editable '.[workflow]'
+	@$(BIN)/pip install --quiet --editable '.[workflow,export]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.workflow
-	@$(BIN)/pip install --quiet --editable '.[workflow,dev]'
+	@$(BIN)/pip install --quiet --editable '.[workflow,export,dev]'
 	@touch $@
 
 # What is compared with stands in an environment of its own, which takes all else from the one around it.
@@ -64,5 +64,5 @@ $(VENV)/.bench: $(VENV)/.workflow
 	@test -x $(VENV)/bench/bin/pip || $(BIN)/python -m venv $(VENV)/bench
 	@$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
 	    > "$$($(VENV)/bench/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/around.pth"
-	@$(VENV)/bench/bin/pip install --quiet --editable '.[workflow,bench]'
+	@$(VENV)/bench/bin/pip install --quiet --editable '.[workflow,export,bench]'
 	@touch $@

@@ -63,14 +63,17 @@ def write_study(name: str, folder: Path, output: Path, scale: Scale | None, teac
         raise BingoError(f"{output}: exists already; delete it, or name another file with --output")
     if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,63}", name):
         raise BingoError(f"STUDY: {name} is no name; take small letters, digits, - and _")
-    if teacher is not None and "can be used; in a study:" not in describe(teacher):
+    said = [] if teacher is None else describe(teacher).splitlines()
+    if teacher is not None and "can be used; in a study:" not in said:
         raise BingoError(f"--teacher: {teacher} cannot be a teacher; bingo inspect says why")
     machine = this_machine()
     found = survey(folder, machine.cores)
     text = study_text(name, folder, output, found, machine, scale or ("full" if machine.cuda else "trial"), teacher)
     Plan(parse_study(yaml.safe_load(text), str(output)))
     write_text(output, text)
-    return [*_findings(found), f"wrote {output}; next:", *_next(name, output)]
+    # Of a network of this project, what its images were like: the user decides whose size is kept.
+    trained_on = [f"{teacher}: {line}" for line in said if line.startswith("trained on ")]
+    return [*_findings(found), *trained_on, f"wrote {output}; next:", *_next(name, output)]
 
 
 def study_text(

@@ -118,7 +118,7 @@ def survey(folder: Path, threads: int) -> Survey:
         sides=(sides[0], sides[len(sides) // 2], sides[-1]),
         grey=100 * sum(look.coloured for look in decoded) < len(decoded),
         mean=float(moments[0]),
-        std=float(np.sqrt(moments[1] - moments[0] ** 2)),
+        std=float(np.sqrt(max(0.0, moments[1] - moments[0] ** 2))),
     )
 
 

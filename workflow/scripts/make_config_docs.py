@@ -26,6 +26,8 @@ One YAML file is one study. `config.yaml` is the demo and what `snakemake` runs 
 
     snakemake --cores all --configfile config/my-study.yaml
 
+`bingo new` writes one that fits a folder of images.
+
 Teachers, bags and students are named entries that refer to one another by name: a student names its bags, a bag its
 teacher. A wrong key, type, range or name of an entry stops before any job starts; what only a checkpoint or timm knows,
 in its own job. A stage reruns when something it depends on changes, and only then: a student's learning rate retrains

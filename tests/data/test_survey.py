@@ -1,0 +1,147 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from bingo.data import survey as survey_module
+from bingo.data.survey import look_at, survey
+from bingo.errors import BingoError
+
+GREY, COLOURED = np.full((30, 40), 51, np.uint8), np.full((30, 40, 3), (255, 0, 51), np.uint8)
+
+
+@pytest.fixture
+def save(tmp_path):
+    """Write equal images under names below a folder."""
+
+    def saved(pixels, *names, mode="RGB", **options):
+        for name in names:
+            path = tmp_path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).convert(mode).save(path, **options)
+        return tmp_path
+
+    return saved
+
+
+def numbered(folder, count):
+    return [f"{folder}/{i}.png" for i in range(count)]
+
+
+def test_class_folders_are_labels(save):
+    found = survey(save(COLOURED, *numbered("bee", 2), *numbered("ant", 3)), 1)
+    assert found.classes == ["ant", "bee"]
+    assert found.unlabelled == ""
+    assert found.names == [*numbered("ant", 3), *numbered("bee", 2)]
+    assert (found.val, found.validation, found.unreadable, found.decoded) == (None, [], {}, 5)
+
+
+@pytest.mark.parametrize(
+    ("names", "why"),
+    [
+        (["0.png", "1.png"], "there are no class folders"),
+        (["ant/0.png", "bee/0.png", "stray.png"], "stray.png lies in no class folder"),
+        (["images/0.png", "images/1.png"], "there is one class folder only"),
+    ],
+)
+def test_what_the_data_stage_would_not_take_for_labels_is_told(save, names, why):
+    found = survey(save(COLOURED, *names), 1)
+    assert (found.classes, found.unlabelled) == ([], why)
+
+
+@pytest.mark.parametrize("name", ["val", "valid", "validation", "test", "Val"])
+def test_a_folder_beside_train_validates(save, name, tmp_path):
+    save(COLOURED, *numbered("train/ant", 2), *numbered("train/bee", 2), *numbered(f"{name}/bee", 3))
+    found = survey(tmp_path, 1)
+    assert (found.train, found.val) == (tmp_path / "train", tmp_path / name)
+    assert (found.names, found.validation) == ([*numbered("ant", 2), *numbered("bee", 2)], numbered("bee", 3))
+
+
+def test_of_several_folders_the_first_validates_and_others_are_left_aside(save, tmp_path):
+    save(COLOURED, "train/ant/0.png", "train/bee/0.png", "val/ant/0.png", "test/ant/1.png")
+    found = survey(tmp_path, 1)
+    assert found.val == tmp_path / "val"
+    assert found.aside == [f"{tmp_path / 'test'} (there is another)"]
+
+
+@pytest.mark.parametrize("stray", ["val/wasp/0.png", "val/0.png"])
+def test_a_folder_of_other_classes_does_not_validate(save, stray, tmp_path):
+    found = survey(save(COLOURED, "train/ant/0.png", "train/bee/0.png", stray), 1)
+    assert found.val is None
+    strange = stray.removeprefix("val/")
+    assert found.aside == [f"{tmp_path / 'val'} ({strange} is in no class of the training images)"]
+
+
+def test_sides_are_those_of_the_shorter_side(save):
+    for i, size in enumerate([(100, 20), (30, 50), (80, 90)]):
+        folder = save(np.zeros((*size, 3), np.uint8), f"{i}.png")
+    assert survey(folder, 1).sides == (20, 30, 80)
+
+
+def test_grey_images_are_told_by_their_pixels_however_they_are_stored(save):
+    folder = save(GREY, *numbered("ant", 60), mode="L")
+    save(GREY, *(f"bee/{i}.jpg" for i in range(60)), mode="RGB")
+    found = survey(folder, 1)
+    assert found.grey
+    assert found.mean == pytest.approx(0.2, abs=0.005)
+    assert found.std == pytest.approx(0, abs=0.005)
+    save(COLOURED, "ant/coloured.png")
+    assert survey(folder, 1).grey  # one in a hundred is a slip
+    save(COLOURED, "ant/another.png")
+    assert not survey(folder, 1).grey
+
+
+def test_mean_and_deviation_are_those_of_all_pixels(save):
+    found = survey(save(COLOURED, "0.png"), 1)
+    assert found.mean == pytest.approx(np.mean([1, 0, 0.2]))
+    assert found.std == pytest.approx(np.std([1, 0, 0.2]))
+
+
+def test_files_that_cannot_be_read_are_named_with_the_reason(save, tmp_path):
+    save(COLOURED, *numbered("ant", 3), "bee/0.jpg")
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    save(noise, "bee/cut.jpg")
+    cut = tmp_path / "bee" / "cut.jpg"
+    cut.write_bytes(cut.read_bytes()[:900])
+    (tmp_path / "ant" / "text.png").write_text("no image")
+    (tmp_path / "ant" / "empty.jpg").write_bytes(b"")
+    found = survey(tmp_path, 2)
+    assert set(found.unreadable) == {str(tmp_path / name) for name in ("bee/cut.jpg", "ant/text.png", "ant/empty.jpg")}
+    assert found.decoded == 4
+
+
+def test_a_folder_of_files_that_cannot_be_read_is_refused(tmp_path):
+    (tmp_path / "0.png").write_text("no image")
+    with pytest.raises(BingoError, match=r"^--data: none of the 1 images in "):
+        survey(tmp_path, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "options"),
+    [
+        ("0.jpg", "CMYK", {}),
+        ("0.png", "P", {}),
+        ("0.png", "LA", {}),
+        ("0.jpg", "RGB", {"exif": b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"}),
+    ],
+)
+def test_every_kind_of_file_is_looked_at(save, name, mode, options, tmp_path):
+    save(COLOURED, name, mode=mode, **options)
+    look = look_at(tmp_path / name, True)
+    assert (look.fault, look.size, look.coloured) == ("", (40, 30), mode != "LA")
+
+
+def test_of_many_images_a_part_is_decoded_the_same_at_every_time(save, monkeypatch):
+    monkeypatch.setattr(survey_module, "DECODED", 4)
+    folder = save(COLOURED, *numbered("ant", 9))
+    decoded, decode = [], survey_module.decode
+    monkeypatch.setattr(survey_module, "decode", lambda content: decoded.append(content) or decode(content))
+    assert survey(folder, 1).decoded == 4
+    assert len(decoded) == 4
+    (folder / "ant" / "text.png").write_text("no image")  # what has no header is found among all
+    assert len(survey(folder, 1).unreadable) == 1
+
+
+def test_a_folder_without_images_is_refused(tmp_path):
+    (tmp_path / "notes.txt").write_text("x")
+    with pytest.raises(BingoError, match=f"^--data: {tmp_path} holds no image"):
+        survey(tmp_path, 1)

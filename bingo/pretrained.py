@@ -47,6 +47,12 @@ def load_backbone(path: str | Path, device: str | torch.device, *, resize: int |
     return network
 
 
+def recorded_preprocessing(metadata: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return what a network's file says of its input, None if nothing, as that of an imported teacher."""
+    settings = metadata.get("provenance", {}).get("settings", {})
+    return metadata.get("preprocessing") or settings.get("preprocessing")
+
+
 def preprocessing_of(metadata: Mapping[str, Any], resize: int | None, path: Path) -> Preprocessing:
     """Return how images become the input of a trained network.
 
@@ -58,8 +64,7 @@ def preprocessing_of(metadata: Mapping[str, Any], resize: int | None, path: Path
     Raises:
         BingoError: ``resize`` is smaller than the network's input.
     """
-    settings = metadata.get("provenance", {}).get("settings", {})
-    said = metadata.get("preprocessing") or settings.get("preprocessing")
+    said = recorded_preprocessing(metadata)
     if said is None:
         log.warning("%s: does not say what it was trained on; taken for 224 px and ImageNet's mean and deviation", path)
         said = Preprocessing().network_input().model_dump()

@@ -42,7 +42,7 @@ def find_beside(model: Path, metadata: Mapping[str, Any]) -> Beside:
     path = model.absolute()
     if path.parent.name == "teachers":
         study, name = path.parents[1], path.stem
-    elif path.parents[2].name == "students":
+    elif len(path.parents) > 3 and path.parents[2].name == "students":
         study, name = path.parents[3], path.parents[1].name
     else:
         return Beside(path.stem)

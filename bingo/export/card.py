@@ -47,7 +47,7 @@ def model_card(
     lines = [
         f"---\n{yaml.safe_dump(front, sort_keys=False)}---",
         f"# {beside.name}",
-        f"A {spec.architecture}{width}{stem}, without a classifier: it maps an image to {features} features.",
+        f"The backbone {spec.architecture}{width}{stem}: it maps an image to {features} features.",
         "## How it was made",
         "\n".join(f"- {name}: {said}" for name, said in _origin(metadata, beside)),
         "## Images",

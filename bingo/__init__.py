@@ -1,1 +1,40 @@
 """BINGO: bag of instances aggregation boosts self-supervised distillation (Xu et al., ICLR 2022)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import torch
+    from torch import nn
+
+
+def load_backbone(path: str | Path, device: str | torch.device = "cpu", *, resize: int | None = None) -> nn.Module:
+    """Return a trained backbone, a student's or a teacher's, with what an image must go through first.
+
+    The network maps float32 images (B, 3, S, S) to pooled features (B, D) float32. It is in eval mode and needs no
+    gradients; ``requires_grad_(True)`` and ``train()`` make it ready for fine-tuning. Its attribute ``transform`` maps
+    a PIL image of any size to a float32 tensor (3, S, S), as embeddings and evaluations of this project see images:
+    upright, in RGB, the shorter side resized, the centre cut out, normalised. ::
+
+        backbone = bingo.load_backbone("results/birds/students/resnet18/seed-0/backbone.safetensors")
+        features = backbone(backbone.transform(Image.open("bird.jpg"))[None])
+
+    Size, mean and deviation are those that the network was trained with. A file that does not say them, as that of an
+    imported teacher, is taken for 224 px and ImageNet's statistics, and a warning says so.
+
+    Args:
+        path: `backbone.safetensors` of a student, the file of a teacher, or what `bingo export --to safetensors` wrote.
+        device: where the network shall be.
+        resize: length of the shorter side before the centre is cut out; 256/224 of the size by default. Training does
+            not depend on it, so its file does not say it: give it where `data.preprocessing.resize` was another.
+
+    Raises:
+        BingoError: the file is missing or damaged, its weights do not fit the network it names, or ``resize`` is
+            smaller than the network's input.
+    """
+    from bingo.pretrained import load_backbone as load  # torch only here: Snakemake reads this package too
+
+    return load(path, device, resize=resize)

@@ -10,7 +10,7 @@ import sys
 import time
 import traceback
 from pathlib import Path
-from typing import Annotated, Literal, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 from typer.core import TyperGroup
@@ -33,6 +33,7 @@ from bingo.command import (
     use_threads,
 )
 from bingo.errors import BingoError, nearest
+from bingo.export import ExportFormat
 from bingo.figures.commands import app as figure_app
 from bingo.jobs import (
     BagsJob,
@@ -345,15 +346,18 @@ def detection(
 @network_command
 def export(
     model: Annotated[Path, typer.Argument(help="A student's backbone, or a teacher.")],
-    output: Output,
-    to: Annotated[Literal["detectron2"], typer.Option(help="Whose format to write.")],
+    output: Annotated[Path, typer.Option(help="What to write: a file, for huggingface a folder.")],
+    to: Annotated[ExportFormat, typer.Option(help="Whose format to write.")],
+    resize: Annotated[
+        int | None, typer.Option(min=8, help="Shorter side before evaluation's crop; else 256/224 of the size.")
+    ] = None,
+    log: Log = None,
 ) -> None:
-    """Write a backbone in another project's format."""
-    start(None)
-    from bingo.export.detectron2 import export_detectron2
+    """Write a backbone in a format that other software loads."""
+    start(log)
+    from bingo.export.stage import export_backbone
 
-    exporters = {"detectron2": export_detectron2}
-    exporters[to](model, output)
+    export_backbone(model, output, to, resize)
 
 
 @stage

@@ -130,6 +130,10 @@ class Plan:
         target, _ = self.study.split_evaluation(evaluation)
         return bool(target) or (self.facts.labels and self.facts.validation)
 
+    def possible_evaluations(self) -> list[str]:
+        """Return the study's evaluations that the data allow."""
+        return [name for name in self.study.evaluations if self.is_possible(name)]
+
     def table_evaluations(self, table: str) -> list[str]:
         """Return the evaluations that a table shows, of those that the data allow."""
         shown = self.study.tables[table].evaluations
@@ -168,11 +172,14 @@ class Plan:
 
     def all_results(self) -> list[str]:
         """Return every result file that the data allow."""
-        possible = [name for name in self.study.evaluations if self.is_possible(name)]
-        results = self.results([*self.study.teachers, *self.study.students], possible)
+        results = self.results([*self.study.teachers, *self.study.students], self.possible_evaluations())
         for table in self.tables:
             results += self.table_results(table)
         return list(dict.fromkeys(results))
+
+    def network_results(self, model: str, seed: int) -> list[str]:
+        """Return the result files of a teacher, or of a student with one seed."""
+        return self.paths(f"evaluation/{model}/seed-{seed}/{{}}.json", self.possible_evaluations())
 
     def table_results(self, table: str) -> list[str]:
         """Return the result files of a table."""
@@ -210,8 +217,7 @@ class Plan:
 
     def bag_size_evaluations(self) -> list[str]:
         """Return the evaluations to draw against bag size; none where the study has no students for it."""
-        possible = [name for name in self.study.evaluations if self.is_possible(name)]
-        return possible if bag_size_series(self.study) else []
+        return self.possible_evaluations() if bag_size_series(self.study) else []
 
     def bag_size_results(self) -> list[str]:
         """Return the results to draw against bag size."""

@@ -226,6 +226,18 @@ PLAIN_FAULTS = {
         "export JUNK --to detectron2 --output OUTPUT",
         "OUTPUT: detectron2 reads this format from names that end in .pkl",
     ),
+    "export to a name of another format": (
+        "export MISSING --to torchvision --output WEIGHTS",
+        "WEIGHTS: readers of this format expect names that end in .pth",
+    ),
+    "export to onnx": ("export MISSING --to onnx --output NETWORK", "MISSING: no such file"),
+    "export to timm": ("export MISSING --to timm --output TENSORS", "MISSING: no such file"),
+    "export to safetensors": ("export JUNK --to safetensors --output TENSORS", "JUNK: damaged or no safetensors file"),
+    "export to a folder": ("export MISSING --to huggingface --output OUTPUT", "MISSING: no such file"),
+    "resize of weights alone": (
+        "export MISSING --to timm --output TENSORS --resize 256",
+        "--resize: a file for timm holds weights alone and cannot say it; leave it out",
+    ),
     "export of what is none": ("export JUNK --to detectron2 --output WEIGHTS", "JUNK: damaged or no safetensors file"),
     "launch": ("launch --nodes 2 teacher", "--nodes: 2 nodes are found only inside a SLURM job"),
     "launch of a stage in several processes": (
@@ -284,6 +296,8 @@ def files(tmp_path):
         "IMAGES": tmp_path / "images",
         "OUTPUT": tmp_path / "output.svg",
         "WEIGHTS": tmp_path / "weights.pkl",
+        "NETWORK": tmp_path / "network.onnx",
+        "TENSORS": tmp_path / "weights.safetensors",
     }
 
 

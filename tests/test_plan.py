@@ -296,6 +296,7 @@ def test_every_network_is_measured_by_every_protocol_of_the_study(photos):
     assert set(plan.all_results()) == expected
     assert set(plan.table_results("all")) == expected
     assert len(plan.all_results()) == len(expected)
+    assert set(plan.network_results("alone", 4)) == results("alone/seed-4/knn-10", "alone/seed-4/cifar10-linear")
 
 
 def test_what_only_a_table_names_is_measured_of_its_networks_alone(photos):

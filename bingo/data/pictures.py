@@ -13,7 +13,7 @@ from functools import cache
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
+from PIL import Image, ImageOps
 from PIL.JpegImagePlugin import JpegImageFile
 from torch import Tensor
 
@@ -108,6 +108,22 @@ class Picture:
         crop = self.whole()[None, :, top : top + height, left : left + width]
         # What torchvision's resized_crop comes to, which takes a fifth longer.
         return crop[0] if (height, width) == size else F.interpolate(crop, size, mode=interpolation, antialias=True)[0]
+
+
+def pixels(image: Image.Image) -> Tensor:
+    """Return the pixels of a PIL image as `bingo.data.decode` makes them of its file: uint8 (3, H, W), upright, RGB.
+
+    Raises:
+        BingoError: its mode, I or F, has no range that would say what is white.
+    """
+    if image.mode in ("I", "F"):
+        raise BingoError(f"image: mode {image.mode} has no range of grey levels; convert it to L or RGB first")
+    if image.format != "WEBP":  # of WebP the decoder takes the pixels as they are stored
+        image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I;16"):  # Pillow would cut off what is above 255
+        grey = torch.from_numpy(np.asarray(image).astype(np.int32) // 257).to(torch.uint8)
+        return grey.expand(3, -1, -1).contiguous()
+    return _tensor(image.convert("RGB")).contiguous()
 
 
 def decode_scaled(content: bytes, size: tuple[int, int], scale: int) -> tuple[Image.Image, tuple[float, float]] | None:

@@ -19,7 +19,7 @@ from bingo.evaluation.probe import Measurement
 from bingo.evaluation.protocols import DETECTION_PROTOCOLS, Detection
 from bingo.evaluation.result import write_result
 from bingo.jobs import DetectionJob
-from bingo.models.checkpoint import load_backbone
+from bingo.models.checkpoint import read_backbone
 from bingo.tensors import network_digest
 
 log = logging.getLogger(__name__)
@@ -83,7 +83,7 @@ def measure(
         raise BingoError(f"{val_set.annotations.path}: its categories are not those of {train_set.annotations.path}")
     val_set.require_objects()
     data = DetectionBatches(train_set, protocol.batch_size, job.seed)
-    backbone, model = load_backbone(model_path, device)
+    backbone, model = read_backbone(model_path, device)
     inputs = {
         "train": train_set.annotations.digest,
         "val": val_set.annotations.digest,

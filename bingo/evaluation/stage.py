@@ -22,7 +22,7 @@ from bingo.evaluation.result import write_result
 from bingo.evaluation.sweep import evaluate_sweep
 from bingo.jobs import EvaluationJob
 from bingo.models.backbone import require_size
-from bingo.models.checkpoint import load_backbone
+from bingo.models.checkpoint import read_backbone
 from bingo.tensors import digest_tensors, network_digest
 
 _EVALUATORS: dict[type, Callable[[Any, Probe], Measurement]] = {
@@ -68,7 +68,7 @@ def evaluate(
             raise BingoError(f"{path}: the {listing.split} images have no labels to evaluate with")
     if val.classes != train.classes:
         raise BingoError(f"{val_path}: its classes are not those of {train_path}; delete both and run again")
-    backbone, model = load_backbone(model_path, device)
+    backbone, model = read_backbone(model_path, device)
     require_size(backbone, job.preprocessing.size, device)
     before = digest_tensors(backbone.state_dict())
     probe = Probe(

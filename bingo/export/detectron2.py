@@ -12,7 +12,7 @@ from torch import Tensor
 from bingo.artifacts import atomic
 from bingo.errors import BingoError
 from bingo.models.backbone import ResNet
-from bingo.models.checkpoint import load_backbone
+from bingo.models.checkpoint import read_backbone
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ def export_detectron2(model: Path, output: Path) -> None:
     """
     if output.suffix != ".pkl":
         raise BingoError(f"{output}: detectron2 reads this format from names that end in .pkl; choose such a name")
-    backbone, metadata = load_backbone(model, torch.device("cpu"))
+    backbone, metadata = read_backbone(model, torch.device("cpu"))
     spec = metadata["backbone"]
     if not isinstance(backbone, ResNet):
         raise BingoError(f"{model}: holds {spec['architecture']}; detectron2 has names for resnet10 to resnet152 alone")

@@ -15,7 +15,7 @@ from bingo.errors import BingoError
 from bingo.figures.style import WIDTH, marker_look, new_figure, save, styled
 from bingo.jobs import MapFigureJob
 from bingo.models.backbone import require_size
-from bingo.models.checkpoint import load_backbone
+from bingo.models.checkpoint import read_backbone
 from bingo.neighbours import normalise_rows
 from bingo.philox import Stream, permutation
 from bingo.progress import Progress
@@ -69,7 +69,7 @@ def draw_map(
     if len(chosen.rows) < _FEWEST:
         raise BingoError(f"{listing_path}: a map needs at least {_FEWEST} images, but there are {len(chosen.rows)}")
     shown = listing.select(chosen.rows)
-    backbone, _ = load_backbone(model_path, device)
+    backbone, _ = read_backbone(model_path, device)
     require_size(backbone, job.preprocessing.size, device)
     parts = []
     with Progress(f"{job.model} features", len(shown), "images") as progress:

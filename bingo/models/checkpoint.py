@@ -85,7 +85,7 @@ def load_teacher(path: Path, device: torch.device) -> Teacher:
     return Teacher(backbone.to(device), head.to(device), network_digest(metadata), metadata)
 
 
-def load_backbone(path: Path, device: torch.device) -> tuple[nn.Module, dict[str, Any]]:
+def read_backbone(path: Path, device: torch.device) -> tuple[nn.Module, dict[str, Any]]:
     """Read a backbone, a student's or a teacher's: (network in eval mode without gradients, metadata).
 
     Raises:

@@ -12,7 +12,7 @@ from bingo.detection.train import train, warmed_up
 from bingo.engine.state import TrainingState
 from bingo.errors import BingoError
 from bingo.evaluation.protocols import DETECTION_PROTOCOLS
-from bingo.models.checkpoint import load_backbone
+from bingo.models.checkpoint import read_backbone
 
 CPU = torch.device("cpu")
 STEPS = 2  # an epoch of the 5 images, in batches of 2; the fifth is a batch of its own and left out
@@ -64,7 +64,7 @@ def run(narrow, train_set, model, tiny, tmp_path):
 
     def run(name, prepare=lambda _detector: None, **changes):
         protocol = replace(tiny, **changes)
-        backbone, _ = load_backbone(model, CPU)
+        backbone, _ = read_backbone(model, CPU)
         torch.manual_seed(0)
         detector = build_detector(backbone, protocol, 3, [0.4] * 3, [0.2] * 3)
         prepare(detector)

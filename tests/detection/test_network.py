@@ -6,7 +6,7 @@ from bingo.detection.network import build_detector
 from bingo.errors import BingoError
 from bingo.evaluation.protocols import DETECTION_PROTOCOLS
 from bingo.models.backbone import build_backbone
-from bingo.models.checkpoint import load_backbone
+from bingo.models.checkpoint import read_backbone
 from bingo.sections import Backbone
 from bingo.tensors import read_tensors
 
@@ -21,7 +21,7 @@ def build(protocol=FASTER, classes=3, **spec):
 
 
 def test_the_pretrained_weights_are_in_the_detector_and_all_of_it_is_trained(model):
-    backbone, _ = load_backbone(model, torch.device("cpu"))
+    backbone, _ = read_backbone(model, torch.device("cpu"))
     assert not any(parameter.requires_grad for parameter in backbone.parameters())
     detector = build_detector(backbone, MASK, 3, MEAN, STD)
     weights, _ = read_tensors(model)

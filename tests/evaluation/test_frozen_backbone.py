@@ -10,8 +10,8 @@ FROZEN = [name for name, protocol in PROTOCOLS.items() if not isinstance(protoco
 
 @pytest.mark.parametrize("name", FROZEN)
 def test_a_frozen_backbone_is_left_as_it_was(name, shorten, measured, backbone, monkeypatch):
-    loaded, load = [], stage.load_backbone
-    monkeypatch.setattr(stage, "load_backbone", lambda *arguments: loaded.append(load(*arguments)) or loaded[-1])
+    loaded, load = [], stage.read_backbone
+    monkeypatch.setattr(stage, "read_backbone", lambda *arguments: loaded.append(load(*arguments)) or loaded[-1])
     shorten(name)
     measured(name)
     ((network, _),) = loaded

@@ -94,13 +94,13 @@ def test_augmented_features_are_new_in_every_epoch_and_val_features_are_bilinear
 
 @pytest.mark.parametrize(("architecture", "lr"), [("resnet10", 30.0), ("efficientnet_b0", 3.0)])
 def test_the_rate_is_that_of_the_networks_kind(architecture, lr, shorten, measured, seen, backbone, monkeypatch):
-    load = stage.load_backbone
+    load = stage.read_backbone
 
     def loaded(*arguments):
         network, metadata = load(*arguments)
         return network, {**metadata, "backbone": {**metadata["backbone"], "architecture": architecture}}
 
-    monkeypatch.setattr(stage, "load_backbone", loaded)
+    monkeypatch.setattr(stage, "read_backbone", loaded)
     shorten("linear-bingo")
     measured("linear-bingo")
     assert seen["rates"] == [[lr], [pytest.approx(lr / 3000 + (lr - lr / 3000) / 2)]]

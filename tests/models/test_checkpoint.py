@@ -10,7 +10,7 @@ from torchvision.models.resnet import BasicBlock
 
 from bingo.errors import BingoError
 from bingo.models.backbone import build_backbone
-from bingo.models.checkpoint import load_backbone, load_teacher, write_teacher
+from bingo.models.checkpoint import load_teacher, read_backbone, write_teacher
 from bingo.models.head import mlp_head
 from bingo.sections import Backbone
 from bingo.tensors import network_digest, read_tensors, write_tensors
@@ -73,14 +73,14 @@ def test_a_teacher_loads_with_equal_features_and_projections(networks, teacher_p
 @pytest.mark.parametrize("which", ["teacher_path", "student_path"])
 def test_a_backbone_loads_from_a_teacher_or_a_student_with_equal_features(which, networks, request):
     images = torch.randn(3, 3, 16, 16)
-    backbone, metadata = load_backbone(request.getfixturevalue(which), CPU)
+    backbone, metadata = read_backbone(request.getfixturevalue(which), CPU)
     assert torch.equal(backbone(images), networks[0](images))
     assert metadata["backbone"] == SPEC.model_dump()
 
 
 def test_loaded_networks_are_frozen(teacher_path):
     teacher = load_teacher(teacher_path, CPU)
-    for network in (teacher.backbone, teacher.head, load_backbone(teacher_path, CPU)[0]):
+    for network in (teacher.backbone, teacher.head, read_backbone(teacher_path, CPU)[0]):
         assert not any(module.training for module in network.modules())
         assert not any(parameter.requires_grad for parameter in network.parameters())
 
@@ -94,12 +94,12 @@ def test_torchvisions_own_network_loads_a_students_backbone(tmp_path):
     assert (missing, unexpected) == (["fc.weight", "fc.bias"], [])
 
 
-@pytest.mark.parametrize("load", [load_teacher, load_backbone])
+@pytest.mark.parametrize("load", [load_teacher, read_backbone])
 def test_a_missing_file_is_refused(load, tmp_path):
     assert "no such file" in refusal(load, tmp_path / "absent.safetensors")
 
 
-@pytest.mark.parametrize("load", [load_teacher, load_backbone])
+@pytest.mark.parametrize("load", [load_teacher, read_backbone])
 def test_a_truncated_file_is_refused(load, teacher_path):
     content = teacher_path.read_bytes()
     for length in [0, 1, 8, 9, len(content) // 2, len(content) - 1]:
@@ -140,7 +140,7 @@ def test_no_flipped_byte_changes_a_teacher_in_silence(networks, teacher_path):
         lambda header: header.replace('"digest"', '"dagest"'),
     ],
 )
-@pytest.mark.parametrize("load", [load_teacher, load_backbone])
+@pytest.mark.parametrize("load", [load_teacher, read_backbone])
 def test_a_damaged_description_is_refused(load, damage, teacher_path):
     with safetensors.safe_open(teacher_path, "pt") as file:
         header = file.metadata()["bingo"]
@@ -149,21 +149,21 @@ def test_a_damaged_description_is_refused(load, damage, teacher_path):
     refusal(load, teacher_path)
 
 
-@pytest.mark.parametrize("load", [load_teacher, load_backbone])
+@pytest.mark.parametrize("load", [load_teacher, read_backbone])
 def test_a_safetensors_file_of_another_program_is_refused(load, tmp_path):
     path = tmp_path / "foreign.safetensors"
     safetensors.torch.save_file({"weight": torch.ones(2)}, path, {"format": "pt"})
     assert "not written by bingo" in refusal(load, path)
 
 
-@pytest.mark.parametrize("load", [load_teacher, load_backbone])
+@pytest.mark.parametrize("load", [load_teacher, read_backbone])
 def test_a_file_of_another_format_is_refused(load, tmp_path):
     path = tmp_path / "weights.safetensors"
     torch.save({"weight": torch.ones(2)}, path)
     assert "no safetensors file" in refusal(load, path)
 
 
-@pytest.mark.parametrize("load", [load_teacher, load_backbone])
+@pytest.mark.parametrize("load", [load_teacher, read_backbone])
 def test_a_students_head_is_no_network(load, networks, tmp_path):
     write_tensors(tmp_path / "head.safetensors", networks[1].state_dict(), METADATA)
     refusal(load, tmp_path / "head.safetensors")
@@ -254,7 +254,7 @@ def test_a_name_that_belongs_to_neither_part_is_refused(networks, tmp_path):
     assert "'queue'" in refusal(load_teacher, path)
 
 
-@pytest.mark.parametrize("load", [load_teacher, load_backbone])
+@pytest.mark.parametrize("load", [load_teacher, read_backbone])
 def test_weights_of_another_network_than_the_one_named_are_refused_in_a_short_line(load, networks, tmp_path):
     other = Backbone(architecture="resnet18", stem="small", width=1 / 64).model_dump()
     path = tmp_path / "backbone.safetensors"
@@ -269,4 +269,4 @@ def test_weights_of_another_network_than_the_one_named_are_refused_in_a_short_li
 def test_a_file_that_names_no_network_is_refused(networks, tmp_path):
     path = tmp_path / "backbone.safetensors"
     write_tensors(path, networks[0].state_dict(), {})
-    assert "which backbone" in refusal(load_backbone, path)
+    assert "which backbone" in refusal(read_backbone, path)

@@ -2,12 +2,48 @@ rule export:
     input:
         model=lambda wildcards: PLAN.weights(wildcards.model, int(wildcards.seed)),
     output:
-        weights="results/{study}/export/{model}/seed-{seed}/detectron2.pkl",
+        weights="results/{study}/export/{model}/seed-{seed}/{format}.{suffix}",
     log:
-        "logs/{study}/export/{model}/seed-{seed}.log",
+        "logs/{study}/export/{model}/seed-{seed}/{format}.{suffix}.log",
+    wildcard_constraints:
+        format="detectron2|timm|torchvision",
+        suffix="pkl|pth|safetensors",
     conda:
         "../../envs/bingo.yaml"
     params:
         version=export.STAGE_VERSION,
+        options="",
     shell:
-        "python -m bingo export {input.model} --to detectron2 --output {output.weights} 2> {log}"
+        "python -m bingo export {input.model} --to {wildcards.format} {params.options}"
+        " --output {output.weights} --log {log}"
+
+
+# What also says how images become input.
+use rule export as export_described with:
+    wildcard_constraints:
+        format="onnx|safetensors",
+        suffix="onnx|safetensors",
+    params:
+        version=export.STAGE_VERSION,
+        options=f"--resize {STUDY.data.preprocessing.resize}",
+
+
+# Its card tells what the network's evaluations have found, so they come first.
+rule export_huggingface:
+    input:
+        model=lambda wildcards: PLAN.weights(wildcards.model, int(wildcards.seed)),
+        results=lambda wildcards: PLAN.network_results(
+            wildcards.model, int(wildcards.seed)
+        ),
+    output:
+        folder=directory("results/{study}/export/{model}/seed-{seed}/huggingface"),
+    log:
+        "logs/{study}/export/{model}/seed-{seed}/huggingface.log",
+    conda:
+        "../../envs/bingo.yaml"
+    params:
+        version=export.STAGE_VERSION,
+        options=f"--resize {STUDY.data.preprocessing.resize}",
+    shell:
+        "python -m bingo export {input.model} --to huggingface {params.options}"
+        " --output {output.folder} --log {log}"

@@ -1,0 +1,78 @@
+"""What a study's folder holds of a network's making: each file is taken only if its digest is the one on record."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bingo.artifacts import read_hdf5
+from bingo.data.listing import Listing, read_listing
+from bingo.tables.stage import read_result
+from bingo.tensors import network_digest, read_metadata
+
+
+@dataclass(frozen=True)
+class Beside:
+    """Files beside a network that belong to it; None, or nothing, where they are not there or are others."""
+
+    name: str
+    """What the study calls the network; the file's name outside of a study."""
+    listing: Listing | None = None
+    """Its training images."""
+    teacher: tuple[str, dict[str, Any]] | None = None
+    """Name and metadata."""
+    bags: tuple[str, dict[str, Any]] | None = None
+    """Name and attributes."""
+    results: list[dict[str, Any]] = field(default_factory=list)
+    """Its result files, by protocol."""
+
+
+def find_beside(model: Path, metadata: Mapping[str, Any]) -> Beside:
+    """Look for what belongs to a network in the folder of its study, results/<study>.
+
+    Args:
+        model: `students/<name>/seed-<n>/backbone.safetensors` or `teachers/<name>.safetensors` there; of a file that
+            lies elsewhere nothing is found.
+        metadata: what the file says of itself.
+
+    Raises:
+        BingoError: a file that would have to be read is damaged.
+    """
+    path = model.absolute()
+    if path.parent.name == "teachers":
+        study, name = path.parents[1], path.stem
+    elif len(path.parents) > 3 and path.parents[2].name == "students":
+        study, name = path.parents[3], path.parents[1].name
+    else:
+        return Beside(path.stem)
+    inputs = metadata.get("provenance", {}).get("inputs", {})
+    found = [read_result(result) for result in sorted(study.glob(f"evaluation/{name}/seed-*/*.json"))]
+    own = network_digest(metadata)
+    return Beside(
+        name=name,
+        listing=_listing(study, inputs.get("dataset")),
+        teacher=_teacher(study, inputs.get("teacher")),
+        bags=_bags(study, inputs.get("bags")),
+        results=[result for result in found if result["provenance"]["inputs"].get("model") == own],
+    )
+
+
+def _listing(study: Path, digest: str | None) -> Listing | None:
+    paths = [path for name in ("train.h5", "train-listing.h5") if (path := study / "data" / name).exists()]
+    listings = (read_listing(path, "train") for path in paths if digest is not None)
+    return next((listing for listing in listings if listing.digest == digest), None)
+
+
+def _teacher(study: Path, digest: str | None) -> tuple[str, dict[str, Any]] | None:
+    paths = sorted(study.glob("teachers/*.safetensors")) if digest is not None else []
+    found = ((path.stem, read_metadata(path)) for path in paths)
+    return next(((name, said) for name, said in found if network_digest(said) == digest), None)
+
+
+def _bags(study: Path, digest: str | None) -> tuple[str, dict[str, Any]] | None:
+    for path in sorted(study.glob("bags/*.h5")) if digest is not None else ():
+        with read_hdf5(path, "bags") as file:
+            if file.attrs["digest"] == digest:
+                return path.stem, {**file.attrs, "provenance": json.loads(file.attrs["provenance"])}
+    return None

@@ -1,0 +1,165 @@
+import inspect
+import io
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import bingo
+from bingo.config import DemoData, FolderData
+from bingo.data.decode import decode
+from bingo.data.images import open_images
+from bingo.data.listing import read_listing, write_listing
+from bingo.data.pictures import pixels
+from bingo.embeddings.embeddings import embed
+from bingo.errors import BingoError
+from bingo.jobs import DataJob
+from bingo.models.backbone import build_backbone
+from bingo.models.checkpoint import load_teacher, write_teacher
+from bingo.sections import Backbone, Preprocessing
+from bingo.tensors import write_tensors
+from tests.checkpoints.source_networks import settled
+
+torch.set_num_threads(1)
+CPU = torch.device("cpu")
+SPEC = Backbone(architecture="resnet10", stem="small", width=1 / 16)
+VIEW = Preprocessing(size=16, resize=20, mean=[0.3, 0.4, 0.5], std=[0.1, 0.2, 0.3])
+
+
+@pytest.fixture
+def network():
+    torch.manual_seed(0)
+    return settled(build_backbone(SPEC))
+
+
+@pytest.fixture
+def teacher_path(network, tmp_path):
+    said = {"method": "moco", "provenance": {"settings": {"preprocessing": VIEW.network_input().model_dump()}}}
+    write_teacher(tmp_path / "teacher.safetensors", SPEC, network.state_dict(), {}, said)
+    return tmp_path / "teacher.safetensors"
+
+
+def student(network, path, **said):
+    write_tensors(path, network.state_dict(), {"backbone": SPEC.model_dump(), "method": "moco", **said})
+    return path
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """A folder of images of several sizes, formats and modes, one of them lying on its side."""
+    noise = np.random.default_rng(0)
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number, (mode, suffix) in enumerate(
+        [("RGB", "png"), ("L", "png"), ("RGB", "jpg"), ("L", "jpg"), ("P", "gif"), ("RGBA", "png"), ("P", "png")]
+    ):
+        image = Image.fromarray(noise.integers(0, 256, (30 + number, 27 - number, 3), dtype=np.uint8)).convert(mode)
+        image.save(folder / f"{number}.{suffix}")
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    image = Image.fromarray(noise.integers(0, 256, (24, 40, 3), dtype=np.uint8))
+    image.save(folder / "turned.jpg", exif=turned)
+    image.save(folder / "stored.webp", lossless=True, exif=turned)
+    return folder
+
+
+def embedded(data, teacher_path, tmp_path):
+    """The listing of some images, and their features as embeddings and evaluations have them."""
+    path = tmp_path / "listing.h5"
+    write_listing(DataJob(version=1, split="train", data=data), "data", None, path, 1)
+    listing, network = read_listing(path, "train"), load_teacher(teacher_path, CPU).backbone
+    return listing, torch.cat(list(embed(network, open_images(listing), VIEW, CPU, 0, "bilinear")))
+
+
+def test_features_of_files_are_those_of_the_pipeline(photos, teacher_path, tmp_path):
+    data = FolderData(source="folder", train=str(photos), labels="none")
+    listing, expected = embedded(data, teacher_path, tmp_path)
+    backbone = bingo.load_backbone(teacher_path, resize=20)
+    views = [backbone.transform(Image.open(listing.path(i))) for i in range(len(listing))]
+    assert [(view.dtype, view.shape) for view in views] == [(torch.float32, (3, 16, 16))] * 9
+    torch.testing.assert_close(backbone(torch.stack(views)), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_features_of_arrays_are_those_of_the_pipeline(teacher_path, tmp_path):
+    listing, expected = embedded(DemoData(source="demo", max_train=12), teacher_path, tmp_path)
+    grey = open_images(listing).fetch(np.arange(12))[:, 0].numpy()
+    backbone = bingo.load_backbone(str(teacher_path), "cpu", resize=20)
+    views = torch.stack([backbone.transform(Image.fromarray(image)) for image in grey])
+    torch.testing.assert_close(backbone(views), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_student_is_loaded_frozen_with_what_its_training_says(network, tmp_path):
+    said = {"settings": {"preprocessing": VIEW.network_input().model_dump(), "seed": 0}}
+    backbone = bingo.load_backbone(student(network, tmp_path / "backbone.safetensors", provenance=said))
+    images = torch.randn(2, 3, 16, 16)
+    assert torch.equal(backbone(images), network(images))
+    assert not any(module.training for module in backbone.modules())
+    assert not any(parameter.requires_grad for parameter in backbone.parameters())
+    assert backbone.transform.preprocessing == VIEW.model_copy(update={"resize": round(16 * 256 / 224)})
+
+
+def test_what_an_exported_file_says_of_resizing_is_taken(network, tmp_path):
+    path = student(network, tmp_path / "exported.safetensors", preprocessing=VIEW.model_dump())
+    assert bingo.load_backbone(path).transform.preprocessing == VIEW
+    assert bingo.load_backbone(path, resize=30).transform.preprocessing.resize == 30
+
+
+def test_a_file_that_does_not_say_it_is_taken_for_imagenets_with_a_warning(network, tmp_path, caplog):
+    path = student(network, tmp_path / "imported.safetensors")
+    assert bingo.load_backbone(path).transform.preprocessing == Preprocessing()
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert record.getMessage().startswith(f"{path}: does not say what it was trained on")
+
+
+def test_a_shorter_side_that_is_smaller_than_the_input_is_refused(teacher_path):
+    with pytest.raises(BingoError, match=r"resize 12: resize must be at least size, 16 px$") as caught:
+        bingo.load_backbone(teacher_path, resize=12)
+    assert str(caught.value).startswith(f"{teacher_path}: ")
+
+
+def encoded(image, kind):
+    stream = io.BytesIO()
+    image.save(stream, kind)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind", "tolerance"),
+    [
+        ("1", "png", 0),
+        ("L", "png", 0),
+        ("LA", "png", 0),
+        ("P", "png", 0),
+        ("RGBA", "png", 0),
+        ("I;16", "png", 0),
+        ("L", "jpeg", 0),
+        ("CMYK", "jpeg", 1),  # each rounds the product of ink and black in its own way
+    ],
+)
+def test_pixels_of_a_pil_image_are_those_that_are_decoded_from_its_file(mode, kind, tolerance):
+    ramp = np.add.outer(np.linspace(0, 200, 12), np.linspace(0, 55, 17))
+    if mode == "I;16":
+        image = Image.fromarray((ramp * 256 + 77).astype(np.uint16))
+    else:
+        image = Image.fromarray(np.stack([ramp, ramp[::-1], ramp / 2], 2).astype(np.uint8)).convert(mode)
+    assert image.mode == mode
+    content = encoded(image, kind)
+    found = pixels(Image.open(io.BytesIO(content)))
+    assert found.dtype == torch.uint8
+    assert (found.int() - decode(content).int()).abs().max() <= tolerance
+
+
+@pytest.mark.parametrize("mode", ["I", "F"])
+def test_pixels_without_a_range_are_refused(mode):
+    with pytest.raises(BingoError, match=f"^image: mode {mode} has no range of grey levels; convert it"):
+        pixels(Image.new(mode, (4, 4)))
+
+
+def test_the_package_loads_no_torch_until_a_backbone_is_asked_for():
+    code = "import sys, bingo; sys.exit('torch' in sys.modules or not callable(bingo.load_backbone))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    assert list(inspect.signature(bingo.load_backbone).parameters) == ["path", "device", "resize"]

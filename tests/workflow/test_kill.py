@@ -6,12 +6,17 @@ import time
 
 import psutil
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from .conftest import Workspace, tiny_study
 
 TEACHER = "results/tiny/teachers/big.safetensors"
 STUDENT = "results/tiny/students/distilled/seed-0/backbone.safetensors"
 STATE = {TEACHER: "results/tiny/teachers/big.state.pt", STUDENT: "results/tiny/students/distilled/seed-0/state.pt"}
+EVENTS = {
+    TEACHER: "logs/tiny/tensorboard/teacher/big",
+    STUDENT: "logs/tiny/tensorboard/student/distilled/seed-0",
+}
 LOG = {TEACHER: "logs/tiny/teacher/big.log", STUDENT: "logs/tiny/student/distilled/seed-0.log"}
 
 
@@ -43,6 +48,13 @@ def wait_for_epochs(workspace, model, count):
     while epochs_done(workspace, model) < count:
         assert time.monotonic() < deadline, "training did not start"
         time.sleep(0.01)
+
+
+def curves(folder):
+    """From a scalar's tag to its (epoch, value) pairs, but for the speed."""
+    events = EventAccumulator(str(folder)).Reload()
+    tags = set(events.Tags()["scalars"]) - {"training/images_per_second"}
+    return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in tags}
 
 
 def stage_process(main, stage):
@@ -84,3 +96,7 @@ def test_training_resumes_after_sigkill_and_ends_with_the_same_bytes(workspace, 
     for path in (TEACHER, STUDENT, "results/tiny/teachers/big.csv", "results/tiny/bags/knn.h5"):
         assert (workspace.folder / path).read_bytes() == (undisturbed / path).read_bytes(), path
     assert not any((workspace.folder / state).exists() for state in STATE.values())
+    for path in EVENTS.values():
+        found = curves(workspace.folder / path)
+        assert [epoch for epoch, _ in found["knn/top1"]] == list(range(1, 21))
+        assert found == curves(undisturbed / path)

@@ -1,12 +1,13 @@
-"""Commands that people type, beside those of stages (`bingo.cli`). Their modules are imported inside them."""
+"""Commands that people type, beside the stages (`bingo.stages`). Their modules are imported inside them."""
 
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from bingo.command import start
 from bingo.errors import BingoError
+from bingo.export import ExportFormat
+from bingo.invocation import Log, start
 
 
 def new(
@@ -40,6 +41,30 @@ def summary(results: Annotated[Path, typer.Argument(help="A study's folder, resu
     for place in places:
         if (results / place).exists():
             print(results / place)
+
+
+def inspect(checkpoint: Annotated[Path, typer.Argument(help="File of weights.")]) -> None:
+    """Say what a file of weights is, and whether it can be a teacher."""
+    start(None)
+    from bingo.checkpoints.inspect import describe
+
+    print(describe(checkpoint))
+
+
+def export(
+    model: Annotated[Path, typer.Argument(help="A student's backbone, or a teacher.")],
+    output: Annotated[Path, typer.Option(help="What to write: a file, for huggingface a folder.")],
+    to: Annotated[ExportFormat, typer.Option(help="Whose format to write.")],
+    resize: Annotated[
+        int | None, typer.Option(min=8, help="Shorter side before evaluation's crop; else 256/224 of the size.")
+    ] = None,
+    log: Log = None,
+) -> None:
+    """Write a backbone in a format that other software loads."""
+    start(log)
+    from bingo.export.stage import export_backbone
+
+    export_backbone(model, output, to, resize)
 
 
 def doctor(

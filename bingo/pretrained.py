@@ -68,9 +68,7 @@ def preprocessing_of(metadata: Mapping[str, Any], resize: int | None, path: Path
     if said is None:
         log.warning("%s: does not say what it was trained on; taken for 224 px and ImageNet's mean and deviation", path)
         said = Preprocessing().network_input().model_dump()
-    # The paper's evaluation, and most others': 256 for 224 px.
-    usual = said.get("resize", round(said["size"] * 256 / 224))
     try:
-        return Preprocessing.model_validate({**said, "resize": usual if resize is None else resize})
+        return Preprocessing.model_validate(said if resize is None else {**said, "resize": resize})
     except ValidationError as error:
         raise BingoError(f"{path}: resize {resize}: {error.errors()[0]['msg']}, {said['size']} px") from error

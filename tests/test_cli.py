@@ -261,7 +261,7 @@ def bingo(monkeypatch, capsys):
     """Run the command line in this process: (exit code, stdout, stderr)."""
     root = logging.getLogger()
     level = root.level
-    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")  # the command sets it; so it is put back
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # the command sets it; so it is put back
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["bingo", *map(str, arguments)])

@@ -110,7 +110,7 @@ def timm_weights(network: nn.Module, spec: Backbone, name: str) -> dict[str, Ten
     if not _same_features(network, theirs, weights):
         raise BingoError(
             f"--to timm: timm {timm.__version__} has another {name} than the one that is known; "
-            "pip install 'bingo-distillation[export]'"
+            "pip install '.[export]' in the checkout"
         )
     return weights
 

@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from bingo.command import Listing, Log, Settings, Threads, Workers, read_job, start, use_faiss_threads, use_threads
 from bingo.errors import BingoError
+from bingo.invocation import Listing, Log, Settings, Threads, Workers, read_job, start, use_faiss_threads, use_threads
 from bingo.jobs import AccuracyFigureJob, BagSizeFigureJob, MapFigureJob, TrainingFigureJob
 
 app = typer.Typer(help="Draw a figure of a study, as SVG or PNG.", no_args_is_help=True)

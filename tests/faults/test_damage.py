@@ -20,13 +20,13 @@ import torch
 import yaml
 from PIL import Image
 
-from bingo.command import read_job
 from bingo.data.arrays import load_idx
 from bingo.data.listing import read_listing
 from bingo.detection.annotations import read_annotations
 from bingo.detection.coco import CocoImages
 from bingo.errors import BingoError
 from bingo.evaluation.subsets import listed_rows
+from bingo.invocation import read_job
 from bingo.jobs import DataJob, ReportJob, StudentJob, TableJob, TeacherJob
 from bingo.plan import plan_or_exit
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from bingo import command
+from bingo import invocation
 from bingo.artifacts import digest_json
 from bingo.errors import BingoError
 from bingo.figures.accuracy import draw_accuracy
@@ -25,7 +25,7 @@ RESULT = {"model": "s", "protocol": "knn-10", "seed": 0, "metrics": {"top1": 50.
 @pytest.fixture(autouse=True)
 def one_process(monkeypatch):
     """A command sets up the log and the threads of its whole process."""
-    monkeypatch.setattr(command.logging, "basicConfig", lambda **_: None)
+    monkeypatch.setattr(invocation.logging, "basicConfig", lambda **_: None)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +16,7 @@ from bingo.artifacts import write_text
 from bingo.checkpoints.inspect import describe
 from bingo.config import parse_study
 from bingo.data.folder import held_out
-from bingo.data.survey import Survey, survey
+from bingo.data.survey import Survey, printable, survey
 from bingo.errors import BingoError
 from bingo.plan import Plan
 
@@ -85,8 +86,11 @@ def study_text(
         BingoError: there are too few images.
     """
     held = _held_out(found)
-    validation = len(found.validation) or len(held)
-    images = len(found.names) - len(held) - len(found.unreadable)
+    sound = [name for name in found.names if str(found.train / name) not in found.unreadable]
+    images = sum(name not in held for name in sound)
+    validation = len(sound) - images
+    if found.val is not None:
+        validation = sum(str(found.val / name) not in found.unreadable for name in found.validation)
     if images < _FEWEST:
         raise BingoError(f"--data: {found.train} holds {images} training images; {_FEWEST} are the fewest for a study")
     trial = scale == "trial"
@@ -99,10 +103,13 @@ def study_text(
     rate = 0.06 / 128 if trial else 0.03 / 256
     epochs = max(2, min(40, round(_TRIAL_SEEN / used))) if trial else 200
     evaluations, why_none = _evaluations(found, validation, used, trial)
+    other = ["bingo", "new", name, "--data", str(folder), "--scale", "full" if trial else "trial"]
+    other += ["--output", f"{name}-{other[-1]}.yaml", *(["--teacher", str(teacher)] if teacher else [])]
     return _template().render(
-        name=name,
+        name=_scalar(name),
+        other=shlex.join(other),
         folder=_scalar(str(folder)),
-        file=output,
+        file=shlex.quote(str(output)),
         scale=scale,
         takes=_takes(trial, used, size, stem, teacher is not None),
         found=_described(found),
@@ -219,7 +226,7 @@ def _findings(found: Survey) -> list[str]:
     total = len(found.names) + len(found.validation)
     if found.decoded + len(found.unreadable) < total:
         lines.append(f"{found.decoded:,} of {total:,} were decoded, drawn at random; of others, headers were read")
-    shown = [f"cannot be read: {path} ({fault})" for path, fault in sorted(found.unreadable.items())]
+    shown = [f"cannot be read: {printable(path)} ({fault})" for path, fault in sorted(found.unreadable.items())]
     lines += shown[:20] + ([f"and {len(shown) - 20:,} more"] if len(shown) > 20 else [])
     lines += [f"left out, because they cannot be read (on_bad_image: skip): {len(shown):,}"] if shown else []
     return lines
@@ -228,9 +235,9 @@ def _findings(found: Survey) -> list[str]:
 def _next(name: str, output: Path) -> list[str]:
     """Return the commands that come next; outside a checkout, Snakemake is told where the workflow is."""
     workflow = Path(__file__).parents[1] / "Snakefile"
-    elsewhere = "" if Path("Snakefile").exists() else f" --snakefile {workflow}"
+    elsewhere = "" if Path("Snakefile").exists() or not workflow.exists() else f" --snakefile {workflow}"
     return [
-        f"    snakemake --cores all --configfile {output}{elsewhere}",
+        f"    snakemake --cores all --configfile {shlex.quote(str(output))}{elsewhere}",
         f"    bingo summary results/{name}",
     ]
 

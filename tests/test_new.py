@@ -205,3 +205,20 @@ def test_a_teacher_that_is_none_is_refused_before_anything_is_written(photos):
     with pytest.raises(BingoError, match=r"x\.pt"):
         write_study("birds", photos, Path("birds.yaml"), None, Path("x.pt"))
     assert not Path("birds.yaml").exists()
+
+
+@pytest.mark.parametrize("name", ["no", "on", "123", "null"])
+def test_names_that_yaml_takes_for_something_else_are_quoted(name):
+    text = study_text(name, Path("photos"), Path("x.yaml"), PHOTOS, GPU, "full", None)
+    study = parse_study(yaml.safe_load(text), "x.yaml")
+    assert study.study == name
+    assert list(study.tables) == [name]
+
+
+def test_unreadable_images_are_missing_where_they_lie():
+    broken = {f"v/{i}.jpg": "truncated" for i in range(5)}
+    folders = {"train": Path("t"), "val": Path("v"), "validation": [f"{i}.jpg" for i in range(20)]}
+    text, _ = written(**folders, names=[f"ant/{i}.jpg" for i in range(16)], classes=["ant", "bee"], unreadable=broken)
+    assert "val: v  # 15 images" in text
+    with pytest.raises(BingoError, match="holds 15 training images"):
+        written(names=[f"ant/{i}.jpg" for i in range(16)], classes=[], unreadable={"photos/ant/0.jpg": "truncated"})

@@ -4,11 +4,13 @@ import re
 import tomllib
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 
 from bingo.config import parse_study
-from workflow.scripts import make_config_docs
+from bingo.tables.stage import read_table
+from workflow.scripts import make_config_docs, make_study_page
 
 ROOT = Path(__file__).parents[1]
 
@@ -17,8 +19,9 @@ def test_conda_environment_and_pyproject_pin_the_same_versions():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     environment = yaml.safe_load((ROOT / "envs/bingo.yaml").read_text())
     pip = next(entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict))
-    assert sorted(pip) == sorted(project["dependencies"])
-    assert all("==" in requirement for requirement in project["dependencies"])
+    needed = project["dependencies"] + project["optional-dependencies"]["export"]
+    assert sorted(pip) == sorted(needed)
+    assert all("==" in requirement for requirement in needed)
 
 
 def test_every_rule_that_runs_bingo_names_the_environment():
@@ -67,3 +70,21 @@ def test_steps_of_the_pipeline_are_packages_of_the_same_name():
         path.parent.name for path in (ROOT / "bingo").glob("*/__init__.py") if "STAGE_VERSION" in path.read_text()
     }
     assert rules == stages
+
+
+def test_the_studys_page_and_readme_have_the_tables_that_lie_beside_it():
+    for path in (make_study_page.PAGE, make_study_page.README):
+        page = path.read_text()
+        assert make_study_page.filled(page) == page, "run python workflow/scripts/make_study_page.py"
+
+
+def test_the_studys_tables_are_made_of_every_seed():
+    seeds = pd.read_csv(make_study_page.FOLDER / "seeds.csv")
+    table = read_table(make_study_page.FOLDER / "methods.csv")
+    for row in table.itertuples():
+        model = row.student or row.teacher
+        chosen = (seeds["model"] == model) & (seeds["protocol"] == row.protocol) & (seeds["metric"] == row.metric)
+        values = seeds[chosen & (seeds["study"] == "fashion-mnist")]["value"]
+        assert len(values) == row.seeds
+        assert row.mean == pytest.approx(values.mean(), abs=1e-4)
+        assert row.std == pytest.approx(values.std(), abs=1e-4, nan_ok=True)

@@ -1,5 +1,6 @@
 """What lies in a folder of images, as facts from which a study can be written."""
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ DECODED = 5_000
 """Images that are decoded: all, or so many drawn at random."""
 _VALIDATION = ("val", "valid", "validation", "test")
 _AT_ONCE = 1024
+Image.MAX_IMAGE_PIXELS = None  # Pillow reads headers alone here; decoding, as in the data stage, has no such limit
 _COLOURED = 2.0
 """Grey levels that an image's channels are apart in the mean; the rounding of a grey JPEG stays below."""
 
@@ -74,14 +76,15 @@ def survey(folder: Path, threads: int) -> Survey:
 
     Args:
         folder: class folders, a flat folder, or one that holds `train` and perhaps `val`, `valid`, `validation` or
-            `test`.
+            `test`, and no other folder.
         threads: files looked at side by side.
 
     Raises:
         BingoError: the folder is missing, empty, or holds no image that can be read.
     """
     splits = {Path(path).name.lower(): Path(path) for path in class_folders(folder, "--data")}
-    train = splits.get("train", folder)
+    others = splits.keys() - {"train", *_VALIDATION}
+    train = splits.get("train", folder) if not others else folder  # else `train` is a class among others
     names = _images(train)
     if not names:
         raise BingoError(f"--data: {train} holds no image ({', '.join(sorted(SUFFIXES))}); name another folder")
@@ -131,7 +134,7 @@ def _why_unlabelled(names: list[str]) -> str:
     if all("/" not in name for name in names):
         return "there are no class folders"
     if stray := next((name for name in names if "/" not in name), None):
-        return f"{stray} lies in no class folder"
+        return f"{printable(stray)} lies in no class folder"
     return "there is one class folder only" if len({class_of(name) for name in names}) == 1 else ""
 
 
@@ -140,8 +143,14 @@ def _why_no_validation(names: list[str], classes: list[str]) -> str:
     if not names:
         return "no images"
     if classes and (strange := next((name for name in names if class_of(name) not in classes or "/" not in name), "")):
-        return f"{strange} is in no class of the training images"
+        return f"{printable(strange)} is in no class of the training images"
     return ""
+
+
+def printable(name: str) -> str:
+    """Return a file's name for a line of text: what is no text in it, or would end the line, is escaped."""
+    shown = os.fsencode(name).decode("utf-8", "backslashreplace")
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in shown)
 
 
 def _look_at(files: list[Path], threads: int) -> list[Look]:
@@ -166,7 +175,7 @@ def look_at(path: Path, whole: bool) -> Look:
         return Look((0, 0), str(error))
     except OSError as error:
         return Look((0, 0), error.strerror or "no image that can be recognised")
-    except (ValueError, SyntaxError, Image.DecompressionBombError) as error:  # Pillow's, of broken headers
+    except (ValueError, SyntaxError) as error:  # Pillow's, of broken headers
         return Look((0, 0), str(error))
 
 

@@ -17,7 +17,10 @@ def examine(study_file: Path | None) -> Iterator[Finding]:
     for check in checks:
         try:
             yield from check()
-        except (ImportError, OSError, RuntimeError, BingoError) as error:
+        except BingoError as error:
+            what, _, remedy = str(error).partition("; ")
+            yield Finding("fail", what, remedy)
+        except (ImportError, OSError, RuntimeError) as error:
             yield Finding("fail", f"{type(error).__name__}: {' '.join(str(error).split())}", "reinstall what it names")
 
 

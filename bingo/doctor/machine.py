@@ -16,7 +16,11 @@ from bingo.doctor.finding import GB, Finding
 from bingo.launch import visible_devices
 
 _FORMATS = ("JPEG", "PNG", "WebP", "GIF")
-_EXTRAS = {"timm": "backbones timm/<name>", "onnx": "bingo export"}
+_EXTRAS = {
+    "timm": "backbones timm/<name>, and bingo export --to timm or huggingface",
+    "onnx": "bingo export --to onnx or huggingface",
+    "onnxscript": "bingo export --to onnx or huggingface",
+}
 _COLOUR = (200, 40, 90)
 
 
@@ -152,12 +156,11 @@ def decoders() -> Iterator[Finding]:
 def extras() -> Iterator[Finding]:
     """Look for packages that only some studies need."""
     for name, needed in _EXTRAS.items():
-        there = util.find_spec(name) is not None
-        yield (
-            Finding("ok", f"{name} is installed")
-            if there
-            else Finding("note", f"{name} is not installed, which {needed} need", f"pip install {name}")
-        )
+        if util.find_spec(name) is not None:
+            yield Finding("ok", f"{name} is installed")
+        else:
+            what = f"{name} is not installed, needed for {needed}"
+            yield Finding("note", what, "pip install '.[export]' in the checkout")
 
 
 def disk(folder: Path) -> Iterator[Finding]:

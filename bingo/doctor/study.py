@@ -18,7 +18,10 @@ from bingo.sections import RESNETS
 def study(path: Path) -> Iterator[Finding]:
     """Compare a study with its data and with this machine."""
     try:
-        found = parse_study(yaml.safe_load(path.read_text(encoding="utf-8")), str(path))
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if not isinstance(raw, dict):
+            raise BingoError(f"{path}: holds no keys; config/README.md explains what a study file has")
+        found = parse_study(raw, str(path))
         plan = Plan(found)
     except OSError as error:
         yield Finding("fail", f"{path} cannot be read ({error.strerror})", "name a study file")

@@ -88,17 +88,17 @@ def held_out_accuracy(units: Tensor, labels: Tensor, classes: int) -> float | No
 
 
 def lowest_before_rise(rows: Sequence[Row], filled: int) -> Row | None:
-    """Return the epoch with the lowest loss where the last one's is `RISE` times as high or more, else None.
+    """Return the epoch with the lowest loss where the last one's is `RISE` times as high, else None.
 
     It is asked from the third epoch on. The first ``filled`` epochs do not count, in which random vectors are among the
     negatives: they are easily told apart, so that the loss rises as embeddings take their place (MoCo). Nor do epochs
-    whose loss had other terms.
+    whose loss had other terms. Of losses that are negative, multiples mean nothing.
     """
     alike = [row for row in rows[filled:] if row.keys() == rows[-1].keys()]
     if len(rows) < 3 or not alike:
         return None
     lowest = min(alike, key=lambda row: row["loss"])
-    return lowest if rows[-1]["loss"] > RISE * lowest["loss"] else None
+    return lowest if rows[-1]["loss"] > RISE * lowest["loss"] > 0 else None
 
 
 def is_collapsed(similarity: float, steps: int) -> bool:
@@ -157,8 +157,8 @@ class Watch:
         self._events.begin(len(at.rows) + 1)
         self._first_epoch, self._coming = len(at.rows), self._images_per_epoch - at.step * self._data.batch_size
         size, count = self._learner.method.queue_size, len(self._data.images.listing)
-        if size > count:
-            message = "queue_size %s is more than the %s training images, so each is a negative of itself; lower it"
+        if self._learner.method.queues() and size > count:
+            message = "queue_size %s is more than the %s training images, so each is compared with itself; lower it"
             self._warn("queue", message, f"{size:,}", f"{count:,}")
         self._since = time.monotonic()
 

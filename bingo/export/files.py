@@ -49,9 +49,9 @@ def new_folder(path: Path) -> Iterator[Path]:
     Raises:
         BingoError: ``path`` exists, or the file system refuses.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
     if path.exists():
         raise BingoError(f"{path}: exists already; remove it, or choose another name")
+    temporary = path.with_name(f".{path.name}.tmp")
     try:
         shutil.rmtree(temporary, ignore_errors=True)  # of one that was killed
         temporary.mkdir(parents=True)

@@ -28,8 +28,11 @@ def export_backbone(model: Path, output: Path, to: ExportFormat, resize: int | N
 
     Raises:
         BingoError: a package is not installed, the file is missing or damaged, the format has no such network,
-            ``output`` has the wrong ending or is a folder that exists, or the format has no place for ``resize``.
+            ``output`` has the wrong ending, is the network itself or a folder that exists, or the format has no place
+            for ``resize``.
     """
+    if output.resolve() == model.resolve():
+        raise BingoError(f"--output: {output} is the network itself, of which a part would be left; name another file")
     if to in _DESCRIBED:
         _DESCRIBED[to](model, output, resize)
     elif resize is None:

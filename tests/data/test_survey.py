@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from bingo.data import survey as survey_module
-from bingo.data.survey import look_at, survey
+from bingo.data.survey import look_at, printable, survey
 from bingo.errors import BingoError
 
 GREY, COLOURED = np.full((30, 40), 51, np.uint8), np.full((30, 40, 3), (255, 0, 51), np.uint8)
@@ -145,3 +145,17 @@ def test_a_folder_without_images_is_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("x")
     with pytest.raises(BingoError, match=f"^--data: {tmp_path} holds no image"):
         survey(tmp_path, 1)
+
+
+def test_a_class_may_be_called_train(save, tmp_path):
+    for kind in ("bus", "train", "val"):
+        save(f"{kind}/0.png")
+    found = survey(tmp_path, 1)
+    assert (found.train, found.val, found.classes) == (tmp_path, None, ["bus", "train", "val"])
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"), [("a b\u00e9.png", "a b\u00e9.png"), ("a\nb.png", "a\\nb.png"), ("\udcff", "\\xff")]
+)
+def test_names_of_files_are_one_line_of_text(name, shown):
+    assert printable(name) == shown

@@ -192,6 +192,7 @@ def first_warning(losses, filled):
         ([2.0, 9.0], 0, None),
         ([2.0, 2.9], 9, None),
         ([0.0, 0.0, 0.0, 0.0], 0, None),
+        ([-0.90, -0.92, -0.95, -0.97], 0, None),
     ],
 )
 def test_a_rise_is_told_from_a_queue_that_fills(losses, filled, expected):
@@ -448,7 +449,7 @@ def test_a_queue_larger_than_the_dataset_is_said(build, batches, training, tmp_p
         object.__setattr__(learner, "method", method)
         Watch(learner, batches(learner), training, CPU, 0, "test", None).begin(Position())
     assert warnings_of(caplog) == [
-        "test: queue_size 49 is more than the 48 training images, so each is a negative of itself; lower it"
+        "test: queue_size 49 is more than the 48 training images, so each is compared with itself; lower it"
     ]
 
 

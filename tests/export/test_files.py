@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from bingo.errors import BingoError
@@ -24,6 +26,12 @@ def test_what_an_export_that_was_killed_has_left_is_no_part_of_the_next(tmp_path
     with new_folder(tmp_path / "folder") as folder:
         (folder / "new").touch()
     assert [path.name for path in tmp_path.rglob("*")] == ["folder", "new"]
+
+
+@pytest.mark.parametrize("path", [".", "/"])
+def test_a_folder_without_a_name_is_refused_too(path):
+    with pytest.raises(BingoError, match="exists already"), new_folder(Path(path)):
+        raise AssertionError
 
 
 def test_a_folder_that_exists_is_left_alone(tmp_path):

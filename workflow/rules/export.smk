@@ -18,9 +18,10 @@ rule export:
         " --output {output.weights} --log {log}"
 
 
-# What also says how images become input.
+# What also says how images become input. Of an imported teacher that is not known.
 use rule export as export_described with:
     wildcard_constraints:
+        model="|".join([*PLAN.trained_teachers(), *STUDY.students]) or "-",
         format="onnx|safetensors",
         suffix="onnx|safetensors",
     params:
@@ -39,6 +40,8 @@ rule export_huggingface:
         folder=directory("results/{study}/export/{model}/seed-{seed}/huggingface"),
     log:
         "logs/{study}/export/{model}/seed-{seed}/huggingface.log",
+    wildcard_constraints:
+        model="|".join([*PLAN.trained_teachers(), *STUDY.students]) or "-",
     conda:
         "../../envs/bingo.yaml"
     params:

@@ -3,51 +3,52 @@
     python workflow/scripts/make_study_page.py
 
 Reads results/fashion-mnist and results/ablations as `snakemake` leaves them, and writes config/fashion-mnist/. In the
-page it replaces what stands between `<!-- table: NAME -->` and `<!-- end -->`; the words around it are written by hand.
+page, and in README.md, it replaces what stands between `<!-- table: NAME -->` and `<!-- end -->`; the words around it
+are written by hand.
 """
 
+import os
 import re
 import shutil
 import statistics
 from pathlib import Path
 
 import pandas as pd
+import yaml
 
+from bingo.config import parse_study
+from bingo.plan import Plan
 from bingo.tables.stage import read_result, read_table, readable_table
 
 ROOT = Path(__file__).parents[2]
-PAGE = ROOT / "config/fashion-mnist.md"
+PAGE, README = ROOT / "config/fashion-mnist.md", ROOT / "README.md"
 FOLDER = ROOT / "config/fashion-mnist"
 STUDIES = ["fashion-mnist", "ablations"]
-FIGURES = ["fashion-mnist/accuracy-methods", "fashion-mnist/purity-resnet10-w16", "ablations/bag-size"]
+FIGURES = ["fashion-mnist/accuracy-methods", "ablations/bag-size"]
 _REFERENCE = "bingo"
 """The student that others are compared with."""
 
 
 def main() -> None:
     """Copy tables and figures, gather what each seed gave, and fill the page."""
-    shutil.rmtree(FOLDER, ignore_errors=True)
-    FOLDER.mkdir()
+    os.chdir(ROOT)
+    FOLDER.mkdir(exist_ok=True)
+    seeds = []
+    for study in STUDIES:
+        file = ROOT / "config" / f"{study}.yaml"
+        plan = Plan(parse_study(yaml.safe_load(file.read_text(encoding="utf-8")), file.name))
+        for table in (Path(plan.path(f"tables/{name}.csv")) for name in plan.tables):
+            if table.exists():  # `make study` leaves some of the ablations out
+                shutil.copy(table, FOLDER)
+        for result in (read_result(path) for path in map(Path, plan.all_results()) if path.exists()):
+            network = {"study": study, **{key: result[key] for key in ("model", "seed", "protocol")}}
+            seeds += [{**network, "metric": metric, "value": value} for metric, value in result["metrics"].items()]
     for name in FIGURES:
         study, figure = name.split("/")
-        shutil.copy(ROOT / "results" / study / "figures" / f"{figure}.svg", FOLDER)
-    for study in STUDIES:
-        for path in sorted(ROOT.glob(f"results/{study}/tables/*.csv")):
-            shutil.copy(path, FOLDER)
-    seeds = [
-        {
-            "study": study,
-            **{key: result[key] for key in ("model", "seed", "protocol")},
-            "metric": metric,
-            "value": value,
-        }
-        for study in STUDIES
-        for path in sorted(ROOT.glob(f"results/{study}/evaluation/*/seed-*/*.json"))
-        for result in [read_result(path)]
-        for metric, value in result["metrics"].items()
-    ]
+        shutil.copy(f"results/{study}/figures/{figure}.svg", FOLDER)
     pd.DataFrame(seeds).to_csv(FOLDER / "seeds.csv", index=False, float_format="%.4f")
-    PAGE.write_text(filled(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    for page in (PAGE, README):
+        page.write_text(filled(page.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 def filled(page: str) -> str:

@@ -148,9 +148,7 @@ def test_a_folder_without_images_is_refused(tmp_path):
 
 
 def test_a_class_may_be_called_train(save, tmp_path):
-    for kind in ("bus", "train", "val"):
-        save(f"{kind}/0.png")
-    found = survey(tmp_path, 1)
+    found = survey(save(COLOURED, "bus/0.png", "train/0.png", "val/0.png"), 1)
     assert (found.train, found.val, found.classes) == (tmp_path, None, ["bus", "train", "val"])
 
 

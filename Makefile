@@ -1,6 +1,6 @@
 # `make demo`: install and run the demo study. `make test`: install and check everything.
 # `make study`: run the study of config/fashion-mnist.md, and bring its numbers into that page; some hours on two cores.
-# `make bench`: measure speed and memory against what one would run otherwise; about 20 minutes.
+# `make bench`: measure speed and memory against what one would run otherwise; some 13 minutes.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin

@@ -28,8 +28,9 @@ def load_backbone(path: str | Path, device: str | torch.device = "cpu", *, resiz
     Args:
         path: `backbone.safetensors` of a student, the file of a teacher, or what `bingo export --to safetensors` wrote.
         device: where the network shall be.
-        resize: length of the shorter side before the centre is cut out; 256/224 of the size by default. Training does
-            not depend on it, so its file does not say it: give it where `data.preprocessing.resize` was another.
+        resize: length of the shorter side before the centre is cut out. By default that of the evaluations that lie
+            beside the network in the folder of its study, else 256/224 of the size: training does not depend on it, so
+            the network's file does not say it.
 
     Raises:
         BingoError: the file is missing or damaged, its weights do not fit the network it names, or ``resize`` is

@@ -56,7 +56,8 @@ def export(
     output: Annotated[Path, typer.Option(help="What to write: a file, for huggingface a folder.")],
     to: Annotated[ExportFormat, typer.Option(help="Whose format to write.")],
     resize: Annotated[
-        int | None, typer.Option(min=8, help="Shorter side before evaluation's crop; else 256/224 of the size.")
+        int | None,
+        typer.Option(min=8, help="Shorter side before the crop; else its evaluations', or 256/224 of the size."),
     ] = None,
     log: Log = None,
 ) -> None:

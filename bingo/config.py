@@ -71,8 +71,8 @@ class FolderSet(_Set):
     """Folder of validation images; null where there is none."""
     # Left out where it is not used, as before there was such a key: listings and reports need not be made again.
     held_out: float | None = Field(default=None, gt=0, lt=1, exclude_if=lambda share: share is None)
-    """Where there is no `val`: share of each class's images in `train` that are validation images instead, drawn by
-    their names, one at least of each class that has two; null to use all for training."""
+    """Where there is no `val`: about what share of each class's images in `train` are validation images instead, drawn
+    by their names, one at least of each class that has two; null to use all for training."""
     labels: Literal["auto", "folders", "none"] = "auto"
     """`folders`: the first folder level names the class; `none`: no labels; `auto`: folders if there are any."""
     on_bad_image: Literal["fail", "skip"] = "fail"

@@ -103,8 +103,9 @@ def study_text(
     rate = 0.06 / 128 if trial else 0.03 / 256
     epochs = max(2, min(40, round(_TRIAL_SEEN / used))) if trial else 200
     evaluations, why_none = _evaluations(found, validation, used, trial)
-    other = ["bingo", "new", name, "--data", str(folder), "--scale", "full" if trial else "trial"]
-    other += ["--output", f"{name}-{other[-1]}.yaml", *(["--teacher", str(teacher)] if teacher else [])]
+    scale_of_other = "full" if trial else "trial"
+    other = ["bingo", "new", f"{name}-{scale_of_other}", "--data", str(folder), "--scale", scale_of_other]
+    other += ["--teacher", str(teacher)] if teacher else []
     return _template().render(
         name=_scalar(name),
         other=shlex.join(other),
@@ -194,14 +195,14 @@ def _takes(trial: bool, images: int, size: int, stem: str, given: bool) -> str:
             if images == _TRIAL_IMAGES
             else ""
         )
-        return f"3 minutes or so on two cores; 600 photographs took 4.4 minutes of CPU time, measured with AVX2{more}"
+        return f"some minutes on two cores; 600 photographs took four and a half, measured with AVX2{more}"
     if trial:
         return "not known: it depends on the teacher, which sees every image in each of the student's epochs"
     if size != 224 or given or stem != "imagenet":
         return "not measured for such networks; on a GPU, about as long as their training by other software"
     teacher, student = 200 * images / 3170, 200 * images / 2430
     minutes = (teacher + 2 * student) / 60
-    time = f"{minutes / 60:.0f} hours" if minutes > 120 else f"{minutes:.0f} minutes"
+    time = f"{minutes / 60:.0f} hours" if minutes > 120 else f"{max(minutes, 1):.0f} minutes of training"
     return (
         f"about {time} on an H200, if its loaders keep up: estimated from 3,170 images/s of the teacher and\n"
         "#            2,430 of a student with a larger teacher, measured there"
@@ -239,6 +240,7 @@ def _next(name: str, output: Path) -> list[str]:
     return [
         f"    snakemake --cores all --configfile {shlex.quote(str(output))}{elsewhere}",
         f"    bingo summary results/{name}",
+        f"    bingo export results/{name}/students/bingo/seed-0/backbone.safetensors --to onnx --output {name}.onnx",
     ]
 
 

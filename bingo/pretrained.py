@@ -43,6 +43,10 @@ class CentreView:
 def load_backbone(path: str | Path, device: str | torch.device, *, resize: int | None) -> nn.Module:
     """Do what `bingo.load_backbone` says."""
     network, metadata = read_backbone(Path(path), torch.device(device))
+    if resize is None:
+        from bingo.export.beside import evaluated_resize  # which reads tables
+
+        resize = evaluated_resize(Path(path))
     network.transform = CentreView(preprocessing_of(metadata, resize, Path(path)))  # type: ignore[assignment]
     return network
 

@@ -64,7 +64,7 @@ class Progress:
             )
         if now >= self._next_line:
             self._next_line = now + _SECONDS_BETWEEN_LINES
-            log.info("%s %s", self.facts(), note)
+            log.info("%s%s", self.facts(), f", {note}" if note else "")
 
     def facts(self) -> str:
         """Return title, count, rate and time left as a line."""

@@ -73,7 +73,7 @@ def test_the_log_has_a_line_every_15_seconds_and_one_at_the_end(clock, lines):
             progress.advance(1, f"loss {second}")
             logged.append(lines())
     assert [second for second, found in enumerate(logged, 1) if found] == [15, 30]
-    assert logged[14] == ["bags: 15 of 40 images, 1 images/s, 0:25 left loss 14"]
+    assert logged[14] == ["bags: 15 of 40 images, 1 images/s, 0:25 left, loss 14"]
     assert lines() == ["bags: 40 of 40 images, 1 images/s, 0:00 left"]
 
 

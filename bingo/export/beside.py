@@ -58,6 +58,17 @@ def find_beside(model: Path, metadata: Mapping[str, Any]) -> Beside:
     )
 
 
+def evaluated_resize(model: Path) -> int | None:
+    """Return the shorter side before the crop in a network's evaluations, None where no result beside it says one.
+
+    Raises:
+        BingoError: a file that has to be read is damaged.
+    """
+    results = find_beside(model, read_metadata(model)).results
+    said = {result["provenance"]["settings"].get("preprocessing", {}).get("resize") for result in results} - {None}
+    return said.pop() if len(said) == 1 else None
+
+
 def _listing(study: Path, digest: str | None) -> Listing | None:
     paths = [path for name in ("train.h5", "train-listing.h5") if (path := study / "data" / name).exists()]
     listings = (read_listing(path, "train") for path in paths if digest is not None)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from bingo.errors import BingoError
 from bingo.export import ExportFormat
+from bingo.export.beside import evaluated_resize
 from bingo.export.detectron2 import export_detectron2
 from bingo.export.huggingface import export_huggingface
 from bingo.export.onnx import export_onnx
@@ -24,7 +25,8 @@ def export_backbone(model: Path, output: Path, to: ExportFormat, resize: int | N
         model: file of a student's backbone, or of a teacher, whose head is left out.
         output: file to write, or folder.
         to: the format.
-        resize: shorter side before evaluation's crop; None for what the file says, else 256/224 of the size.
+        resize: shorter side before evaluation's crop; None for that of the results that lie beside the network, else
+            what its file says, else 256/224 of the size.
 
     Raises:
         BingoError: a package is not installed, the file is missing or damaged, the format has no such network,
@@ -34,7 +36,7 @@ def export_backbone(model: Path, output: Path, to: ExportFormat, resize: int | N
     if output.resolve() == model.resolve():
         raise BingoError(f"--output: {output} is the network itself, of which a part would be left; name another file")
     if to in _DESCRIBED:
-        _DESCRIBED[to](model, output, resize)
+        _DESCRIBED[to](model, output, evaluated_resize(model) if resize is None else resize)
     elif resize is None:
         _WEIGHTS[to](model, output)
     else:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from matplotlib.ticker import NullLocator, PercentFormatter, StrMethodFormatter
+from matplotlib.ticker import MaxNLocator, NullLocator, PercentFormatter, StrMethodFormatter
 from numpy.typing import NDArray
 
 from bingo.artifacts import require_same
@@ -126,6 +126,7 @@ def draw_similarity(listing_path: Path, bags_path: Path, outputs: Sequence[Path]
         axes.stairs(counts, edges, label=text, linestyle=look["linestyle"], edgecolor=look["color"], linewidth=1.4)
         axes.stairs(counts, edges, fill=True, color=look["color"], alpha=0.15)
     axes.set(xlabel="cosine similarity of member and anchor", ylabel="members", ylim=(0, None))
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.margins(x=0)
     axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     figure.legend(loc="outside lower center", ncols=3, handlelength=3)

@@ -43,7 +43,9 @@ def draw_training(job: TrainingFigureJob, logs: Mapping[str, Path], outputs: Seq
         for number, (network, paths) in enumerate(networks.items()):
             for i, path in enumerate(paths):
                 curve = _read_log(path)
-                axes.plot(curve["epoch"], curve["loss"], label="" if i else network, **line_look(number))
+                marker = "o" if len(curve) == 1 else ""
+                label = "" if i else network
+                axes.plot(curve["epoch"], curve["loss"], marker=marker, label=label, **line_look(number))
         axes.set_title(textwrap.fill(title, _TITLE_WIDTH))
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))

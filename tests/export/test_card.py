@@ -12,7 +12,7 @@ from bingo.data.listing import read_listing, write_listing
 from bingo.errors import BingoError
 from bingo.evaluation.probe import Measurement
 from bingo.evaluation.result import write_result
-from bingo.export.beside import find_beside
+from bingo.export.beside import evaluated_resize, find_beside
 from bingo.export.card import model_card
 from bingo.jobs import BagsJob, DataJob, EvaluationJob
 from bingo.models.backbone import build_backbone
@@ -105,6 +105,15 @@ def test_a_result_of_another_network_is_none(study):
     text = card(path)
     assert "61.26" not in text
     assert "Not evaluated: no result file with this network's digest was found." in text
+
+
+def test_the_shorter_side_is_that_of_the_networks_own_evaluations(study):
+    folder, path = study
+    assert evaluated_resize(path) is None
+    measured(folder, path, 50.0, digest=OTHER)
+    assert evaluated_resize(path) is None
+    measured(folder, path, 61.257)
+    assert evaluated_resize(path) == 256
 
 
 def test_a_damaged_result_is_an_error(study):

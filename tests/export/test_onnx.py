@@ -48,7 +48,7 @@ def test_onnxruntime_gives_the_features_for_any_number_of_images(exported, image
 def test_without_its_packages_a_line_says_what_to_install(package, student, monkeypatch, tmp_path):
     _, path = student(**SPEC)
     monkeypatch.setitem(sys.modules, package, None)
-    expected = rf"^--to onnx: needs {package}; pip install 'bingo-distillation\[export\]'$"
+    expected = rf"^--to onnx: needs {package}; pip install '\.\[export\]' in the checkout$"
     with pytest.raises(BingoError, match=expected):
         export_onnx(path, tmp_path / "network.onnx", None)
 

@@ -66,6 +66,6 @@ def test_a_timm_that_computes_something_else_is_refused(student, monkeypatch, tm
 def test_without_timm_a_line_says_what_to_install(student, monkeypatch, tmp_path):
     _, path = student(architecture="resnet18")
     monkeypatch.setitem(sys.modules, "timm", None)
-    expected = r"^--to timm: needs timm; pip install 'bingo-distillation\[export\]'$"
+    expected = r"^--to timm: needs timm; pip install '\.\[export\]' in the checkout$"
     with pytest.raises(BingoError, match=expected):
         export_timm(path, tmp_path / "network.safetensors")

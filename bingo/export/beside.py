@@ -17,7 +17,7 @@ class Beside:
     """Files beside a network that belong to it; None, or nothing, where they are not there or are others."""
 
     name: str
-    """What the study calls the network; the file's name outside of a study."""
+    """Study and network, `birds: bingo`; the file's name outside of a study."""
     listing: Listing | None = None
     """Its training images."""
     teacher: tuple[str, dict[str, Any]] | None = None
@@ -50,7 +50,7 @@ def find_beside(model: Path, metadata: Mapping[str, Any]) -> Beside:
     found = [read_result(result) for result in sorted(study.glob(f"evaluation/{name}/seed-*/*.json"))]
     own = network_digest(metadata)
     return Beside(
-        name=name,
+        name=f"{study.name}: {name}",
         listing=_listing(study, inputs.get("dataset")),
         teacher=_teacher(study, inputs.get("teacher")),
         bags=_bags(study, inputs.get("bags")),

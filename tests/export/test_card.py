@@ -71,7 +71,7 @@ def test_it_tells_data_teacher_bags_and_results_from_the_files_beside(study):
     measured(folder, path, 61.257)
     measured(folder, path, 70.5, "linear-cached")
     text = card(path)
-    assert "# small\n" in text
+    assert "# birds: small\n" in text
     assert "- data: 21 images, source demo; digest `" in text
     assert "- teacher: big, resnet10 of width 0.03125, imported (moco), from moco_800ep.pth; digest `" in text
     assert '- bags: r-3, `{"criterion": "random", "seed": 0, "size": 3}`; digest `' in text
@@ -146,6 +146,6 @@ def test_a_network_outside_of_a_study_has_a_card_too(study, tmp_path):
 def test_of_an_imported_teacher_it_says_that_its_input_is_assumed(study):
     folder, _ = study
     text = card(folder / "teachers/big.safetensors")
-    assert "# big\n" in text
+    assert "# birds: big\n" in text
     assert "The network's file does not say what it saw; this is assumed: RGB in [0, 1], " in text
     assert "- file: moco_800ep.pth" in text

@@ -195,7 +195,7 @@ def _takes(trial: bool, images: int, size: int, stem: str, given: bool) -> str:
             if images == _TRIAL_IMAGES
             else ""
         )
-        return f"some minutes on two cores; 600 photographs took four and a half, measured with AVX2{more}"
+        return f"some minutes on two cores; 600 photographs took two and a half, measured with AVX2{more}"
     if trial:
         return "not known: it depends on the teacher, which sees every image in each of the student's epochs"
     if size != 224 or given or stem != "imagenet":

@@ -33,8 +33,8 @@ def load_backbone(path: str | Path, device: str | torch.device = "cpu", *, resiz
             the network's file does not say it.
 
     Raises:
-        BingoError: the file is missing or damaged, its weights do not fit the network it names, or ``resize`` is
-            smaller than the network's input.
+        BingoError: the file, or a result of its evaluation, is missing or damaged, its weights do not fit the network
+            it names, or ``resize`` is smaller than the network's input.
     """
     from bingo.pretrained import load_backbone as load  # torch only here: Snakemake reads this package too
 

@@ -1,5 +1,8 @@
 """What tests of several modules say."""
 
+import resource
+from contextlib import contextmanager
+
 from bingo.errors import BingoError
 
 
@@ -13,3 +16,14 @@ def refused(read, path):
         assert "\n" not in message
         return message
     return None
+
+
+@contextmanager
+def disk_of(size):
+    """Let no file grow beyond ``size`` bytes, as a full disk would."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

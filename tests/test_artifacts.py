@@ -1,9 +1,7 @@
 import hashlib
 import json
 import os
-import resource
 import time
-from contextlib import contextmanager
 from importlib.metadata import version
 
 import h5py
@@ -30,7 +28,7 @@ from bingo.artifacts import (
 from bingo.errors import BingoError
 from bingo.tensors import write_tensors
 
-from .conftest import refused
+from .conftest import disk_of, refused
 
 
 def write_numbers(path, attributes=None):
@@ -119,17 +117,6 @@ def test_what_the_file_system_refuses_is_one_line_naming_the_path(tmp_path, name
     path = tmp_path / "file" / name
     message = refused(WRITERS[name], path)
     assert "cannot be written" in message
-
-
-@contextmanager
-def disk_of(size):
-    """Let no file grow beyond ``size`` bytes, as a full disk would."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.mark.parametrize("size", [0, 700, 5000, 15000])

@@ -1,6 +1,7 @@
 """What a study's folder holds of a network's making: each file is taken only if its digest is the one on record."""
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,8 +9,11 @@ from typing import Any
 
 from bingo.artifacts import read_hdf5
 from bingo.data.listing import Listing, read_listing
+from bingo.pretrained import recorded_preprocessing
 from bingo.tables.stage import read_result
 from bingo.tensors import network_digest, read_metadata
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -39,34 +43,53 @@ def find_beside(model: Path, metadata: Mapping[str, Any]) -> Beside:
     Raises:
         BingoError: a file that would have to be read is damaged.
     """
-    path = model.absolute()
-    if path.parent.name == "teachers":
-        study, name = path.parents[1], path.stem
-    elif len(path.parents) > 3 and path.parents[2].name == "students":
-        study, name = path.parents[3], path.parents[1].name
-    else:
-        return Beside(path.stem)
+    place = _place(model)
+    if place is None:
+        return Beside(model.stem)
+    study, name = place
     inputs = metadata.get("provenance", {}).get("inputs", {})
-    found = [read_result(result) for result in sorted(study.glob(f"evaluation/{name}/seed-*/*.json"))]
-    own = network_digest(metadata)
     return Beside(
         name=f"{study.name}: {name}",
         listing=_listing(study, inputs.get("dataset")),
         teacher=_teacher(study, inputs.get("teacher")),
         bags=_bags(study, inputs.get("bags")),
-        results=[result for result in found if result["provenance"]["inputs"].get("model") == own],
+        results=_results(study, name, metadata),
     )
 
 
 def evaluated_resize(model: Path) -> int | None:
-    """Return the shorter side before the crop in a network's evaluations, None where no result beside it says one.
+    """Return the shorter side before the crop in a network's evaluations.
+
+    None where no result that lies beside it says one, where several say different ones, which is logged, and for a
+    network that does not say what it was trained on: its crop is not known either.
 
     Raises:
-        BingoError: a file that has to be read is damaged.
+        BingoError: the network's file or a result is damaged.
     """
-    results = find_beside(model, read_metadata(model)).results
-    said = {result["provenance"]["settings"].get("preprocessing", {}).get("resize") for result in results} - {None}
+    metadata, place = read_metadata(model), _place(model)
+    if place is None or recorded_preprocessing(metadata) is None:
+        return None
+    settings = (result["provenance"]["settings"] for result in _results(*place, metadata))
+    said = {found.get("preprocessing", {}).get("resize") for found in settings} - {None}
+    if len(said) > 1:
+        log.warning("%s: was evaluated with several sizes before the crop (%s); taking none", model, sorted(said))
     return said.pop() if len(said) == 1 else None
+
+
+def _place(model: Path) -> tuple[Path, str] | None:
+    """Return the folder of the study that a network lies in, and its name there; None elsewhere."""
+    path = model.absolute()
+    if path.parent.name == "teachers":
+        return path.parents[1], path.stem
+    if len(path.parents) > 3 and path.parents[2].name == "students":
+        return path.parents[3], path.parents[1].name
+    return None
+
+
+def _results(study: Path, name: str, metadata: Mapping[str, Any]) -> list[dict[str, Any]]:
+    found = [read_result(result) for result in sorted(study.glob(f"evaluation/{name}/seed-*/*.json"))]
+    own = network_digest(metadata)
+    return [result for result in found if result["provenance"]["inputs"].get("model") == own]
 
 
 def _listing(study: Path, digest: str | None) -> Listing | None:

@@ -101,3 +101,20 @@ def batches(images, training):
         return TrainingBatches(images, learner.method.views(), recipe, preprocessing, training.batch_size, 11, bags)
 
     return batches
+
+
+def stop_in(step):
+    """Return a preparation that interrupts training in a step, counted from 1 in this process."""
+
+    def prepare(learner):
+        after_step, done = learner.after_step, []
+
+        def stopping():
+            done.append(1)
+            if len(done) == step:
+                raise KeyboardInterrupt
+            after_step()
+
+        learner.after_step = stopping
+
+    return prepare

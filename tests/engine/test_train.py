@@ -16,6 +16,8 @@ from bingo.engine.train import train
 from bingo.errors import BingoError
 from bingo.sections import Steps
 
+from .conftest import stop_in
+
 CPU = torch.device("cpu")
 STEPS = 3  # an epoch of the tiny dataset
 
@@ -63,23 +65,6 @@ def count_steps(counter):
             counter.append(1)
 
         learner.after_step = counting
-
-    return prepare
-
-
-def stop_in(step):
-    """Return a preparation that interrupts training in a step, counted from 1 in this process."""
-
-    def prepare(learner):
-        after_step, done = learner.after_step, []
-
-        def stopping():
-            done.append(1)
-            if len(done) == step:
-                raise KeyboardInterrupt
-            after_step()
-
-        learner.after_step = stopping
 
     return prepare
 

@@ -2,10 +2,9 @@ import copy
 import json
 import logging
 import math
-import resource
 import subprocess
 import sys
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -32,6 +31,8 @@ from bingo.engine.watch import (
     watched_rows,
 )
 
+from ..conftest import disk_of
+from .conftest import stop_in
 from .processes import run_in_processes
 
 CPU = torch.device("cpu")
@@ -70,23 +71,6 @@ def scalars(folder):
     """Read events as TensorBoard does: from tag to (epoch, value) pairs."""
     events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
     return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
-
-
-def stop_in(step):
-    """Return a preparation that interrupts training in a step, counted from 1 in this process."""
-
-    def prepare(learner):
-        after_step, done = learner.after_step, []
-
-        def stopping():
-            done.append(1)
-            if len(done) == step:
-                raise KeyboardInterrupt
-            after_step()
-
-        learner.after_step = stopping
-
-    return prepare
 
 
 def test_mean_similarity_is_that_of_all_pairs():
@@ -334,17 +318,6 @@ def test_without_a_folder_tensorboard_is_not_even_imported():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout.replace("'", '"')) == []
-
-
-@contextmanager
-def disk_of(size):
-    """Let no file grow beyond ``size`` bytes, as a full disk would."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.mark.parametrize("whole", [0, 1, 2])

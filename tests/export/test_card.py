@@ -52,10 +52,11 @@ def study(student, tmp_path):
     return folder, path
 
 
-def measured(folder, path, value, protocol="knn-10", digest=None):
-    job = EvaluationJob(version=1, preprocessing=Preprocessing(), model="small", protocol=protocol, target="", seed=3)
+def measured(folder, path, value, protocol="knn-10", digest=None, model="small", resize=256):
+    preprocessing = Preprocessing(resize=resize)
+    job = EvaluationJob(version=1, preprocessing=preprocessing, model=model, protocol=protocol, target="", seed=3)
     own = network_digest(read_metadata(path)) if digest is None else digest
-    output = folder / f"evaluation/small/seed-3/{protocol}.json"
+    output = folder / f"evaluation/{model}/seed-3/{protocol}.json"
     write_result(output, job, Measurement({"top1": value, "top5": 99.0}), {"model": own}, {})
     return output
 
@@ -114,6 +115,16 @@ def test_the_shorter_side_is_that_of_the_networks_own_evaluations(study):
     assert evaluated_resize(path) is None
     measured(folder, path, 61.257)
     assert evaluated_resize(path) == 256
+    measured(folder, path, 40.0, "linear-cached", resize=230)
+    assert evaluated_resize(path) is None
+
+
+def test_of_a_network_that_does_not_say_its_input_no_evaluation_tells_the_shorter_side(study):
+    folder, _ = study
+    teacher = folder / "teachers/big.safetensors"
+    measured(folder, teacher, 61.257, model="big", resize=230)
+    assert evaluated_resize(teacher) is None
+    assert find_beside(teacher, read_metadata(teacher)).results
 
 
 def test_a_damaged_result_is_an_error(study):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from bingo import methods as _methods  # noqa: F401  enters the methods in the schema of study files
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -36,6 +38,6 @@ def load_backbone(path: str | Path, device: str | torch.device = "cpu", *, resiz
         BingoError: the file, or a result of its evaluation, is missing or damaged, its weights do not fit the network
             it names, or ``resize`` is smaller than the network's input.
     """
-    from bingo.pretrained import load_backbone as load  # torch only here: Snakemake reads this package too
+    from bingo.export.load import load_backbone as load
 
     return load(path, device, resize=resize)

@@ -12,21 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as stn
 
-from bingo.artifacts import (
-    atomic,
-    atomic_checked,
-    checked_dataset,
-    digest_arrays,
-    digest_json,
-    provenance,
-    read_checked,
-    read_hdf5,
-    require_same,
-    write_hdf5,
-    write_text,
-)
+from bingo.artifacts.files import atomic, atomic_checked, read_checked, write_text
+from bingo.artifacts.hdf5 import checked_dataset, read_hdf5, write_hdf5
+from bingo.artifacts.provenance import digest_arrays, digest_json, provenance, require_same
 from bingo.errors import BingoError
-from bingo.tensors import write_tensors
+from bingo.artifacts.tensors import write_tensors
 
 from .conftest import disk_of, refused
 

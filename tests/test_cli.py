@@ -15,15 +15,15 @@ from torchvision.io import write_png
 from typer import rich_utils
 
 from bingo import cli, doctor
-from bingo.artifacts import digest_json
-from bingo.config import parse_study
-from bingo.doctor import Finding
+from bingo.artifacts.provenance import digest_json
+from bingo.study.schema import parse_study
+from bingo.cli.doctor import Finding
 from bingo.models.backbone import build_backbone
-from bingo.sections import Backbone
-from bingo.settings import report_settings, teacher_settings
+from bingo.study.sections import Backbone
+from bingo.study.settings import report_settings, teacher_settings
 from bingo.student import stage as student_stage
 from bingo.tables import stage as tables_stage
-from bingo.tensors import write_tensors
+from bingo.artifacts.tensors import write_tensors
 
 SUBCOMMANDS = {
     "data",
@@ -353,8 +353,8 @@ def test_a_users_fault_ends_the_process_with_one_line_and_code_1(tmp_path):
 
 def test_the_process_ends_after_what_is_registered_for_its_end_and_with_all_that_it_printed():
     code = (
-        "import atexit, runpy, sys, bingo.cli\n"
-        "bingo.cli.main = lambda: (atexit.register(print, 'registered'), sys.exit({code}))\n"
+        "import atexit, runpy, sys, bingo.cli.main\n"
+        "bingo.cli.main.main = lambda: (atexit.register(print, 'registered'), sys.exit({code}))\n"
         "runpy.run_module('bingo', run_name='__main__')"
     )
     for number in (0, 3):

@@ -12,9 +12,9 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bingo.config import Study, parse_study, study_schema
+from bingo.study.schema import Study, parse_study, study_schema
 from bingo.errors import BingoError
-from bingo.methods import Student
+from bingo.study.schema import Student
 
 STUDY = yaml.safe_load("""
 study: s

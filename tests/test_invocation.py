@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bingo.errors import BingoError
-from bingo.invocation import named_files, read_job, start, unique_files, use_threads
-from bingo.jobs import BagsJob, TableJob, TextJob
+from bingo.cli.invocation import named_files, read_job, start, unique_files, use_threads
+from bingo.study.jobs import BagsJob, TableJob, TextJob
 
 TEXT = json.dumps({"version": 1, "title": "A title"})
 
@@ -136,7 +136,7 @@ def test_threads_are_those_of_torch_and_of_libraries_that_read_the_environment(m
 
 def test_a_command_ends_with_the_snakemake_that_started_it():
     parent = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-    code = "import time; from bingo.invocation import start; start(None); print('started', flush=True); time.sleep(60)"
+    code = "import time; from bingo.cli.invocation import start; start(None); print('started', flush=True); time.sleep(60)"
     environment = {**os.environ, "BINGO_PARENT": f"{os.getpid()} {parent.pid}"}
     child = subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True)
     try:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from bingo.errors import BingoError
-from bingo.launch import command, visible_devices
+from bingo.cli.launch import command, visible_devices
 
 ROOT = Path(__file__).parents[1]
 TORCHRUN = [sys.executable, "-m", "bingo.processes"]
@@ -271,7 +271,7 @@ def test_torchrun_hands_signals_on_and_waits_for_a_state_to_be_saved(machine, tm
     machine(2)
     (tmp_path / "package" / "bingo").mkdir(parents=True)
     (tmp_path / "package" / "bingo" / "__main__.py").write_text(SAVES)
-    code = "import os, sys; from bingo.launch import launch; os.environ['PYTHONPATH'] = sys.argv[1]"
+    code = "import os, sys; from bingo.cli.launch import launch; os.environ['PYTHONPATH'] = sys.argv[1]"
     process = subprocess.Popen(
         [
             *(sys.executable, "-c", f"{code}; launch(sys.argv[2:], 2)", str(tmp_path / "package"), str(tmp_path)),

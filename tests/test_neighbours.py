@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from bingo import neighbours
 from bingo.errors import BingoError
-from bingo.neighbours import Budget, UnitRows, nearest_neighbours, normalise_rows, take_rows
+from bingo.bags.neighbours import Budget, UnitRows, nearest_neighbours, normalise_rows, take_rows
 from tests.pretended_gpus import pretend_gpus
 
 

@@ -10,11 +10,11 @@ import yaml
 from PIL import Image
 
 from bingo import new
-from bingo.config import parse_study
+from bingo.study.schema import parse_study
 from bingo.data.survey import Survey
 from bingo.errors import BingoError
-from bingo.new import Machine, study_text, write_study
-from bingo.plan import Plan
+from bingo.study.new import Machine, study_text, write_study
+from bingo.study.plan import Plan
 
 CPU, GPU = Machine(cuda=False, cores=2), Machine(cuda=True, cores=16)
 PHOTOS = Survey(

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from bingo.config import parse_study
+from bingo.study.schema import parse_study
 from bingo.errors import BingoError
-from bingo.plan import Plan
-from bingo.settings import student_settings
+from bingo.study.plan import Plan
+from bingo.study.settings import student_settings
 
 STUDY = {
     "study": "s",

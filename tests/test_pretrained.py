@@ -9,18 +9,18 @@ import torch
 from PIL import Image
 
 import bingo
-from bingo.config import DemoData, FolderData
+from bingo.study.images import DemoData, FolderData
 from bingo.data.decode import decode
 from bingo.data.images import open_images
 from bingo.data.listing import read_listing, write_listing
 from bingo.data.pictures import pixels
-from bingo.embeddings.embeddings import embed
+from bingo.training.embed import embed
 from bingo.errors import BingoError
-from bingo.jobs import DataJob
+from bingo.study.jobs import DataJob
 from bingo.models.backbone import build_backbone
 from bingo.models.checkpoint import load_teacher, write_teacher
-from bingo.sections import Backbone, Preprocessing
-from bingo.tensors import write_tensors
+from bingo.study.sections import Backbone, Preprocessing
+from bingo.artifacts.tensors import write_tensors
 from tests.checkpoints.source_networks import settled
 
 torch.set_num_threads(1)

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 import yaml
 
-from bingo.config import parse_study
-from bingo.tables.stage import read_table
+from bingo.study.schema import parse_study
+from bingo.report.table import read_table
 from workflow.scripts import make_config_docs, make_study_page
 
 ROOT = Path(__file__).parents[1]

@@ -8,8 +8,10 @@ import pytest
 import yaml
 
 from bingo import jobs, settings
-from bingo.config import CocoSet, ImportedTeacher, parse_study
-from bingo.evaluation.protocols import DETECTION_PROTOCOLS
+from bingo.study.images import CocoSet
+from bingo.study.teachers import ImportedTeacher
+from bingo.study.schema import parse_study
+from bingo.study.protocols import DETECTION_PROTOCOLS
 
 STUDY = yaml.safe_load("""
 study: s

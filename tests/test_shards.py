@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bingo.artifacts import write_hdf5
+from bingo.artifacts.hdf5 import write_hdf5
 from bingo.errors import BingoError
-from bingo.shards import part_rows, shard_attributes, whole_shards
+from bingo.artifacts.shards import part_rows, shard_attributes, whole_shards
 
 ORIGIN = {"settings": {"size": 3}, "inputs": {"dataset": "a"}}
 

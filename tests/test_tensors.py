@@ -6,7 +6,7 @@ import safetensors
 import safetensors.torch
 import torch
 
-from bingo.tensors import digest_tensors, network_digest, read_metadata, read_tensors, write_tensors
+from bingo.artifacts.tensors import digest_tensors, network_digest, read_metadata, read_tensors, write_tensors
 
 from .conftest import refused
 

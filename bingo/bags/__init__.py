@@ -1,4 +1,1 @@
-"""The bags stage: group images by the teacher's features."""
-
-STAGE_VERSION = 2
-SHEET_VERSION = 2
+"""Bags of images, and the neighbour search they come from."""

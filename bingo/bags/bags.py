@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bingo.artifacts import checked_dataset, digest_arrays, read_hdf5, write_hdf5
+from bingo.artifacts.hdf5 import checked_dataset, read_hdf5, write_hdf5
+from bingo.artifacts.provenance import digest_arrays
 from bingo.errors import BingoError
 from bingo.philox import Stream, uniform
 

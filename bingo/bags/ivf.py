@@ -7,10 +7,10 @@ import numpy as np
 
 from bingo.bags.checks import require_images
 from bingo.bags.kmeans import cluster_rows
-from bingo.config import Ivf
-from bingo.neighbours import MOST_ON_GPU, Block, UnitRows, take_rows, units
+from bingo.bags.neighbours import MOST_ON_GPU, Block, UnitRows, take_rows, units
 from bingo.philox import Stream, permutation
 from bingo.progress import Progress
+from bingo.study.bags import Ivf
 
 _SAMPLE = 512 << 20
 """Bytes of images on which lists are trained, as float32, or as many as three a list take; 64 a list at most."""
@@ -27,7 +27,7 @@ def ivf_neighbours(features: UnitRows, k: int, settings: Ivf, rows: range) -> It
         features: (N, D) of unit length.
         k: 1 to N.
         settings: lists, 1 to N, and how many are looked into.
-        rows: which rows, from a multiple of `bingo.neighbours.UNIT` on.
+        rows: which rows, from a multiple of `bingo.bags.neighbours.UNIT` on.
 
     Yields:
         Rows of ``features``, similarity (b, k) falling, position (b, k); -1 where the lists hold fewer.

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from bingo.bags.bags import Bags
 from bingo.bags.checks import require_images
 from bingo.bags.groups import group_bags
-from bingo.neighbours import Floats, Rows, Search, UnitRows, take_rows, units
+from bingo.bags.neighbours import Floats, Rows, Search, UnitRows, take_rows, units
 from bingo.philox import Stream, permutation
 from bingo.progress import Progress
 

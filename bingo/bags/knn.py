@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from bingo.bags.bags import Bags
 from bingo.bags.checks import require_images
 from bingo.bags.ivf import ivf_neighbours
-from bingo.config import IvfSearch, NeighbourSearch
-from bingo.neighbours import Block, Found, Rows, UnitRows, nearest_neighbours, take_rows, units
+from bingo.bags.neighbours import Block, Found, Rows, UnitRows, nearest_neighbours, take_rows, units
 from bingo.philox import Stream, permutation
 from bingo.progress import Progress
+from bingo.study.bags import IvfSearch, NeighbourSearch
 
 log = logging.getLogger(__name__)
 _RECALL_SAMPLE = 1000
@@ -57,7 +57,7 @@ def find_neighbours(features: Rows, size: int, search: NeighbourSearch, rows: ra
         features: (N, D).
         size: others per image, 1 to N - 1.
         search: how to find them.
-        rows: whom to find neighbours for, from a multiple of `bingo.neighbours.UNIT` on.
+        rows: whom to find neighbours for, from a multiple of `bingo.bags.neighbours.UNIT` on.
 
     Raises:
         BingoError: as `knn_bags`.

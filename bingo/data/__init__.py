@@ -1,4 +1,1 @@
-"""The data stage: list a dataset once, so that every later stage means the same image by the same index."""
-
-STAGE_VERSION = 2
-PACK_VERSION = 1
+"""Images: where they come from, how they are listed, decoded and packed."""

@@ -52,7 +52,7 @@ def load_arrays(source: str, root: Path, split: str) -> Arrays:
         return _load_demo(split)
     if source == "fashion-mnist" and (root / f"{_IDX_NAMES[split]}-images-idx3-ubyte.gz").exists():
         return load_idx(root, split)
-    from bingo.vision import torchvision  # the demo needs none
+    import torchvision
 
     dataset_class = getattr(torchvision.datasets, _TORCHVISION[source])
     options: dict[str, Any]

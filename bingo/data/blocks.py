@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from bingo.artifacts import checked_dataset
+from bingo.artifacts.hdf5 import checked_dataset
 
 BLOCK = 64 * 2**20
 

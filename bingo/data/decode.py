@@ -25,8 +25,7 @@ def decode(content: bytes) -> "Tensor":
         BadImageError: the bytes are empty, truncated or no image.
     """
     import torch
-
-    from bingo.vision import torchvision
+    import torchvision
 
     if not content:
         raise BadImageError("the file is empty")

@@ -3,21 +3,29 @@
 import os
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from io import FileIO
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bingo.artifacts import digest_arrays
+from bingo.artifacts.provenance import digest_arrays
 from bingo.data.arrays import load_arrays
 from bingo.data.listing import Listing
+from bingo.data.nvjpeg import EncodedBatch
 from bingo.data.pictures import Picture
 from bingo.errors import BingoError
+from bingo.study.sections import NetworkInput
+from bingo.views.apply import crop_each
+from bingo.views.parameters import ViewParameters
+from bingo.views.recipes import Recipe
+from bingo.views.rendering import ViewPixels
+
+Key = TypeVar("Key")
 
 
 class Images(Protocol):
@@ -127,3 +135,28 @@ def open_images(listing: Listing) -> Images:
     """Return the images of a listing."""
     kinds = {"folder": FolderImages, "pack": PackImages}
     return kinds.get(listing.source, ArrayImages)(listing)
+
+
+def show(
+    images: Images,
+    index: NDArray[np.int64],
+    parameters: Mapping[Key, ViewParameters],
+    preprocessing: NetworkInput,
+    recipe: Recipe,
+) -> dict[Key, ViewPixels]:
+    """Return views of the images at ``index`` (B,), one for each of ``parameters``; each image is read once.
+
+    Raises:
+        BingoError: an image cannot be read.
+    """
+    if len(index) == 0:  # this process has no part in a short batch
+        nothing = torch.empty(0, 3, preprocessing.size, preprocessing.size, dtype=torch.uint8)
+        return {name: ViewPixels(nothing, True, drawn) for name, drawn in parameters.items()}
+    source = images.fetch(index)
+    if isinstance(source, Tensor):
+        return {name: ViewPixels(source, False, drawn) for name, drawn in parameters.items()}
+    if preprocessing.decoder == "nvjpeg":
+        batch = EncodedBatch(source)
+        return {name: ViewPixels(batch, False, drawn) for name, drawn in parameters.items()}
+    crops = crop_each(source, list(parameters.values()), preprocessing.size, recipe.interpolation)
+    return {name: ViewPixels(crop, True, drawn) for (name, drawn), crop in zip(parameters.items(), crops, strict=True)}

@@ -18,16 +18,16 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from bingo.artifacts import checked_dataset, digest_arrays, provenance, read_hdf5, write_hdf5
-from bingo.config import SOURCES, FolderSet
+from bingo.artifacts.hdf5 import checked_dataset, read_hdf5
+from bingo.artifacts.provenance import digest_arrays
 from bingo.data.arrays import class_names, load_arrays
 from bingo.data.blocks import locate
 from bingo.data.decode import SUFFIXES, BadImageError
 from bingo.data.folder import class_of, examine, held_out, is_image, walk
-from bingo.data.sources import class_folders, has_labels
 from bingo.errors import BingoError
-from bingo.jobs import NOT_LISTED, DataJob
 from bingo.philox import Stream, permutation
+from bingo.study.facts import class_folders, has_labels
+from bingo.study.images import SOURCES, FolderSet, ImageSet, TorchvisionSet
 
 log = logging.getLogger(__name__)
 
@@ -89,38 +89,6 @@ class Listing:
         return replace(self, **taken, digest=digest)
 
 
-def write_listing(job: DataJob, key: str, train_listing: Path | None, output: Path, threads: int) -> None:
-    """List the images of one split of a study; decode each file of a folder once to prove it sound.
-
-    Args:
-        job: the stage's settings.
-        key: key of the study that describes the images, for messages.
-        train_listing: listing of the training images, whose classes validation images have.
-        output: HDF5 file to write.
-        threads: decoders at work.
-
-    Raises:
-        BingoError: a folder is not named, missing or empty, an image cannot be decoded (`on_bad_image: fail`), or
-            a validation class is unknown in training.
-    """
-    inputs, classes = {}, None
-    if job.split == "val":
-        if train_listing is None:
-            raise BingoError("data: validation images need --train-listing, whose classes they have")
-        train = read_listing(train_listing, "train")
-        inputs, classes = {"train": train.digest}, train.classes
-    listing, bad = _list_split(job, key, classes, threads)
-    settings = job.model_dump(mode="json", exclude=NOT_LISTED[job.split])
-    attributes = {
-        "kind": "listing",
-        "source": job.data.source,
-        "provenance": provenance("data", job.version, settings, inputs, images=len(listing), unreadable=bad),
-    }
-    with write_hdf5(output, attributes) as file:
-        store(file.create_group(job.split), listing)
-    log.info("%s: %d images, %d unreadable left out", job.split, len(listing), bad)
-
-
 def read_listing(path: Path, split: str) -> Listing:
     """Read one split of a listing.
 
@@ -174,13 +142,25 @@ def _fault(source: Any, columns: Mapping[str, np.ndarray], attributes: Mapping[s
     return None
 
 
-def _list_split(job: DataJob, key: str, classes: list[str] | None, threads: int) -> tuple[Listing, int]:
-    """Return a split's listing and the number of unreadable images left out; `classes` None means: find them."""
-    data, split = job.data, job.split
+def list_split(data: ImageSet, split: str, key: str, classes: list[str] | None, threads: int) -> tuple[Listing, int]:
+    """Return a split's listing and the number of unreadable images left out; decode each file of a folder once.
+
+    Args:
+        data: the set.
+        split: `train` or `val`.
+        key: key of the study that describes the images, for messages.
+        classes: those of the training images, None to find them.
+        threads: decoders at work.
+
+    Raises:
+        BingoError: a folder is not named, missing or empty, an image cannot be decoded (`on_bad_image: fail`), or
+            a validation class is unknown in training.
+    """
     if isinstance(data, FolderSet):
         listing, bad = _list_folder(data, key, split, classes, threads)
     else:
-        listing, bad = _list_arrays(data.source, Path(getattr(data, "root", ".")), split), 0
+        root = Path(data.root) if isinstance(data, TorchvisionSet) else Path()
+        listing, bad = _list_arrays(data.source, root, split), 0
     limit = data.max_train if split == "train" else data.max_val
     if limit is not None and limit < len(listing):
         listing = listing.select(np.sort(permutation(0, Stream.SUBSET, 0, len(listing))[:limit]))

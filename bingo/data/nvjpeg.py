@@ -7,15 +7,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
+import torchvision
 from torch import Tensor
+from torchvision.transforms.v2 import functional as V
 
-from bingo.data.pictures import MODES, Box, Picture, is_plain_jpeg
+from bingo.data.pictures import Picture, is_plain_jpeg
 from bingo.errors import BingoError
-from bingo.sections import Preprocessing
-from bingo.views.apply import centre, crop_each
+from bingo.study.sections import Interpolation, Preprocessing
+from bingo.views.apply import MODES, Box, centre, crop_each
 from bingo.views.parameters import ViewParameters
-from bingo.views.recipes import Interpolation
-from bingo.vision import V, torchvision
 
 
 @dataclass(frozen=True)

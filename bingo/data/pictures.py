@@ -13,16 +13,16 @@ from functools import cache
 import numpy as np
 import torch
 import torch.nn.functional as F
+import torchvision
 from PIL import Image, ImageOps
 from PIL.JpegImagePlugin import JpegImageFile
 from torch import Tensor
 
 from bingo.data.decode import BadImageError, decode
 from bingo.errors import BingoError
-from bingo.views.recipes import Interpolation
-from bingo.vision import torchvision
+from bingo.study.sections import Interpolation
+from bingo.views.apply import Box
 
-MODES = {name: torchvision.transforms.InterpolationMode(name) for name in ("bilinear", "bicubic")}
 WHOLE_BELOW = 2**20
 """Images of fewer pixels are decoded whole: what takes the time in them, undoing the entropy code, has no scale."""
 _JPEG = b"\xff\xd8\xff"
@@ -36,9 +36,6 @@ _UPRIGHT = {
     7: (Image.Transpose.TRANSVERSE, (True, True)),
     8: (Image.Transpose.ROTATE_90, (True, False)),
 }
-
-Box = tuple[int, int, int, int]
-"""Top, left, height, width, in pixels of the upright image."""
 
 
 def scale_of(whole: tuple[int, int], box: Box, size: tuple[int, int]) -> int:
@@ -54,12 +51,6 @@ def scale_of(whole: tuple[int, int], box: Box, size: tuple[int, int]) -> int:
     if whole[0] * whole[1] < WHOLE_BELOW:
         return 1
     return next((s for s in (8, 4, 2) if box[2] >= s * size[0] and box[3] >= s * size[1]), 1)
-
-
-def shortened(size: tuple[int, int], side: int) -> tuple[int, int]:
-    """Return height and width of an image whose shorter side is resized to ``side``, as torchvision has them."""
-    short, long = min(size), int(side * max(size) / min(size))
-    return (side, long) if size[0] == short else (long, side)
 
 
 class Picture:

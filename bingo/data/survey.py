@@ -11,11 +11,12 @@ from PIL import Image
 from torch import Tensor
 
 from bingo.data.decode import SUFFIXES, BadImageError, decode
-from bingo.data.folder import class_of, is_image, walk
-from bingo.data.sources import class_folders
+from bingo.data.folder import class_of, held_out, is_image, walk
 from bingo.errors import BingoError
 from bingo.philox import Stream, permutation
 from bingo.progress import Progress
+from bingo.study.facts import class_folders
+from bingo.study.new import FEWEST_VALIDATION, HELD_OUT, Survey
 
 DECODED = 5_000
 """Images that are decoded: all, or so many drawn at random."""
@@ -38,37 +39,6 @@ class Look:
     """Whether its channels differ; looked at where it was decoded."""
     moments: tuple[float, float] | None = None
     """Mean of its pixels and of their squares, in [0, 1]; None where it was not decoded."""
-
-
-@dataclass(frozen=True)
-class Survey:
-    """A folder of images."""
-
-    train: Path
-    val: Path | None
-    """Folder of validation images with the classes of the training images; None where there is none."""
-    aside: list[str]
-    """Folders beside `train` and `val` that were left aside, and why."""
-    names: list[str]
-    """Training images, relative to `train`."""
-    validation: list[str]
-    """Validation images, relative to `val`."""
-    classes: list[str]
-    """Class folders of the training images; none where they are no labels."""
-    unlabelled: str
-    """Why there are no labels, empty where there are."""
-    unreadable: dict[str, str]
-    """Files that cannot be read, and why."""
-    decoded: int
-    """Images that were decoded to prove them sound; of others only the header was read."""
-    sides: tuple[int, int, int]
-    """Smallest, median and largest shorter side, in pixels."""
-    grey: bool
-    """Whether fewer than one decoded image in a hundred has any colour."""
-    mean: float
-    """Mean of the decoded pixels, in [0, 1]."""
-    std: float
-    """Their standard deviation."""
 
 
 def survey(folder: Path, threads: int) -> Survey:
@@ -115,6 +85,7 @@ def survey(folder: Path, threads: int) -> Survey:
         names=names,
         validation=validation,
         classes=classes,
+        held_out=_held_out(names) if classes and not val else set(),
         unlabelled=unlabelled,
         unreadable={str(path): look.fault for path, look in zip(files, looks, strict=True) if look.fault},
         decoded=len(decoded),
@@ -123,6 +94,11 @@ def survey(folder: Path, threads: int) -> Survey:
         mean=float(moments[0]),
         std=float(np.sqrt(max(0.0, moments[1] - moments[0] ** 2))),
     )
+
+
+def _held_out(names: list[str]) -> set[str]:
+    drawn = held_out(names, HELD_OUT)
+    return drawn if len(drawn) >= FEWEST_VALIDATION else set()
 
 
 def _images(folder: Path) -> list[str]:

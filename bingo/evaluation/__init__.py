@@ -1,3 +1,1 @@
-"""The evaluation stage: measure a frozen backbone by a named protocol."""
-
-STAGE_VERSION = 3
+"""Protocols, and what measures them."""

@@ -5,17 +5,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bingo.data.images import open_images
-from bingo.data.loader import TrainingBatches
-from bingo.engine import distributed
-from bingo.engine.distributed import is_first, processes
-from bingo.engine.schedule import learning_rate
 from bingo.errors import BingoError
 from bingo.evaluation.metrics import accuracy
 from bingo.evaluation.probe import Measurement, Probe
-from bingo.evaluation.protocols import Finetune
 from bingo.evaluation.subsets import listed_rows, stratified_rows
 from bingo.models.backbone import feature_width
 from bingo.progress import Progress
+from bingo.study.protocols import Finetune
+from bingo.training import distributed
+from bingo.training.batches import TrainingBatches
+from bingo.training.distributed import is_first, processes
+from bingo.training.schedule import learning_rate
 from bingo.views.recipes import RECIPES
 
 

@@ -6,12 +6,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bingo.engine.distributed import is_first
+from bingo.bags.neighbours import UnitRows, nearest_neighbours
 from bingo.errors import BingoError
 from bingo.evaluation.metrics import accuracy, votes
 from bingo.evaluation.probe import Measurement, Probe
-from bingo.evaluation.protocols import Knn
-from bingo.neighbours import UnitRows, nearest_neighbours
+from bingo.study.protocols import Knn
+from bingo.training.distributed import is_first
 
 
 def evaluate_knn(protocol: Knn, probe: Probe) -> Measurement:

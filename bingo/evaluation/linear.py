@@ -1,21 +1,21 @@
 """Linear classification of frozen features."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from bingo.engine.distributed import gather_rows, is_first
-from bingo.engine.schedule import learning_rate
 from bingo.errors import BingoError
 from bingo.evaluation.metrics import accuracy
 from bingo.evaluation.probe import Measurement, Probe
-from bingo.evaluation.protocols import Linear
 from bingo.models.backbone import feature_width
 from bingo.philox import Stream, permutation
 from bingo.progress import Progress
-from bingo.views.recipes import Recipe
+from bingo.study.protocols import Linear
+from bingo.training.distributed import gather_rows, is_first
+from bingo.training.schedule import learning_rate
+from bingo.views.recipes import RECIPES, Recipe
 
 FeatureBatches = Callable[[int], Iterator[tuple[Tensor, Tensor]]]
 _MOMENTUM = 0.9
@@ -45,7 +45,8 @@ def evaluate_linear(protocol: Linear, probe: Probe) -> Measurement:
     """Train a linear classifier on the training images, and classify the validation images."""
     val = probe.val_features(protocol.interpolation, protocol.whole)
     if protocol.views is not None:
-        batches = _augmented_batches(protocol, protocol.views, probe)
+        recipe = replace(RECIPES[protocol.views], interpolation=protocol.interpolation)
+        batches = _augmented_batches(protocol, recipe, probe)
     else:
         train = probe.train_features(protocol.interpolation, protocol.whole)
         if not is_first():
@@ -79,12 +80,12 @@ def linear_rate(protocol: Linear, architecture: str, epoch: int) -> float:
     return final + learning_rate(protocol.schedule, lr - final, epoch, protocol.epochs)
 
 
-def _augmented_batches(protocol: Linear, views: Recipe, probe: Probe) -> FeatureBatches:
+def _augmented_batches(protocol: Linear, recipe: Recipe, probe: Probe) -> FeatureBatches:
     """Return a function from epoch, in rising order, to batches of features of fresh views.
 
     Several processes share each batch, and all get the whole of it, so they train the same classifier.
     """
-    data = probe.training_batches(probe.train, views, protocol.batch_size, drop_last=False)
+    data = probe.training_batches(probe.train, recipe, protocol.batch_size, drop_last=False)
     stream = data.batches(0, protocol.epochs, probe.workers)
 
     def batches(_: int) -> Iterator[tuple[Tensor, Tensor]]:

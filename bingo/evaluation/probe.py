@@ -7,14 +7,14 @@ import torch
 from torch import Tensor, nn
 
 from bingo.data.images import Images
-from bingo.data.loader import TrainingBatches
-from bingo.embeddings.embeddings import embed
-from bingo.engine.distributed import processes, rank
 from bingo.errors import BingoError
-from bingo.methods.method import View
 from bingo.progress import Progress
-from bingo.sections import Preprocessing
-from bingo.views.recipes import Interpolation, Recipe
+from bingo.study.method import View
+from bingo.study.sections import Interpolation, Preprocessing
+from bingo.training.batches import TrainingBatches
+from bingo.training.distributed import processes, rank
+from bingo.training.embed import embed
+from bingo.views.recipes import Recipe
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,13 @@
 import torch
 from torch import Tensor
 
-from bingo.engine.distributed import is_first
-from bingo.engine.schedule import learning_rate
 from bingo.errors import BingoError
 from bingo.evaluation.linear import LinearHeads, cached_batches, linear_accuracy, standardiser, train_linear
 from bingo.evaluation.probe import Measurement, Probe
-from bingo.evaluation.protocols import LinearSweep
 from bingo.evaluation.subsets import stratified_rows
+from bingo.study.protocols import LinearSweep
+from bingo.training.distributed import is_first
+from bingo.training.schedule import learning_rate
 
 _BATCH = 8192
 

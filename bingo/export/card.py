@@ -6,10 +6,10 @@ from typing import Any
 
 import yaml
 
-from bingo.export.beside import Beside
-from bingo.pretrained import recorded_preprocessing
-from bingo.sections import Backbone, Preprocessing
-from bingo.tensors import network_digest
+from bingo.artifacts.tensors import network_digest
+from bingo.export.study_folder import Beside
+from bingo.export.transform import recorded_preprocessing
+from bingo.study.sections import Backbone, Preprocessing
 
 _UNKNOWN = "not known: no file of its study beside it has the digest on record"
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bingo.artifacts import atomic
+from bingo.artifacts.files import atomic
 from bingo.errors import BingoError
 from bingo.models.backbone import ResNet
 from bingo.models.checkpoint import read_backbone

@@ -10,7 +10,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from bingo.artifacts import atomic
+from bingo.artifacts.files import atomic
 from bingo.errors import BingoError
 
 

@@ -9,19 +9,19 @@ from typing import Any
 import torch
 from torch import nn
 
-from bingo.export.beside import find_beside
+from bingo.artifacts.tensors import write_tensors
 from bingo.export.card import model_card
 from bingo.export.files import new_folder
 from bingo.export.onnx import write_onnx
 from bingo.export.packages import require_packages
 from bingo.export.safetensors import described
+from bingo.export.study_folder import find_beside
 from bingo.export.timm import forward_gives_features, timm_name, timm_weights
 from bingo.export.torchvision import in_torchvision
+from bingo.export.transform import preprocessing_of
 from bingo.models.backbone import feature_width
 from bingo.models.checkpoint import read_backbone
-from bingo.pretrained import preprocessing_of
-from bingo.sections import TIMM, Backbone, Preprocessing
-from bingo.tensors import write_tensors
+from bingo.study.sections import TIMM, Backbone, Preprocessing
 
 log = logging.getLogger(__name__)
 

@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from bingo.artifacts import atomic
+from bingo.artifacts.files import atomic
 from bingo.errors import BingoError
 from bingo.export.files import require_suffix
 from bingo.export.packages import require_packages
+from bingo.export.transform import preprocessing_of
 from bingo.models.backbone import require_size
 from bingo.models.checkpoint import read_backbone
-from bingo.pretrained import preprocessing_of
-from bingo.sections import Backbone, Preprocessing
+from bingo.study.sections import Backbone, Preprocessing
 
 log = logging.getLogger(__name__)
 

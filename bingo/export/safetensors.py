@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 
+from bingo.artifacts.tensors import write_tensors
 from bingo.export.files import require_suffix
+from bingo.export.transform import preprocessing_of
 from bingo.models.checkpoint import read_backbone
-from bingo.pretrained import preprocessing_of
-from bingo.sections import Preprocessing
-from bingo.tensors import write_tensors
+from bingo.study.sections import Preprocessing
 
 log = logging.getLogger(__name__)
 

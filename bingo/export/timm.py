@@ -14,7 +14,7 @@ from bingo.export.files import require_suffix, write_weights
 from bingo.export.packages import require_packages
 from bingo.export.torchvision import in_torchvision, not_built
 from bingo.models.checkpoint import read_backbone
-from bingo.sections import TIMM, Backbone
+from bingo.study.sections import TIMM, Backbone
 
 log = logging.getLogger(__name__)
 

@@ -4,13 +4,13 @@ import logging
 from pathlib import Path
 
 import torch
+import torchvision
 
 from bingo.errors import BingoError
 from bingo.export.classifier import with_classifier
 from bingo.export.files import require_suffix, write_weights
 from bingo.models.checkpoint import read_backbone
-from bingo.sections import Backbone
-from bingo.vision import torchvision
+from bingo.study.sections import Backbone
 
 log = logging.getLogger(__name__)
 

@@ -5,12 +5,10 @@ from typing import TYPE_CHECKING, Literal, Self
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from bingo.methods.method import Distillation, DistillationHead, View
+from bingo.study.method import Distillation, DistillationHead, Step, View
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from bingo.engine.learner import Step
 
 Term = Literal["intra", "inter", "cutmix"]
 
@@ -58,6 +56,18 @@ class Bingo(Distillation):
             )
         return self
 
+    def named_bags(self) -> str:
+        """Return the entry of `bags` that the study names for it."""
+        return self.bags
+
+    def loss_name(self) -> str:
+        """Return method and objective, and the terms where they are chosen."""
+        return " ".join([self.method, self.objective, *(["+".join(self.terms)] if self.terms else [])])
+
+    def whole_loss(self) -> bool:
+        """Return whether no terms are chosen."""
+        return self.terms is None
+
     def active_terms(self) -> list[Term]:
         """Return the terms of the loss."""
         if self.terms is not None:
@@ -86,11 +96,11 @@ class Bingo(Distillation):
         """Return hidden and output width."""
         return [self.head.hidden or features, teacher]
 
-    def loss(self, step: "Step") -> "dict[str, Tensor]":
+    def loss(self, step: Step) -> "dict[str, Tensor]":
         """Return the loss of the objective, and its terms; the teacher's outputs of the anchors join the queue."""
         return self._paper(step) if self.objective == "paper" else self._official(step)
 
-    def _paper(self, step: "Step") -> "dict[str, Tensor]":
+    def _paper(self, step: Step) -> "dict[str, Tensor]":
         r""":math:`L_{intra} + L_{inter} = CE(s(t_1 x_a), T(t_2 x_a)) + CE(s(t_3 x_p), T(t_2 x_a))`."""
         from bingo.losses.info_nce import info_nce, queue_logsumexp
 
@@ -104,7 +114,7 @@ class Bingo(Distillation):
         step.enqueue("negatives", target)
         return {"loss": sum(terms.values()), **terms}  # type: ignore[dict-item]
 
-    def _official(self, step: "Step") -> "dict[str, Tensor]":
+    def _official(self, step: Step) -> "dict[str, Tensor]":
         r"""The released code's loss (haohang96/bingo), with m = CutMix(x_a, x_p) and lambda the area left of x_a.
 
         .. math:: \tfrac13 [ \tfrac12 (CE(s_a, t_a) + CE(s_p, t_p) + CE(s_a, t_p) + CE(s_p, t_a))

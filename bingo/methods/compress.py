@@ -4,13 +4,11 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from bingo.methods.method import Distillation, Layer, View
-from bingo.sections import RecipeName, Schedule, Steps, Training
+from bingo.study.method import Distillation, Layer, Step, View
+from bingo.study.sections import RecipeName, Schedule, Steps, Training
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from bingo.engine.learner import Step
 
 
 class CompressTraining(Training):
@@ -45,6 +43,10 @@ class Compress(Distillation):
 
     layer: ClassVar[Layer] = "features"
 
+    def loss_name(self) -> str:
+        """Return method and variant."""
+        return f"{self.method} {self.variant}"
+
     def views(self) -> dict[str, View]:
         """Return the one view that both networks see."""
         return {"image": View("anchor", 0, teacher=True)}
@@ -61,7 +63,7 @@ class Compress(Distillation):
         """Return the moving average's momentum for `2q`."""
         return self.key_momentum if self.variant == "2q" else None
 
-    def loss(self, step: "Step") -> "dict[str, Tensor]":
+    def loss(self, step: Step) -> "dict[str, Tensor]":
         r"""Return :math:`KL(softmax(t Q_t / \tau) || softmax(s Q_s / \tau))`; features join the queues."""
         from bingo.losses.compress import compress_loss
 

@@ -4,12 +4,10 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from bingo.methods.method import Distillation, DistillationHead, View
+from bingo.study.method import Distillation, DistillationHead, Step, View
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from bingo.engine.learner import Step
 
 
 class Disco(Distillation):
@@ -43,7 +41,7 @@ class Disco(Distillation):
         """Return the key encoder's momentum."""
         return self.key_momentum
 
-    def loss(self, step: "Step") -> "dict[str, Tensor]":
+    def loss(self, step: Step) -> "dict[str, Tensor]":
         r"""Return :math:`CE(s(x_1), s_{EMA}(x_2)) + w (|T(x_1) - s(x_1)|^2 + |T(x_2) - s(x_2)|^2)`."""
         from bingo.losses.distance import squared_distance
         from bingo.losses.info_nce import info_nce, queue_logsumexp

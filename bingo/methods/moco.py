@@ -4,13 +4,11 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from bingo.methods.method import Method, View
-from bingo.sections import Strict
+from bingo.study.method import Method, Step, View
+from bingo.study.sections import Strict
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from bingo.engine.learner import Step
 
 
 class Head(Strict):
@@ -51,7 +49,7 @@ class Moco(Method):
         """Return the key encoder's momentum."""
         return self.key_momentum
 
-    def loss(self, step: "Step") -> "dict[str, Tensor]":
+    def loss(self, step: Step) -> "dict[str, Tensor]":
         r"""Return :math:`CE(s(x_1), s_{EMA}(x_2))`; the keys join the queue."""
         from bingo.losses.info_nce import info_nce, queue_logsumexp
 
@@ -60,3 +58,14 @@ class Moco(Method):
         negatives = queue_logsumexp(query, step.queue("negatives"), self.temperature)  # (B,)
         step.enqueue("negatives", key)
         return {"loss": info_nce(query, key, negatives, self.temperature)}
+
+
+class TrainedTeacher(Moco):
+    """A backbone pretrained by MoCo-v2."""
+
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    """Seed of initial weights, order and views."""
+
+    def own_seed(self) -> int:
+        """Return the teacher's seed."""
+        return self.seed

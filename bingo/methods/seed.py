@@ -4,12 +4,10 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from bingo.methods.method import Distillation, DistillationHead, View
+from bingo.study.method import Distillation, DistillationHead, Step, View
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from bingo.engine.learner import Step
 
 
 class SeedHead(DistillationHead):
@@ -39,7 +37,7 @@ class Seed(Distillation):
         """Return hidden and output width."""
         return [self.head.hidden or features, teacher]
 
-    def loss(self, step: "Step") -> "dict[str, Tensor]":
+    def loss(self, step: Step) -> "dict[str, Tensor]":
         """Return the cross-entropy of the two similarity distributions; the teacher's outputs join the queue."""
         from bingo.losses.seed import seed_loss
 

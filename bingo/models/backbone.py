@@ -2,11 +2,12 @@
 
 import torch
 import torch.nn.functional as F
+import torchvision
 from torch import Tensor, nn
+from torchvision.models import resnet
 
 from bingo.errors import BingoError
-from bingo.sections import TIMM, Backbone
-from bingo.vision import resnet, torchvision
+from bingo.study.sections import TIMM, Backbone
 
 LAYERS: dict[str, tuple[type[resnet.BasicBlock | resnet.Bottleneck], list[int]]] = {
     "resnet10": (resnet.BasicBlock, [1, 1, 1, 1]),

@@ -10,11 +10,11 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
+from bingo.artifacts.tensors import network_digest, read_tensors, write_tensors
 from bingo.errors import BingoError
 from bingo.models.backbone import build_backbone, feature_width
 from bingo.models.head import head_from, output_width
-from bingo.sections import Backbone
-from bingo.tensors import network_digest, read_tensors, write_tensors
+from bingo.study.sections import Backbone
 
 
 @dataclass(frozen=True)

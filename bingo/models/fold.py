@@ -6,10 +6,10 @@ from itertools import pairwise
 
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
+from torchvision.models import resnet
 
 from bingo.models.backbone import SampledConv2d
 from bingo.models.fused import fuse_blocks
-from bingo.vision import resnet
 
 
 def folded(network: nn.Module) -> nn.Module:

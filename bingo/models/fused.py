@@ -4,8 +4,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-
-from bingo.vision import resnet
+from torchvision.models import resnet
 
 _ALIGNED = 8
 """cuDNN's fused convolutions read channels in blocks of so many."""

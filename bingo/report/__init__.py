@@ -1,3 +1,1 @@
-"""The report stage: one page that shows what a study found."""
-
-STAGE_VERSION = 2
+"""What people look at: tables, figures, contact sheets, the page that shows them all."""

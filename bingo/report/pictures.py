@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from bingo.artifacts import read_checked
+from bingo.artifacts.files import read_checked
 from bingo.errors import BingoError
 
 _QUALITY = 80

@@ -1,1 +1,1 @@
-"""Augmented views of images as pure functions of (seed, index, epoch, view)."""
+"""Random views of images as pure functions of (seed, index, epoch, view)."""

@@ -5,14 +5,17 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional as V
 
-from bingo.data.pictures import MODES, Box, shortened
-from bingo.sections import NetworkInput, Preprocessing
+from bingo.study.sections import Interpolation, NetworkInput, Preprocessing
 from bingo.views.colour import coloured
 from bingo.views.parameters import ViewParameters
-from bingo.views.recipes import Interpolation, Recipe
-from bingo.vision import V
+from bingo.views.recipes import Recipe
 
+Box = tuple[int, int, int, int]
+"""Top, left, height, width, in pixels of the upright image."""
+MODES = {name: InterpolationMode(name) for name in ("bilinear", "bicubic")}
 _TOGETHER = 2**20
 """Numbers, 4 MiB, that a CPU takes through all steps at a time: cores share them, and they stay in its caches."""
 
@@ -141,6 +144,12 @@ def centre(images: Tensor | Iterable[Viewable], preprocessing: Preprocessing, in
         resized = V.resize(images, [preprocessing.resize], MODES[interpolation], antialias=True)
         return V.center_crop(resized, [preprocessing.size])
     return torch.stack([_centre(image, preprocessing, interpolation) for image in images])
+
+
+def shortened(size: tuple[int, int], side: int) -> tuple[int, int]:
+    """Return height and width of an image whose shorter side is resized to ``side``, as torchvision has them."""
+    short, long = min(size), int(side * max(size) / min(size))
+    return (side, long) if size[0] == short else (long, side)
 
 
 def _centre(image: Viewable, preprocessing: Preprocessing, interpolation: Interpolation) -> Tensor:

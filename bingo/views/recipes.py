@@ -1,12 +1,10 @@
 """Recipes of random views, each a frozen name."""
 
 from dataclasses import dataclass, replace
-from typing import Literal
 
-from bingo.sections import RecipeName
+from bingo.study.sections import Interpolation, RecipeName
 
 Range = tuple[float, float]
-Interpolation = Literal["bilinear", "bicubic"]
 
 
 @dataclass(frozen=True)

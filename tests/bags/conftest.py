@@ -1,14 +1,14 @@
 import pytest
 import torch
 
-from bingo.config import DemoData
+from bingo.study.images import DemoData
 from bingo.data.listing import write_listing
-from bingo.embeddings.stage import make_embeddings
-from bingo.jobs import DataJob, EmbeddingsJob
+from bingo.stages.embeddings import make_embeddings
+from bingo.study.jobs import DataJob, EmbeddingsJob
 from bingo.models.backbone import build_backbone
 from bingo.models.head import mlp_head
-from bingo.sections import Backbone, Preprocessing
-from bingo.tensors import write_tensors
+from bingo.study.sections import Backbone, Preprocessing
+from bingo.artifacts.tensors import write_tensors
 
 torch.set_num_threads(1)
 

@@ -9,7 +9,7 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bingo.artifacts import write_hdf5
+from bingo.artifacts.hdf5 import write_hdf5
 from bingo.bags.bags import Bags, read_bags, write_bags
 from bingo.bags.groups import label_bags, random_bags
 from bingo.bags.kmeans import kmeans_bags

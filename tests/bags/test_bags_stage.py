@@ -11,16 +11,18 @@ from pydantic import TypeAdapter
 from bingo import neighbours
 from bingo.bags import sheet, stage
 from bingo.bags.bags import read_bags
-from bingo.bags.sheet import choose_anchors
-from bingo.bags.stage import make_bags, make_bags_shard, make_sheets
-from bingo.config import Bag, FolderData
+from bingo.report.sheet import choose_anchors
+from bingo.stages.bags import make_bags, make_bags_shard
+from bingo.stages.sheets import make_sheets
+from bingo.study.bags import Bag
+from bingo.study.images import FolderData
 from bingo.data.listing import read_listing, write_listing
 from bingo.errors import BingoError
-from bingo.jobs import BagsJob, DataJob, StudentJob
+from bingo.study.jobs import BagsJob, DataJob, StudentJob
 from bingo.methods.bingo import Bingo
-from bingo.sections import Preprocessing
-from bingo.student.stage import train_student
-from bingo.tensors import network_digest, read_tensors
+from bingo.study.sections import Preprocessing
+from bingo.stages.student import train_student
+from bingo.artifacts.tensors import network_digest, read_tensors
 
 CRITERIA = {
     "knn": {"teacher": "teacher", "size": 4},

@@ -8,9 +8,9 @@ from bingo import neighbours
 from bingo.bags import ivf, knn
 from bingo.bags.ivf import ivf_neighbours
 from bingo.bags.knn import find_neighbours, knn_bags, measure_recall
-from bingo.config import Ivf, IvfSearch
+from bingo.study.bags import Ivf, IvfSearch
 from bingo.errors import BingoError
-from bingo.neighbours import UnitRows
+from bingo.bags.neighbours import UnitRows
 from tests.pretended_gpus import pretend_gpus
 
 

@@ -14,7 +14,7 @@ from bingo.bags.bags import Bags
 from bingo.bags.groups import group_bags, label_bags, random_bags
 from bingo.bags.kmeans import kmeans_bags
 from bingo.bags.knn import knn_bags
-from bingo.bags.sheet import choose_anchors, draw_sheet, same_class_share
+from bingo.report.sheet import choose_anchors, draw_sheet, same_class_share
 from bingo.data.listing import Listing
 from bingo.errors import BingoError
 from bingo.philox import Stream, permutation

@@ -14,8 +14,8 @@ from typing import Any
 
 import pandas as pd
 
-from bingo.artifacts import write_text
-from bingo.invocation import use_threads
+from bingo.artifacts.files import write_text
+from bingo.cli.invocation import use_threads
 from tests.benchmarks.demo import demo_is_on_record
 from tests.benchmarks.measure import Row, device_name
 

@@ -9,10 +9,10 @@ import faiss
 import h5py
 import numpy as np
 
-from bingo.artifacts import CHECKED, write_hdf5
+from bingo.artifacts.hdf5 import CHECKED, write_hdf5
 from bingo.bags.bags import write_bags
 from bingo.bags.knn import find_neighbours, knn_bags
-from bingo.neighbours import UNIT
+from bingo.bags.neighbours import UNIT
 from bingo.philox import Stream, uniform
 from tests.benchmarks.measure import Row, Work, device_name, memory_row, peak_mib, side_by_side
 

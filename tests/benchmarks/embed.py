@@ -12,13 +12,13 @@ import torch
 from torch import nn
 
 from bingo.data.decode import decode
-from bingo.embeddings.embeddings import BATCH, FORWARD
-from bingo.embeddings.stage import make_embeddings
-from bingo.engine.device import pick_device
-from bingo.jobs import EmbeddingsJob
+from bingo.training.embed import BATCH, FORWARD
+from bingo.stages.embeddings import make_embeddings
+from bingo.training.device import pick_device
+from bingo.study.jobs import EmbeddingsJob
 from bingo.models.backbone import build_backbone
 from bingo.models.checkpoint import load_teacher, write_teacher
-from bingo.sections import Backbone, Preprocessing
+from bingo.study.sections import Backbone, Preprocessing
 from tests.benchmarks.measure import Row, device_name, side_by_side
 from tests.benchmarks.photos import write_photos
 from tests.benchmarks.views import listed

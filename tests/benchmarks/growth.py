@@ -17,17 +17,17 @@ from torch import Tensor
 from bingo.bags.groups import random_bags
 from bingo.bags.knn import knn_bags
 from bingo.data.listing import Listing
-from bingo.data.loader import TrainingBatches
-from bingo.embeddings.embeddings import embed
-from bingo.engine.device import pick_device
-from bingo.engine.learner import Learner
-from bingo.engine.state import TrainingState
-from bingo.engine.train import train
+from bingo.training.batches import TrainingBatches
+from bingo.training.embed import embed
+from bingo.training.device import pick_device
+from bingo.training.model import Learner
+from bingo.training.state import TrainingState
+from bingo.training.loop import train
 from bingo.losses.info_nce import info_nce, queue_logsumexp
 from bingo.methods.moco import Moco
 from bingo.models.backbone import build_backbone
 from bingo.philox import Stream, uniform
-from bingo.sections import Backbone, Preprocessing
+from bingo.study.sections import Backbone, Preprocessing
 from bingo.views.recipes import RECIPES
 from tests.benchmarks.measure import Work, device_name, side_by_side
 

@@ -8,7 +8,7 @@ from lightly.models.modules import MoCoProjectionHead
 from lightly.models.utils import deactivate_requires_grad, update_momentum
 from torch import Tensor, nn
 
-from bingo.engine.device import autocast
+from bingo.training.device import autocast
 
 
 class LightlyStep(nn.Module):

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bingo.engine.device import pick_device
+from bingo.training.device import pick_device
 from bingo.losses.info_nce import info_nce, queue_logsumexp
 from tests.benchmarks.measure import Row, Work, device_name, memory_row, peak_mib, repeated, side_by_side
 from tests.benchmarks.released import released_loss

@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
-from bingo.engine.device import describe_device, pick_device
-from bingo.invocation import M_MMAP_MAX, M_TRIM_THRESHOLD, keep_freed_memory
+from bingo.training.device import describe_device, pick_device
+from bingo.cli.invocation import M_MMAP_MAX, M_TRIM_THRESHOLD, keep_freed_memory
 
 Work = Callable[[], Any]
 _M_MMAP_THRESHOLD = -3  # of <malloc.h>

@@ -9,17 +9,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bingo.engine.device import autocast, pick_device, resolve_precision
-from bingo.engine.learner import Learner, StepInput, TeacherOutputs
-from bingo.engine.train import make_optimizer, take_step
+from bingo.training.device import autocast, pick_device, resolve_precision
+from bingo.training.model import Learner, StepInput, TeacherOutputs
+from bingo.training.loop import make_optimizer, take_step
 from bingo.methods.bingo import Bingo
-from bingo.methods.method import Layer, Method, View
+from bingo.study.method import Layer, Method, View
 from bingo.methods.moco import Moco
 from bingo.models.backbone import build_backbone
 from bingo.models.checkpoint import Teacher
 from bingo.models.head import mlp_head
-from bingo.sections import Backbone, Training
-from bingo.targets.outputs import OnlineTeacher, sent
+from bingo.study.sections import Backbone, Training
+from bingo.training.teacher import OnlineTeacher, sent
 from bingo.views.cutmix import cutmix, draw_box
 from tests.benchmarks.measure import Row, device_name, repeated, side_by_side
 from tests.benchmarks.released import ReleasedStep
@@ -212,7 +212,7 @@ class Ours:
 
 
 class _Stored:
-    """Outputs as `bingo.targets.outputs.StoredTeacher` holds them: one view of all images, in float16."""
+    """Outputs as `bingo.training.teacher.StoredTeacher` holds them: one view of all images, in float16."""
 
     def __init__(self, dim: int, images: int, device: torch.device) -> None:
         self.held, self.device = np.random.default_rng(0).standard_normal((images, dim)).astype(np.float16), device

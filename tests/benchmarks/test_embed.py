@@ -4,10 +4,10 @@ import torch
 from PIL import Image
 from torchvision import transforms
 
-from bingo.embeddings.stage import make_embeddings
-from bingo.jobs import EmbeddingsJob
+from bingo.stages.embeddings import make_embeddings
+from bingo.study.jobs import EmbeddingsJob
 from bingo.models.checkpoint import load_teacher
-from bingo.sections import Backbone, Preprocessing
+from bingo.study.sections import Backbone, Preprocessing
 from tests.benchmarks.embed import forward, random_teacher
 from tests.benchmarks.photos import write_photos
 from tests.benchmarks.views import listed

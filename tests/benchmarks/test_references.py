@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch import nn
 
-from bingo.engine.learner import Learner, StepInput
-from bingo.engine.train import make_optimizer, take_step
+from bingo.training.model import Learner, StepInput
+from bingo.training.loop import make_optimizer, take_step
 from bingo.methods.bingo import Bingo
 from bingo.models.backbone import build_backbone
 from bingo.models.checkpoint import Teacher
 from bingo.models.head import mlp_head
-from bingo.sections import Backbone, Training
-from bingo.targets.outputs import OnlineTeacher
+from bingo.study.sections import Backbone, Training
+from bingo.training.teacher import OnlineTeacher
 from bingo.views.cutmix import draw_box
 from tests.benchmarks import loss
 from tests.benchmarks.released import ReleasedStep, released_loss

@@ -14,16 +14,16 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from bingo.config import FolderData
+from bingo.study.images import FolderData
 from bingo.data.decode import decode
 from bingo.data.images import Images, open_images
 from bingo.data.listing import Listing, read_listing, write_listing
-from bingo.data.loader import TrainingBatches
-from bingo.engine.device import pick_device
-from bingo.jobs import DataJob
-from bingo.methods.method import View
+from bingo.training.batches import TrainingBatches
+from bingo.training.device import pick_device
+from bingo.study.jobs import DataJob
+from bingo.study.method import View
 from bingo.philox import Stream, uniform
-from bingo.sections import NetworkInput
+from bingo.study.sections import NetworkInput
 from bingo.views.recipes import RECIPES
 from tests.benchmarks.measure import Row, device_name, side_by_side
 from tests.benchmarks.photos import write_photos

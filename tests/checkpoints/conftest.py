@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from bingo.checkpoints.load import load_checkpoint
+from bingo.importers.load import load_checkpoint
 from bingo.errors import BingoError
 
 torch.set_num_threads(1)

@@ -3,12 +3,12 @@ import timm
 import torch
 import yaml
 
-from bingo.checkpoints.inspect import describe
-from bingo.config import ImportedTeacher
+from bingo.importers.inspect import describe
+from bingo.study.teachers import ImportedTeacher
 from bingo.errors import BingoError
 from bingo.models.backbone import build_backbone
 from bingo.models.checkpoint import write_teacher
-from bingo.sections import Backbone
+from bingo.study.sections import Backbone
 
 from .source_networks import mlp, queue, settings, small18, small50, training, under
 

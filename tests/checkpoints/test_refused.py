@@ -12,12 +12,12 @@ from hypothesis import HealthCheck, given, strategies
 from hypothesis import settings as options
 from torch import nn
 
-from bingo.checkpoints.inspect import describe
-from bingo.checkpoints.load import load_checkpoint
+from bingo.importers.inspect import describe
+from bingo.importers.load import load_checkpoint
 from bingo.errors import BingoError
 from bingo.models.backbone import build_backbone
 from bingo.models.checkpoint import write_teacher
-from bingo.sections import Backbone
+from bingo.study.sections import Backbone
 
 from .source_networks import DinoHead, mlp, queue, settings, small18, small50, training, under
 

@@ -4,9 +4,9 @@ import torch
 from PIL import Image
 from pydantic import TypeAdapter
 
-from bingo.config import Data
+from bingo.study.images import Data
 from bingo.data.listing import write_listing
-from bingo.jobs import DataJob
+from bingo.study.jobs import DataJob
 
 torch.set_num_threads(1)
 

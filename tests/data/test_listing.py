@@ -10,12 +10,12 @@ import h5py
 import numpy as np
 import pytest
 
-from bingo.config import FolderData
+from bingo.study.images import FolderData
 from bingo.data.arrays import load_arrays
 from bingo.data.images import open_images
 from bingo.data.listing import read_listing, write_listing
 from bingo.errors import BingoError
-from bingo.jobs import DataJob
+from bingo.study.jobs import DataJob
 from tests.conftest import refused
 
 FASHION = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]

@@ -11,14 +11,14 @@ import torch
 from PIL import Image
 from torchvision.transforms.v2 import functional as V
 
-from bingo.config import Pack
+from bingo.study.images import Pack
 from bingo.data import blocks
 from bingo.data.decode import decode
 from bingo.data.images import FolderImages, PackImages, open_images
 from bingo.data.listing import read_listing
 from bingo.data.pack import write_pack
 from bingo.errors import BingoError
-from bingo.jobs import PackJob
+from bingo.study.jobs import PackJob
 
 SIZES = [(20, 31), (40, 24), (64, 64), (33, 90), (25, 25), (70, 50)]
 

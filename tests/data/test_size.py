@@ -10,15 +10,15 @@ import pytest
 import torch
 from PIL import Image
 
-from bingo.artifacts import write_hdf5
-from bingo.config import Pack
+from bingo.artifacts.hdf5 import write_hdf5
+from bingo.study.images import Pack
 from bingo.data.decode import decode
 from bingo.data.folder import is_image, walk
 from bingo.data.images import open_images
 from bingo.data.listing import Listing, read_listing, store
-from bingo.data.loader import load
+from bingo.training.loader import load
 from bingo.data.pack import write_pack
-from bingo.jobs import PackJob
+from bingo.study.jobs import PackJob
 
 MILLIONS, PER_CLASS = 1_300_000, 1300
 FILES = 5000

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from bingo.config import DemoData, FolderData, TorchvisionData
+from bingo.study.images import DemoData, FolderData, TorchvisionData
 from bingo.data.arrays import load_arrays
-from bingo.data.sources import SourceFacts, class_folders, facts_of, has_labels
+from bingo.study.facts import SourceFacts, class_folders, facts_of, has_labels
 from bingo.errors import BingoError
 
 
@@ -108,7 +108,7 @@ def test_imagenet_is_told_by_a_thousand_wordnet_numbers(count, last, expected, t
 
 
 def test_asking_for_facts_does_not_load_torch():
-    code = "import sys, bingo.config, bingo.data.sources; print('torch' in sys.modules)"
+    code = "import sys, bingo.study.schema, bingo.study.facts; print('torch' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "False"
 

@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from bingo.detection.annotations import read_annotations
+from bingo.evaluation.detection.annotations import read_annotations
 from tests.conftest import refused
 
 SIZES = [(20, 30), (20, 30)]

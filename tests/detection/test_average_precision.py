@@ -8,8 +8,8 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch import nn
 
-from bingo.detection.average_precision import as_results, average_precision, detect_objects
-from bingo.detection.segmentation import encode_masks
+from bingo.evaluation.detection.average_precision import as_results, average_precision, detect_objects
+from bingo.evaluation.detection.segmentation import encode_masks
 
 CPU = torch.device("cpu")
 

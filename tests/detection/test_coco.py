@@ -5,8 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from bingo.detection.annotations import read_annotations
-from bingo.detection.coco import CocoImages
+from bingo.evaluation.detection.annotations import read_annotations
+from bingo.evaluation.detection.coco import CocoImages
 from bingo.errors import BingoError
 
 SIZE = [(20, 30)]

@@ -3,7 +3,7 @@ import pytest
 import torch
 from PIL import Image
 
-from bingo.detection.batches import DetectionBatches, flip, pictures
+from bingo.evaluation.detection.batches import DetectionBatches, flip, pictures
 from bingo.errors import BingoError
 
 CPU = torch.device("cpu")

@@ -6,16 +6,16 @@ from dataclasses import replace
 import pytest
 import torch
 
-from bingo.detection import stage
-from bingo.detection.annotations import read_annotations
-from bingo.detection.coco import CocoImages
-from bingo.detection.stage import detect
+from bingo.evaluation.detection import stage
+from bingo.evaluation.detection.annotations import read_annotations
+from bingo.evaluation.detection.coco import CocoImages
+from bingo.stages.detection import detect
 from bingo.errors import BingoError
-from bingo.evaluation.protocols import DETECTION_PROTOCOLS
-from bingo.jobs import DetectionJob
+from bingo.study.protocols import DETECTION_PROTOCOLS
+from bingo.study.jobs import DetectionJob
 from bingo.models.backbone import build_backbone
-from bingo.sections import Backbone, NetworkInput
-from bingo.tensors import network_digest, read_metadata, write_tensors
+from bingo.study.sections import Backbone, NetworkInput
+from bingo.artifacts.tensors import network_digest, read_metadata, write_tensors
 
 CPU = torch.device("cpu")
 
@@ -82,7 +82,7 @@ def test_a_killed_stage_goes_on_from_its_last_epoch_and_ends_with_the_same_bytes
             run(job("short-faster"))
     assert states == [True]
     with monkeypatch.context() as patch:  # the two epochs are done, so no batch is asked for again
-        patch.setattr("bingo.detection.batches.DetectionBatches.__getitem__", None)
+        patch.setattr("bingo.evaluation.detection.batches.DetectionBatches.__getitem__", None)
         run(job("short-faster"))
     whole, resumed = (tmp_path / "deep" / f"{name}.json" for name in ("whole", "result"))
     assert resumed.read_bytes() == whole.read_bytes()

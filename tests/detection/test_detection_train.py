@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from bingo.detection.batches import DetectionBatches
-from bingo.detection.network import build_detector
-from bingo.detection.train import train, warmed_up
-from bingo.engine.state import TrainingState
+from bingo.evaluation.detection.batches import DetectionBatches
+from bingo.evaluation.detection.network import build_detector
+from bingo.evaluation.detection.train import train, warmed_up
+from bingo.training.state import TrainingState
 from bingo.errors import BingoError
-from bingo.evaluation.protocols import DETECTION_PROTOCOLS
+from bingo.study.protocols import DETECTION_PROTOCOLS
 from bingo.models.checkpoint import read_backbone
 
 CPU = torch.device("cpu")

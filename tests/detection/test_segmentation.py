@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from pycocotools import mask as coco
 
-from bingo.detection.segmentation import decode_masks, decompress, encode, encode_masks
+from bingo.evaluation.detection.segmentation import decode_masks, decompress, encode, encode_masks
 
 SQUARE = [2.0, 1.0, 5.0, 1.0, 5.0, 4.0, 2.0, 4.0]
 masks = arrays(np.uint8, array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=40), elements=st.integers(0, 1))

@@ -14,8 +14,8 @@ import torch
 
 from bingo.data import decode as decode_module
 from bingo.data.decode import BadImageError, decode
-from bingo.doctor import diagnose, examine, machine
-from bingo.doctor.finding import Finding
+from bingo.cli.doctor import diagnose, examine, machine
+from bingo.cli.doctor.finding import Finding
 
 Usage = namedtuple("Usage", "total used free")
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 import yaml
 
-from bingo.config import parse_study
-from bingo.doctor.study import embeddings_bytes, study
-from bingo.plan import Plan
+from bingo.study.schema import parse_study
+from bingo.cli.doctor.study import embeddings_bytes, study
+from bingo.study.plan import Plan
 
 Usage = namedtuple("Usage", "total used free")
 

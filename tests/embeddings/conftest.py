@@ -3,14 +3,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from bingo.config import DemoData
+from bingo.study.images import DemoData
 from bingo.data.images import open_images
 from bingo.data.listing import read_listing, write_listing
-from bingo.jobs import DataJob
+from bingo.study.jobs import DataJob
 from bingo.models.backbone import build_backbone
 from bingo.models.head import mlp_head
-from bingo.sections import Backbone, Preprocessing
-from bingo.tensors import write_tensors
+from bingo.study.sections import Backbone, Preprocessing
+from bingo.artifacts.tensors import write_tensors
 
 torch.set_num_threads(1)
 

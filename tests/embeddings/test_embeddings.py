@@ -6,15 +6,15 @@ from PIL import Image
 from torch import nn
 from torchvision.transforms import v2
 
-from bingo.config import FolderData
+from bingo.study.images import FolderData
 from bingo.data.images import open_images
 from bingo.data.listing import read_listing, write_listing
 from bingo.embeddings import embeddings
-from bingo.embeddings.embeddings import CentreViews, embed
+from bingo.training.embed import CentreViews, embed
 from bingo.errors import BingoError
-from bingo.jobs import DataJob
+from bingo.study.jobs import DataJob
 from bingo.models.backbone import build_backbone
-from bingo.sections import Backbone, Preprocessing
+from bingo.study.sections import Backbone, Preprocessing
 
 CPU = torch.device("cpu")
 

@@ -6,19 +6,19 @@ import numpy as np
 import pytest
 import torch
 
-from bingo.config import DemoData
+from bingo.study.images import DemoData
 from bingo.data.listing import read_listing, write_listing
 from bingo.embeddings import embeddings, stage
-from bingo.embeddings.embeddings import embed
-from bingo.embeddings.file import Embeddings, open_embeddings
-from bingo.embeddings.stage import make_embeddings, make_embeddings_shard
+from bingo.training.embed import embed
+from bingo.artifacts.embeddings import Embeddings, open_embeddings
+from bingo.stages.embeddings import make_embeddings, make_embeddings_shard
 from bingo.errors import BingoError
-from bingo.jobs import DataJob, EmbeddingsJob
+from bingo.study.jobs import DataJob, EmbeddingsJob
 from bingo.models.backbone import build_backbone
 from bingo.models.checkpoint import load_teacher
 from bingo.models.checkpoint import write_teacher as write_teacher_file
-from bingo.sections import Backbone
-from bingo.tensors import read_tensors, write_tensors
+from bingo.study.sections import Backbone
+from bingo.artifacts.tensors import read_tensors, write_tensors
 
 CPU = torch.device("cpu")
 

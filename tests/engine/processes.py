@@ -8,7 +8,7 @@ import traceback
 
 import torch
 
-from bingo.engine.distributed import join
+from bingo.training.distributed import join
 
 
 def run_in_processes(count, function, *arguments):

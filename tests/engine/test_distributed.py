@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from bingo.engine import distributed
-from bingo.engine.learner import Learner
-from bingo.engine.state import TrainingState
-from bingo.engine.train import train
+from bingo.training import distributed
+from bingo.training.model import Learner
+from bingo.training.state import TrainingState
+from bingo.training.loop import train
 from bingo.errors import BingoError
 from bingo.models.batch_norm import synchronise_batch_norm
 
@@ -132,7 +132,7 @@ def test_a_run_stopped_in_one_process_goes_on_in_two_and_back(asked, run, tmp_pa
 
 def keys_of_shuffled_halves(build, images):
     learner = build("moco", 0)
-    from bingo.engine.learner import Step, StepInput
+    from bingo.training.model import Step, StepInput
 
     own = images[distributed.rank() * 8 :][:8]
     step = Step(learner, StepInput(0, 0, 1, {}, {}), torch.float32)

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 import torch
 
-from bingo.engine.learner import Learner, Step, StepInput
+from bingo.training.model import Learner, Step, StepInput
 from bingo.methods.compress import Compress
 from bingo.methods.disco import Disco
-from bingo.methods.method import View
+from bingo.study.method import View
 
 BATCH = 4
 

@@ -1,6 +1,6 @@
 import csv
 
-from bingo.engine.log_csv import write_log
+from bingo.training.log_csv import write_log
 
 
 def test_a_line_per_epoch_in_the_order_of_the_values(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from bingo.engine.state import Position, TrainingState
+from bingo.training.state import Position, TrainingState
 from bingo.errors import BingoError
 
 CPU = torch.device("cpu")
@@ -168,7 +168,7 @@ def test_who_waited_holds_a_lock_that_a_third_sees(state):
             except BlockingIOError:
                 third_may_enter.append(False)
 
-    handler, logger = Waiting(), logging.getLogger("bingo.engine.state")
+    handler, logger = Waiting(), logging.getLogger("bingo.training.state")
     logger.addHandler(handler)
     thread = threading.Thread(target=second, daemon=True)
     with state.exclusively():
@@ -205,7 +205,7 @@ def test_discard_removes_the_files_and_may_be_repeated(state):
 def test_a_second_process_waits_until_the_first_has_ended(tmp_path):
     state = TrainingState(tmp_path / "state.pt", "identity")
     script = (
-        "import sys; from pathlib import Path; from bingo.engine.state import TrainingState\n"
+        "import sys; from pathlib import Path; from bingo.training.state import TrainingState\n"
         "with TrainingState(Path(sys.argv[1]), 'identity').exclusively(): print('mine')"
     )
     with state.exclusively():

@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import nn
 
-from bingo.engine import train as engine
-from bingo.engine.learner import StepInput
-from bingo.engine.means import RunningMeans
-from bingo.engine.state import TrainingState
-from bingo.engine.train import train
+from bingo.training import train as engine
+from bingo.training.model import StepInput
+from bingo.training.means import RunningMeans
+from bingo.training.state import TrainingState
+from bingo.training.loop import train
 from bingo.errors import BingoError
-from bingo.sections import Steps
+from bingo.study.sections import Steps
 
 from .conftest import stop_in
 
@@ -151,7 +151,7 @@ def test_a_run_that_is_asked_to_end_goes_on_from_the_very_step(step, number, wor
 
 
 def test_within_a_long_epoch_the_state_is_saved_from_time_to_time(run, whole, monkeypatch):
-    monkeypatch.setattr("bingo.engine.state._SECONDS_BETWEEN_SAVES", 0.0)
+    monkeypatch.setattr("bingo.training.state._SECONDS_BETWEEN_SAVES", 0.0)
     with pytest.raises(KeyboardInterrupt):
         run("moco", prepare=stop_in(STEPS + 3))
     steps = []

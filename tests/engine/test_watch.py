@@ -14,22 +14,12 @@ import torch.nn.functional as F
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
-from bingo.engine import distributed
-from bingo.engine import watch as watching
-from bingo.engine.events import Events
-from bingo.engine.state import Position, TrainingState
-from bingo.engine.train import train
-from bingo.engine.watch import (
-    Watch,
-    held_out_accuracy,
-    in_eval_mode,
-    is_collapsed,
-    is_due,
-    lowest_before_rise,
-    mean_similarity,
-    relative_deviation,
-    watched_rows,
-)
+from bingo.training import distributed
+from bingo.training import watch as watching
+from bingo.training.events import Events
+from bingo.training.state import Position, TrainingState
+from bingo.training.loop import train
+from bingo.training.monitor import Watch, held_out_accuracy, in_eval_mode, is_collapsed, is_due, lowest_before_rise, mean_similarity, relative_deviation, watched_rows
 
 from ..conftest import disk_of
 from .conftest import stop_in
@@ -312,7 +302,7 @@ def test_a_training_that_starts_anew_removes_old_events_and_nothing_else(run, tm
 
 def test_without_a_folder_tensorboard_is_not_even_imported():
     code = (
-        "import sys, torch\nfrom bingo.engine.events import Events\nfrom bingo.engine import watch\n"
+        "import sys, torch\nfrom bingo.training.events import Events\nfrom bingo.training import watch\n"
         "events = Events(None)\nevents.begin(1)\nevents.write(1, {'loss/loss': 1.0})\n"
         "print([name for name in sys.modules if name.startswith('tensorboard')])"
     )

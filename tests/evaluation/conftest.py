@@ -8,18 +8,18 @@ import pytest
 import torch
 from torchvision.transforms import InterpolationMode, v2
 
-from bingo.config import DemoData
+from bingo.study.images import DemoData
 from bingo.data import images
 from bingo.data.arrays import DEMO
 from bingo.data.images import open_images
 from bingo.data.listing import read_listing, write_listing
 from bingo.evaluation.probe import Probe
-from bingo.evaluation.protocols import PROTOCOLS, TRANSFER_PROTOCOLS, Finetune, Linear, LinearSweep
-from bingo.evaluation.stage import evaluate
-from bingo.jobs import DataJob, EvaluationJob
+from bingo.study.protocols import PROTOCOLS, TRANSFER_PROTOCOLS, Finetune, Linear, LinearSweep
+from bingo.stages.evaluation import evaluate
+from bingo.study.jobs import DataJob, EvaluationJob
 from bingo.models.backbone import build_backbone
-from bingo.sections import Backbone, Preprocessing, Steps
-from bingo.tensors import write_tensors
+from bingo.study.sections import Backbone, Preprocessing, Steps
+from bingo.artifacts.tensors import write_tensors
 
 TRAIN, VAL = 210, 60
 CPU = torch.device("cpu")

@@ -11,15 +11,15 @@ from PIL import Image
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import normalize
 
-from bingo.artifacts import digest_json
-from bingo.config import FolderData
-from bingo.engine.device import describe_device
+from bingo.artifacts.provenance import digest_json
+from bingo.study.images import FolderData
+from bingo.training.device import describe_device
 from bingo.errors import BingoError
 from bingo.evaluation import finetune, knn
-from bingo.evaluation.protocols import PROTOCOLS, Finetune, Knn, LinearSweep
+from bingo.study.protocols import PROTOCOLS, Finetune, Knn, LinearSweep
 from bingo.models.backbone import build_backbone
-from bingo.sections import Backbone
-from bingo.tensors import digest_tensors, network_digest, read_metadata, write_tensors
+from bingo.study.sections import Backbone
+from bingo.artifacts.tensors import digest_tensors, network_digest, read_metadata, write_tensors
 
 from .conftest import CPU, SPEC, TRAIN, VAL
 

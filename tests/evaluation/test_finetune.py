@@ -11,7 +11,7 @@ from bingo.data.images import open_images
 from bingo.errors import BingoError
 from bingo.evaluation import finetune as module
 from bingo.evaluation.finetune import evaluate_finetune, finetune
-from bingo.evaluation.protocols import PROTOCOLS, TRANSFER_PROTOCOLS
+from bingo.study.protocols import PROTOCOLS, TRANSFER_PROTOCOLS
 from bingo.views.recipes import RECIPES
 
 CPU = torch.device("cpu")

@@ -3,7 +3,7 @@ import torch
 
 from bingo.evaluation import stage
 from bingo.evaluation.probe import Measurement
-from bingo.evaluation.protocols import PROTOCOLS, TRANSFER_PROTOCOLS, Finetune, Knn, Linear, LinearSweep
+from bingo.study.protocols import PROTOCOLS, TRANSFER_PROTOCOLS, Finetune, Knn, Linear, LinearSweep
 
 FROZEN = [name for name, protocol in PROTOCOLS.items() if not isinstance(protocol, Finetune)]
 

@@ -9,7 +9,7 @@ from sklearn.preprocessing import normalize
 from bingo import neighbours
 from bingo.errors import BingoError
 from bingo.evaluation.knn import knn_accuracy
-from bingo.evaluation.protocols import PROTOCOLS, Knn
+from bingo.study.protocols import PROTOCOLS, Knn
 
 DINO = [f"knn-dino-{k}" for k in (10, 20, 100, 200)]
 MAJORITY = ["knn-1", "knn-10", "knn-20"]

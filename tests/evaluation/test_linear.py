@@ -8,16 +8,9 @@ from sklearn.metrics import top_k_accuracy_score
 from sklearn.preprocessing import StandardScaler
 
 from bingo.errors import BingoError
-from bingo.evaluation.linear import (
-    LinearHeads,
-    cached_batches,
-    linear_accuracy,
-    linear_rate,
-    standardiser,
-    train_linear,
-)
-from bingo.evaluation.protocols import PROTOCOLS, TRANSFER_PROTOCOLS, Linear
-from bingo.sections import Steps
+from bingo.evaluation.linear import LinearHeads, cached_batches, linear_accuracy, linear_rate, standardiser, train_linear
+from bingo.study.protocols import PROTOCOLS, TRANSFER_PROTOCOLS, Linear
+from bingo.study.sections import Steps
 
 CPU = torch.device("cpu")
 DIM, CLASSES, EPOCHS = 9, 7, 6

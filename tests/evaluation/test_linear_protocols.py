@@ -5,7 +5,7 @@ import torch
 from sklearn.preprocessing import StandardScaler
 
 from bingo.evaluation import linear, stage
-from bingo.evaluation.protocols import PROTOCOLS
+from bingo.study.protocols import PROTOCOLS
 from bingo.views.recipes import Recipe
 
 from .conftest import TRAIN

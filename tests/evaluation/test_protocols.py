@@ -4,14 +4,8 @@ from dataclasses import asdict
 
 import pytest
 
-from bingo.evaluation.protocols import (
-    DETECTION_PROTOCOLS,
-    PROTOCOLS,
-    TRANSFER_PROTOCOLS,
-    published_name,
-    split_name,
-)
-from bingo.sections import Steps
+from bingo.study.protocols import DETECTION_PROTOCOLS, PROTOCOLS, TRANSFER_PROTOCOLS, published_name, split_name
+from bingo.study.sections import Steps
 
 CROP_FLIP = {
     "crop_scale": (0.08, 1.0),
@@ -184,5 +178,5 @@ def test_publications_call_every_linear_probe_on_fresh_views_linear_and_the_rest
 
 
 def test_protocols_are_known_without_torch():
-    code = "import sys, bingo.evaluation.protocols; sys.exit('torch' in sys.modules)"
+    code = "import sys, bingo.study.protocols; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -8,8 +8,8 @@ import torch
 
 from bingo.embeddings import embeddings
 from bingo.evaluation.finetune import finetune
-from bingo.evaluation.protocols import PROTOCOLS
-from bingo.evaluation.stage import evaluate
+from bingo.study.protocols import PROTOCOLS
+from bingo.stages.evaluation import evaluate
 from bingo.views.recipes import RECIPES
 
 from ..engine.processes import run_in_processes

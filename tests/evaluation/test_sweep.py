@@ -10,7 +10,7 @@ from sklearn.preprocessing import StandardScaler
 from bingo.errors import BingoError
 from bingo.evaluation import sweep
 from bingo.evaluation.linear import LinearHeads, cached_batches, train_linear
-from bingo.evaluation.protocols import LinearSweep
+from bingo.study.protocols import LinearSweep
 from bingo.evaluation.sweep import best_head, evaluate_sweep
 
 CPU = torch.device("cpu")

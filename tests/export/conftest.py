@@ -3,8 +3,8 @@ import torch
 from torch import nn
 
 from bingo.models.backbone import build_backbone
-from bingo.sections import Backbone
-from bingo.tensors import write_tensors
+from bingo.study.sections import Backbone
+from bingo.artifacts.tensors import write_tensors
 from tests.checkpoints.source_networks import settled
 
 torch.set_num_threads(1)

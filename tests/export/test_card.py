@@ -4,22 +4,23 @@ import pytest
 import torch
 import yaml
 
-from bingo.artifacts import write_text
+from bingo.artifacts.files import write_text
 from bingo.bags.bags import read_bags
-from bingo.bags.stage import make_bags
-from bingo.config import DemoData, RandomBag
+from bingo.stages.bags import make_bags
+from bingo.study.images import DemoData
+from bingo.study.bags import RandomBag
 from bingo.data.listing import read_listing, write_listing
 from bingo.errors import BingoError
 from bingo.evaluation.probe import Measurement
-from bingo.evaluation.result import write_result
-from bingo.export.beside import evaluated_resize, find_beside
+from bingo.artifacts.results import write_result
+from bingo.export.study_folder import evaluated_resize, find_beside
 from bingo.export.card import model_card
-from bingo.jobs import BagsJob, DataJob, EvaluationJob
+from bingo.study.jobs import BagsJob, DataJob, EvaluationJob
 from bingo.models.backbone import build_backbone
 from bingo.models.checkpoint import read_backbone, write_teacher
-from bingo.pretrained import preprocessing_of
-from bingo.sections import Backbone, Preprocessing
-from bingo.tensors import network_digest, read_metadata
+from bingo.export.transform import preprocessing_of
+from bingo.study.sections import Backbone, Preprocessing
+from bingo.artifacts.tensors import network_digest, read_metadata
 from tests.checkpoints.source_networks import settled
 
 SPEC = {"architecture": "resnet10", "width": 1 / 64, "stem": "small"}

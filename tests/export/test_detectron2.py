@@ -9,8 +9,8 @@ from bingo.errors import BingoError
 from bingo.export.detectron2 import export_detectron2
 from bingo.models.backbone import build_backbone
 from bingo.models.checkpoint import write_teacher
-from bingo.sections import Backbone
-from bingo.tensors import write_tensors
+from bingo.study.sections import Backbone
+from bingo.artifacts.tensors import write_tensors
 
 torch.set_num_threads(1)
 

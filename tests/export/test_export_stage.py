@@ -3,7 +3,7 @@
 import pytest
 
 from bingo.errors import BingoError
-from bingo.export.stage import export_backbone
+from bingo.stages.export import export_backbone
 
 
 def test_a_network_is_not_replaced_by_its_own_export(student, tmp_path):

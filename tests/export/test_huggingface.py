@@ -15,7 +15,7 @@ import bingo
 from bingo.errors import BingoError
 from bingo.export import huggingface
 from bingo.export.huggingface import crop_share, export_huggingface
-from bingo.sections import Preprocessing
+from bingo.study.sections import Preprocessing
 
 NARROW = {"architecture": "resnet10", "width": 1 / 16, "stem": "small"}
 FILES = ["README.md", "config.json", "model.onnx", "model.safetensors"]

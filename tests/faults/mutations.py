@@ -11,8 +11,9 @@ import numpy as np
 import torch
 import yaml
 
-from bingo.artifacts import digest_arrays, write_hdf5
-from bingo.tensors import read_tensors, write_tensors
+from bingo.artifacts.provenance import digest_arrays
+from bingo.artifacts.hdf5 import write_hdf5
+from bingo.artifacts.tensors import read_tensors, write_tensors
 
 Mutation = Callable[[Path, Path, random.Random], str]
 """(file to be damaged in place, another file of its kind, randomness) -> what was done.

@@ -21,24 +21,24 @@ from PIL import Image
 from torch import nn
 
 # Stages import what they need when they are called; here, once, before the forks.
-import bingo.bags.stage
-import bingo.embeddings.stage
-import bingo.evaluation.stage
+import bingo.stages.bags
+import bingo.stages.embeddings
+import bingo.stages.evaluation
 import bingo.export.detectron2
-import bingo.figures.accuracy
-import bingo.figures.map
-import bingo.figures.neighbours
-import bingo.figures.training
-import bingo.report.stage
-import bingo.student.stage
-import bingo.targets.stage
-import bingo.teacher.stage  # noqa: F401
+import bingo.report.accuracy
+import bingo.report.feature_map
+import bingo.report.neighbours
+import bingo.report.training
+import bingo.report.page
+import bingo.stages.student
+import bingo.stages.targets
+import bingo.stages.teacher  # noqa: F401
 from bingo import cli, settings
-from bingo.config import parse_study
-from bingo.engine.state import TrainingState
+from bingo.study.schema import parse_study
+from bingo.training.state import TrainingState
 from bingo.models.backbone import build_backbone
-from bingo.plan import Plan
-from bingo.sections import Backbone
+from bingo.study.plan import Plan
+from bingo.study.sections import Backbone
 
 TINY = {"architecture": "resnet10", "stem": "small", "width": 0.0625}
 TRAINING = {"epochs": 2, "batch_size": 16, "views": "small", "precision": "float32"}

@@ -22,13 +22,13 @@ from PIL import Image
 
 from bingo.data.arrays import load_idx
 from bingo.data.listing import read_listing
-from bingo.detection.annotations import read_annotations
-from bingo.detection.coco import CocoImages
+from bingo.evaluation.detection.annotations import read_annotations
+from bingo.evaluation.detection.coco import CocoImages
 from bingo.errors import BingoError
 from bingo.evaluation.subsets import listed_rows
-from bingo.invocation import read_job
-from bingo.jobs import DataJob, ReportJob, StudentJob, TableJob, TeacherJob
-from bingo.plan import plan_or_exit
+from bingo.cli.invocation import read_job
+from bingo.study.jobs import DataJob, ReportJob, StudentJob, TableJob, TeacherJob
+from bingo.study.plan import plan_or_exit
 
 from . import mutations as m
 from . import study as tiny

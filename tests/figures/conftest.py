@@ -7,14 +7,15 @@ import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 
-from bingo.bags.stage import make_bags
-from bingo.config import DemoData, KnnBag
+from bingo.stages.bags import make_bags
+from bingo.study.images import DemoData
+from bingo.study.bags import KnnBag
 from bingo.data.listing import read_listing, write_listing
-from bingo.embeddings.stage import make_embeddings
-from bingo.jobs import BagsJob, DataJob, EmbeddingsJob
+from bingo.stages.embeddings import make_embeddings
+from bingo.study.jobs import BagsJob, DataJob, EmbeddingsJob
 from bingo.models.backbone import build_backbone
-from bingo.sections import Backbone, Preprocessing
-from bingo.tensors import write_tensors
+from bingo.study.sections import Backbone, Preprocessing
+from bingo.artifacts.tensors import write_tensors
 
 torch.set_num_threads(1)
 

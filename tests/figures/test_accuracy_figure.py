@@ -9,10 +9,10 @@ from matplotlib.colors import to_hex
 
 from bingo.errors import BingoError
 from bingo.figures import accuracy
-from bingo.figures.accuracy import draw_accuracy
-from bingo.figures.networks import Line, split_blocks, table_groups, table_panels
-from bingo.jobs import AccuracyFigureJob
-from bingo.tables.stage import read_table
+from bingo.report.accuracy import draw_accuracy
+from bingo.report.networks import Line, split_blocks, table_groups, table_panels
+from bingo.study.jobs import AccuracyFigureJob
+from bingo.report.table import read_table
 
 HEADER = "method,student,teacher,bags,protocol,metric,mean,std,seeds,published,source\n"
 SMALL = """\

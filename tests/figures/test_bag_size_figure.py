@@ -4,11 +4,11 @@ import statistics
 import numpy as np
 import pytest
 
-from bingo.artifacts import digest_json
+from bingo.artifacts.provenance import digest_json
 from bingo.errors import BingoError
 from bingo.figures import bag_size
-from bingo.figures.bag_size import draw_bag_size
-from bingo.jobs import BagSizeFigureJob, BagSizeSeries
+from bingo.report.bag_size import draw_bag_size
+from bingo.study.jobs import BagSizeFigureJob, BagSizeSeries
 
 SIZES = (1, 5, 20)
 JOB = BagSizeFigureJob(

@@ -5,15 +5,15 @@ import torch
 from typer.testing import CliRunner
 
 from bingo import invocation
-from bingo.artifacts import digest_json
+from bingo.artifacts.provenance import digest_json
 from bingo.errors import BingoError
-from bingo.figures.accuracy import draw_accuracy
-from bingo.figures.bag_size import draw_bag_size
-from bingo.figures.commands import app
-from bingo.figures.map import draw_map
-from bingo.figures.neighbours import draw_purity, draw_similarity
-from bingo.figures.training import draw_training
-from bingo.jobs import AccuracyFigureJob, BagSizeFigureJob, MapFigureJob, TrainingFigureJob
+from bingo.report.accuracy import draw_accuracy
+from bingo.report.bag_size import draw_bag_size
+from bingo.cli.figures import app
+from bingo.report.feature_map import draw_map
+from bingo.report.neighbours import draw_purity, draw_similarity
+from bingo.report.training import draw_training
+from bingo.study.jobs import AccuracyFigureJob, BagSizeFigureJob, MapFigureJob, TrainingFigureJob
 
 TABLE = """\
 method,student,teacher,bags,protocol,metric,mean,std,seeds,published,source
@@ -70,7 +70,7 @@ def run(*arguments):
 
 @pytest.mark.parametrize("name", ["accuracy", "bag-size", "training", "purity", "similarity", "map"])
 def test_a_command_draws_what_its_stage_draws(name, cases, tmp_path, monkeypatch):
-    monkeypatch.setattr("bingo.engine.device.pick_device", lambda: torch.device("cpu"))
+    monkeypatch.setattr("bingo.training.device.pick_device", lambda: torch.device("cpu"))
     arguments, draw = cases[name]
     expected = [tmp_path / "expected.svg", tmp_path / "expected.png"]
     draw(expected)

@@ -1,7 +1,7 @@
 import pandas as pd
 import pytest
 
-from bingo.figures.networks import beside_ours
+from bingo.report.networks import beside_ours
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@ from matplotlib.colors import to_hex
 from PIL import Image
 
 from bingo.errors import BingoError
-from bingo.figures.style import line_look, marker_look, new_figure, save, styled
+from bingo.report.style import line_look, marker_look, new_figure, save, styled
 
 
 @styled

@@ -8,12 +8,12 @@ from hypothesis.extra import numpy as hnp
 from matplotlib.colors import to_hex
 from PIL import Image
 
-from bingo.config import DemoData, FolderData
+from bingo.study.images import DemoData, FolderData
 from bingo.data.listing import read_listing, write_listing
 from bingo.errors import BingoError
 from bingo.figures import map as map_module
-from bingo.figures.map import draw_map, place, select_images
-from bingo.jobs import DataJob, MapFigureJob
+from bingo.report.feature_map import draw_map, place, select_images
+from bingo.study.jobs import DataJob, MapFigureJob
 
 from .conftest import write_backbone
 

@@ -6,12 +6,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from bingo.bags.knn import knn_bags
-from bingo.config import FolderData
+from bingo.study.images import FolderData
 from bingo.data.listing import write_listing
 from bingo.errors import BingoError
 from bingo.figures import neighbours
-from bingo.figures.neighbours import draw_purity, purity_by_size
-from bingo.jobs import DataJob
+from bingo.report.neighbours import draw_purity, purity_by_size
+from bingo.study.jobs import DataJob
 
 
 def unit_features(count, seed, dim=6):
@@ -45,7 +45,7 @@ def test_purity_is_that_of_the_exact_neighbours(count, seed, unknown, block):
     anchors = np.sort(draw.permutation(np.flatnonzero(label >= 0))[: draw.integers(1, count)])
     sizes = sorted({1, 2, count // 2, count - 1})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("bingo.neighbours.UNIT", block)
+        patch.setattr("bingo.bags.neighbours.UNIT", block)
         found = purity_by_size(features, label, anchors, sizes)
     for i, size in enumerate(sizes):
         share, similarity, chance = brute_force(features, label, anchors, size)

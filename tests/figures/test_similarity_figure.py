@@ -8,7 +8,7 @@ from bingo.bags.groups import group_bags
 from bingo.bags.knn import knn_bags
 from bingo.errors import BingoError
 from bingo.figures import neighbours
-from bingo.figures.neighbours import draw_similarity, similarities_by_class
+from bingo.report.neighbours import draw_similarity, similarities_by_class
 
 
 def by_hand(bags, label):

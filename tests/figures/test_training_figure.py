@@ -3,8 +3,8 @@ from matplotlib.colors import to_hex
 
 from bingo.errors import BingoError
 from bingo.figures import training
-from bingo.figures.training import draw_training
-from bingo.jobs import TrainingFigureJob
+from bingo.report.training import draw_training
+from bingo.study.jobs import TrainingFigureJob
 
 LOSSES = {
     "r50": [3, 2, 1],

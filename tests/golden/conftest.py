@@ -2,15 +2,15 @@ import numpy as np
 import pytest
 import torch
 
-from bingo.artifacts import write_hdf5
+from bingo.artifacts.hdf5 import write_hdf5
 from bingo.bags.bags import Bags, write_bags
-from bingo.config import DemoData
+from bingo.study.images import DemoData
 from bingo.data.listing import read_listing, write_listing
-from bingo.jobs import DataJob
+from bingo.study.jobs import DataJob
 from bingo.models.backbone import build_backbone
 from bingo.models.head import mlp_head
-from bingo.sections import Backbone, Preprocessing
-from bingo.tensors import network_digest, read_metadata, write_tensors
+from bingo.study.sections import Backbone, Preprocessing
+from bingo.artifacts.tensors import network_digest, read_metadata, write_tensors
 
 torch.set_num_threads(1)
 

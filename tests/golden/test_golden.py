@@ -17,16 +17,17 @@ from pydantic import TypeAdapter
 
 from bingo import bags, data, embeddings, evaluation, student, targets, teacher
 from bingo.bags.bags import read_bags
-from bingo.bags.stage import make_bags
-from bingo.config import KmeansBag, KnnBag, LabelBag, RandomBag, TrainedTeacher
+from bingo.stages.bags import make_bags
+from bingo.study.bags import KmeansBag, KnnBag, LabelBag, RandomBag
+from bingo.methods.moco import TrainedTeacher
 from bingo.data.listing import read_listing
-from bingo.embeddings.stage import make_embeddings
-from bingo.evaluation.stage import evaluate
-from bingo.jobs import BagsJob, EmbeddingsJob, EvaluationJob, StudentJob, TargetsJob, TeacherJob
-from bingo.methods import Student
-from bingo.student.stage import train_student
-from bingo.targets.stage import make_targets
-from bingo.teacher.stage import train_teacher
+from bingo.stages.embeddings import make_embeddings
+from bingo.stages.evaluation import evaluate
+from bingo.study.jobs import BagsJob, EmbeddingsJob, EvaluationJob, StudentJob, TargetsJob, TeacherJob
+from bingo.study.schema import Student
+from bingo.stages.student import train_student
+from bingo.stages.targets import make_targets
+from bingo.stages.teacher import train_teacher
 
 CPU = torch.device("cpu")
 TRAINING = {"epochs": 2, "batch_size": 32, "lr": 0.005, "precision": "float32"}

@@ -11,25 +11,25 @@ from torch import nn
 
 from bingo.bags.groups import random_bags
 from bingo.bags.knn import knn_bags
-from bingo.config import DemoData, FolderData
+from bingo.study.images import DemoData, FolderData
 from bingo.data.images import open_images
 from bingo.data.listing import read_listing, write_listing
-from bingo.data.loader import TrainingBatches
-from bingo.embeddings.embeddings import embed
-from bingo.engine.device import pick_device
-from bingo.engine.learner import Learner
-from bingo.engine.state import TrainingState
-from bingo.engine.train import make_optimizer, seed_step, take_step, train
-from bingo.jobs import DataJob
+from bingo.training.batches import TrainingBatches
+from bingo.training.embed import embed
+from bingo.training.device import pick_device
+from bingo.training.model import Learner
+from bingo.training.state import TrainingState
+from bingo.training.loop import make_optimizer, seed_step, take_step, train
+from bingo.study.jobs import DataJob
 from bingo.losses.info_nce import info_nce, queue_logsumexp
-from bingo.methods.method import View
+from bingo.study.method import View
 from bingo.models.backbone import build_backbone
 from bingo.models.checkpoint import Teacher
 from bingo.models.fold import folded
 from bingo.models.fused import FusedBlock
 from bingo.models.head import mlp_head
-from bingo.sections import Backbone, Preprocessing
-from bingo.targets.outputs import OnlineTeacher, sent
+from bingo.study.sections import Backbone, Preprocessing
+from bingo.training.teacher import OnlineTeacher, sent
 from bingo.views.recipes import RECIPES
 from tests.benchmarks.photos import write_photos
 from tests.methods.literal import METHODS, settings_of, step_input
@@ -280,7 +280,7 @@ class TestFaiss:
         return np.random.default_rng(0).standard_normal((40_000, 64), dtype=np.float32)
 
     def test_neighbours_are_those_of_a_sorted_product(self, features):
-        from bingo.neighbours import nearest_neighbours
+        from bingo.bags.neighbours import nearest_neighbours
 
         queries = features[:2000]
         [(rows, similarity, index)] = nearest_neighbours(queries, features, 6)
@@ -300,7 +300,7 @@ class TestFaiss:
         assert on_gpu.attributes["mean_similarity"] == pytest.approx(on_cpu.attributes["mean_similarity"], rel=1e-3)
 
     def test_an_inverted_file_finds_nearly_all(self, features):
-        from bingo.config import IvfSearch
+        from bingo.study.bags import IvfSearch
 
         search = IvfSearch.model_validate({"ivf": {"lists": 50, "probes": 50}})  # all lists: only float16 rounds
         bags = knn_bags(features[:5000], 5, search)

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from bingo.models.backbone import build_backbone
 from bingo.models.checkpoint import Teacher
 from bingo.models.head import mlp_head
-from bingo.sections import Backbone
+from bingo.study.sections import Backbone
 
 torch.set_num_threads(1)
 

@@ -8,10 +8,10 @@ import torch
 from pydantic import TypeAdapter
 from torch import nn
 
-from bingo.engine.learner import Learner, StepInput
-from bingo.methods import Student
+from bingo.training.model import Learner, StepInput
+from bingo.study.schema import Student
 from bingo.models.fold import folded
-from bingo.targets.outputs import OnlineTeacher
+from bingo.training.teacher import OnlineTeacher
 
 BATCH, QUEUE, SIDE, LR = 6, 16, 16, 0.5
 COMMON = {"backbone": {"architecture": "resnet10", "stem": "small", "width": 1 / 16}, "queue_size": QUEUE}

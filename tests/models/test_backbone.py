@@ -9,7 +9,7 @@ from torchvision.models.resnet import BasicBlock
 
 from bingo.errors import BingoError
 from bingo.models.backbone import SampledConv2d, build_backbone, feature_width, require_size
-from bingo.sections import ARCHITECTURES, RESNETS, Backbone
+from bingo.study.sections import ARCHITECTURES, RESNETS, Backbone
 
 REFERENCES = {
     "resnet10": lambda: torchvision.models.ResNet(BasicBlock, [1, 1, 1, 1]),

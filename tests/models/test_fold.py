@@ -6,7 +6,7 @@ from torch import nn
 from bingo.models.backbone import build_backbone
 from bingo.models.fold import folded
 from bingo.models.head import mlp_head
-from bingo.sections import Backbone
+from bingo.study.sections import Backbone
 
 
 def used(network):

@@ -14,11 +14,11 @@ import yaml
 from PIL import Image
 
 from bingo.bags.bags import Bags, write_bags
-from bingo.config import parse_study
+from bingo.study.schema import parse_study
 from bingo.errors import BingoError
-from bingo.jobs import ReportJob
-from bingo.report.stage import write_report
-from bingo.tensors import write_tensors
+from bingo.study.jobs import ReportJob
+from bingo.report.page import write_report
+from bingo.artifacts.tensors import write_tensors
 
 STUDY = {
     "study": "demo",

@@ -2,8 +2,8 @@
 
 import json
 
-from bingo.artifacts import digest_json
-from bingo.jobs import Row, TableJob
+from bingo.artifacts.provenance import digest_json
+from bingo.study.jobs import Row, TableJob
 
 
 def row(model, method, student="", teacher="", bags="", architecture=""):

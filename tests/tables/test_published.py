@@ -5,8 +5,10 @@ import csv
 import pytest
 
 from bingo.errors import BingoError
-from bingo.jobs import TableJob, TextJob
-from bingo.tables.stage import Published, make_table, make_text, read_published
+from bingo.study.jobs import TableJob, TextJob
+from bingo.report.table import Published, read_published
+from bingo.stages.table import make_table
+from bingo.stages.table_text import make_text
 
 from .results import JOB, PUBLISHED, RESULTS, ROWS, markdown_rows, row, write_results
 

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bingo.jobs import TableJob, TextJob
-from bingo.tables.stage import make_table, make_text
+from bingo.study.jobs import TableJob, TextJob
+from bingo.stages.table import make_table
+from bingo.stages.table_text import make_text
 
 from .results import ROWS, latex_rows, markdown_rows, write_results
 

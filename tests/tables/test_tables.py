@@ -11,10 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bingo.artifacts import digest_json
+from bingo.artifacts.provenance import digest_json
 from bingo.errors import BingoError
-from bingo.jobs import TableJob, TextJob
-from bingo.tables.stage import COLUMNS, make_table, make_text, read_table
+from bingo.study.jobs import TableJob, TextJob
+from bingo.report.table import COLUMNS, read_table
+from bingo.stages.table import make_table
+from bingo.stages.table_text import make_text
 
 from .results import JOB, PUBLISHED, RESULTS, ROWS, latex_rows, markdown_rows, row, write_results
 

@@ -5,19 +5,19 @@ import numpy as np
 import pytest
 import torch
 
-from bingo.artifacts import digest_json
+from bingo.artifacts.provenance import digest_json
 from bingo.bags.bags import Bags, write_bags
-from bingo.config import DemoData
+from bingo.study.images import DemoData
 from bingo.data import images
 from bingo.data.images import open_images
 from bingo.data.listing import read_listing, write_listing
-from bingo.jobs import DataJob, TargetsJob
+from bingo.study.jobs import DataJob, TargetsJob
 from bingo.models.backbone import build_backbone
 from bingo.models.checkpoint import write_teacher
 from bingo.models.head import mlp_head
-from bingo.sections import Backbone, NetworkInput
-from bingo.targets.stage import make_targets
-from bingo.tensors import network_digest, read_metadata
+from bingo.study.sections import Backbone, NetworkInput
+from bingo.stages.targets import make_targets
+from bingo.artifacts.tensors import network_digest, read_metadata
 
 CPU = torch.device("cpu")
 COUNT = 42

@@ -12,15 +12,15 @@ import torch
 import torch.nn.functional as F
 from pydantic import TypeAdapter
 
-from bingo.engine.learner import Learner
+from bingo.training.model import Learner
 from bingo.errors import BingoError
-from bingo.jobs import StudentJob
-from bingo.methods import Student
+from bingo.study.jobs import StudentJob
+from bingo.study.schema import Student
 from bingo.models.checkpoint import load_teacher
 from bingo.student import stage
-from bingo.student.stage import train_student
-from bingo.targets.outputs import OnlineTeacher
-from bingo.tensors import read_metadata
+from bingo.stages.student import train_student
+from bingo.training.teacher import OnlineTeacher
+from bingo.artifacts.tensors import read_metadata
 
 from .conftest import COUNT
 

@@ -9,15 +9,15 @@ import torch
 from PIL import Image
 from torchvision.transforms.v2 import functional as V
 
-from bingo.config import FolderData
+from bingo.study.images import FolderData
 from bingo.data.listing import write_listing
 from bingo.errors import BingoError
-from bingo.jobs import DataJob
-from bingo.methods.method import View
+from bingo.study.jobs import DataJob
+from bingo.study.method import View
 from bingo.models.checkpoint import load_teacher
 from bingo.targets import stage
-from bingo.targets.outputs import StoredTeacher, require_targets
-from bingo.targets.stage import describe_targets, make_targets
+from bingo.training.teacher import StoredTeacher, require_targets
+from bingo.stages.targets import describe_targets, make_targets
 from bingo.views.parameters import draw_for_teacher
 from bingo.views.recipes import RECIPES
 

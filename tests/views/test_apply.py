@@ -10,7 +10,7 @@ from torchvision.transforms import CenterCrop, InterpolationMode, Resize
 from torchvision.transforms.v2 import functional as V
 
 from bingo.data.pictures import Picture
-from bingo.sections import Preprocessing
+from bingo.study.sections import Preprocessing
 from bingo.views.apply import centre, crop_batch, crop_each, normalise
 from bingo.views.colour import coloured
 from bingo.views.parameters import ViewParameters, draw

@@ -3,7 +3,7 @@ from typing import get_args
 import pytest
 
 from bingo.methods.compress import CompressTraining
-from bingo.sections import RecipeName, Training
+from bingo.study.sections import RecipeName, Training
 from bingo.views.recipes import RECIPES, Recipe
 
 QUARTER = (3 / 4, 4 / 3)

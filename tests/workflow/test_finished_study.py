@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from bingo import settings
-from bingo.config import parse_study
+from bingo.study.schema import parse_study
 
 from .conftest import bingo, refused, tiny_study
 

@@ -8,7 +8,7 @@ import sys
 
 import pandas as pd
 
-from bingo.tensors import network_digest, read_metadata
+from bingo.artifacts.tensors import network_digest, read_metadata
 
 from .conftest import ROOT, TINY, TRAINING, Workspace, tiny_study, write_moco_checkpoint
 

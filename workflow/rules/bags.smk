@@ -5,8 +5,7 @@ scattergather:
 
 rule bags_shard:
     input:
-        unpack(lambda wildcards: PLAN.bags_inputs(wildcards.bags)),
-        listing=PLAN.listing("train"),
+        unpack(inputs("bags")),
     output:
         temp("results/{study}/bags/shards/{bags}-{scatteritem}-{identity}.h5"),
     log:
@@ -19,9 +18,9 @@ rule bags_shard:
         gpu=GPU,
     params:
         listing=lambda wildcards: PLAN.listing("train"),
-        settings=lambda wildcards: settings.bags_settings(STUDY, wildcards.bags),
-        sources=lambda wildcards: flags(**PLAN.bags_inputs(wildcards.bags)),
-        part=lambda wildcards: flags(part=wildcards.scatteritem),
+        settings=settings("bags"),
+        sources=flags("bags", "teacher", "embeddings"),
+        part=lambda wildcards: options(part=wildcards.scatteritem),
     shell:
         "python -m bingo launch --gpus {resources.gpu} --processes 1"
         " bags --settings {params.settings:q} --listing {params.listing}"
@@ -31,15 +30,11 @@ rule bags_shard:
 
 use rule bags_shard as bags with:
     input:
-        unpack(lambda wildcards: PLAN.bags_inputs(wildcards.bags)),
-        listing=PLAN.listing("train"),
+        unpack(inputs("bags")),
         shards=branch(
-            lambda wildcards: wildcards.bags in PLAN.searched_bags(),
+            lambda wildcards: job("bags", wildcards).is_searched(),
             then=lambda wildcards: shards(
-                gather.bags,
-                "results/{study}/bags/shards/{bags}",
-                wildcards,
-                settings.bags_settings(STUDY, wildcards.bags),
+                "bags", gather.bags, "results/{study}/bags/shards/{bags}", wildcards
             ),
         ),
     output:
@@ -54,9 +49,9 @@ use rule bags_shard as bags with:
         ),
     params:
         listing=lambda wildcards: PLAN.listing("train"),
-        settings=lambda wildcards: settings.bags_settings(STUDY, wildcards.bags),
-        sources=lambda wildcards: flags(**PLAN.bags_inputs(wildcards.bags)),
-        part=lambda wildcards, input: flags(shard=input.get("shards", [])),
+        settings=settings("bags"),
+        sources=flags("bags", "teacher", "embeddings"),
+        part=lambda wildcards, input: options(shards=input.get("shards", [])),
 
 
 rule sheets:
@@ -64,11 +59,7 @@ rule sheets:
         listing=PLAN.listing("train"),
         bags="results/{study}/bags/{bags}.h5",
     output:
-        random=report(
-            "results/{study}/bags/{bags}.png",
-            category="Bags",
-            labels={"bags": "{bags}"},
-        ),
+        random="results/{study}/bags/{bags}.png",
         more="results/{study}/figures/more-{bags}.png",
     log:
         "logs/{study}/sheets/{bags}.log",
@@ -76,25 +67,17 @@ rule sheets:
         "../../envs/bingo.yaml"
     params:
         listing=lambda wildcards: PLAN.listing("train"),
-        version=bags.SHEET_VERSION,
-        pages=lambda wildcards, output: flags(
-            page=[f"{name}={path}" for name, path in output.items()]
+        version=JOBS["sheets"].STAGE_VERSION,
+        pages=lambda wildcards, output: options(
+            pages=[f"{name}={path}" for name, path in output.items()]
         ),
     shell:
-        "python -m bingo sheets --listing {params.listing} --bags {input.bags} {params.pages} --log {log}"
+        "python -m bingo stage sheets --listing {params.listing} --bags {input.bags} {params.pages} --log {log}"
 
 
 use rule sheets as ranked_sheets with:
     output:
-        best=report(
-            "results/{study}/figures/best-{bags}.png",
-            category="Bags",
-            labels={"bags": "{bags}, the best"},
-        ),
-        worst=report(
-            "results/{study}/figures/worst-{bags}.png",
-            category="Bags",
-            labels={"bags": "{bags}, the worst"},
-        ),
+        best="results/{study}/figures/best-{bags}.png",
+        worst="results/{study}/figures/worst-{bags}.png",
     log:
         "logs/{study}/sheets/{bags}-ranked.log",

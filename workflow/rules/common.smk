@@ -6,15 +6,13 @@ import time
 from pathlib import Path
 from shutil import which
 
-from bingo import bags, export, figures, settings
-from bingo.plan import plan_or_exit
+from bingo.study.plan import plan_or_exit
+from bingo.study.stages import JOBS
 from bingo.views.recipes import RECIPES
 
 STARTED = time.time()
 PLAN = plan_or_exit(config, workflow.configfiles)
 STUDY = PLAN.study
-
-validate(config, "../../config/schema.json", set_default=False)
 
 if PLAN.left_out and workflow.is_main_process:
     print(f"bingo: left out: {PLAN.left_out}", file=sys.stderr)
@@ -37,27 +35,52 @@ if not workflow.is_main_process:
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 
 
+def job(stage, wildcards):
+    """Return the job of a stage that a rule's wildcards, but for the study's name, say."""
+    names = {
+        name: int(value) if name in ("seed", "number", "views") else value
+        for name, value in wildcards.items()
+        if name not in ("study", "identity", "scatteritem")
+    }
+    return JOBS[stage].of(PLAN, **names)
+
+
+def inputs(stage):
+    """Return the function from wildcards to a job's input files."""
+    return lambda wildcards: job(stage, wildcards).inputs
+
+
+def settings(stage):
+    """Return the function from wildcards to a job's settings."""
+    return lambda wildcards: job(stage, wildcards).identity
+
+
+def flags(stage, *names):
+    """Return the function from wildcards to some of a job's files, as options; to all inputs by default."""
+    return lambda wildcards: job(stage, wildcards).flags(*names)
+
+
 def cpus_per_process(wildcards, threads):
     """Return the cores of one process of a stage, for SLURM: its threads, and its loader processes."""
     return threads + STUDY.data.workers
 
 
-def flags(**options):
-    """Repeat each option for each of its files: ``--table a.csv --table b.csv``."""
+def options(**given):
+    """Repeat each option for each of its values: ``--shards a.h5 --shards b.h5``."""
     return " ".join(
-        f"--{option.replace('_', '-')} {shlex.quote(str(path))}"
-        for option, paths in options.items()
-        for path in ([paths] if isinstance(paths, str) else paths)
+        f"--{name} {shlex.quote(str(value))}"
+        for name, values in given.items()
+        for value in ([values] if isinstance(values, str) else values)
     )
 
 
-def shards(gather, stem, wildcards, settings):
+def shards(stage, gather, stem, wildcards):
     """Return the files that the jobs of a scattered stage make; none where a single job does it all.
 
     Their names tell the settings: Snakemake would take the number of shards that were made last with other settings,
     and are gone since, for a change.
     """
-    identity = hashlib.sha256(settings.encode()).hexdigest()[:8]
+    identity = hashlib.sha256(job(stage, wildcards).identity.encode()).hexdigest()[:8]
     paths = gather(f"{stem.format(**wildcards)}-{{scatteritem}}-{identity}.h5")
     return paths if len(paths) > 1 else []
 

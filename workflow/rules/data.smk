@@ -15,11 +15,11 @@ rule data:
     # Only files are decoded: the listing of a named set need not wait until two cores are free.
     threads: lambda wildcards, input: 2 if input.folders else 1
     params:
-        key="data",
-        settings=lambda wildcards: settings.data_settings(STUDY, wildcards.split),
-        train=lambda wildcards, input: flags(train_listing=input.train),
+        key=lambda wildcards: job("data", wildcards).key,
+        settings=settings("data"),
+        train=lambda wildcards, input: options(**{"train-listing": input.train}),
     shell:
-        "python -m bingo data --settings {params.settings:q} --key {params.key} --output {output.listing}"
+        "python -m bingo stage data --settings {params.settings:q} --key {params.key} --output {output.listing}"
         " {params.train} --log {log} --threads {threads}"
 
 
@@ -36,9 +36,9 @@ rule pack:
         "../../envs/bingo.yaml"
     threads: 2
     params:
-        settings=lambda wildcards: settings.pack_settings(STUDY, wildcards.split),
+        settings=settings("pack"),
     shell:
-        "python -m bingo pack --settings {params.settings:q} --listing {input.listing}"
+        "python -m bingo stage pack --settings {params.settings:q} --listing {input.listing}"
         " --output {output.pack} --log {log} --threads {threads}"
 
 
@@ -55,9 +55,3 @@ use rule data as transfer_data with:
         listing="results/{study}/data/{target}/{split}-listing.h5",
     log:
         "logs/{study}/data/{target}/{split}.log",
-    params:
-        key=lambda wildcards: f"transfer.{wildcards.target}",
-        settings=lambda wildcards: settings.transfer_data_settings(
-            STUDY, wildcards.target, wildcards.split
-        ),
-        train=lambda wildcards, input: flags(train_listing=input.train),

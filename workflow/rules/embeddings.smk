@@ -22,8 +22,8 @@ rule embeddings_shard:
         cpus_per_gpu=cpus_per_process,
     params:
         listing=lambda wildcards: PLAN.listing("train"),
-        settings=settings.embeddings_settings(STUDY),
-        part=lambda wildcards: flags(part=wildcards.scatteritem),
+        settings=settings("embeddings"),
+        part=lambda wildcards: options(part=wildcards.scatteritem),
     shell:
         "python -m bingo launch --gpus {resources.gpu} --nodes {resources.nodes}"
         " embeddings --settings {params.settings:q} --listing {params.listing}"
@@ -36,10 +36,10 @@ use rule embeddings_shard as embeddings with:
         listing=PLAN.listing("train"),
         teacher="results/{study}/teachers/{teacher}.safetensors",
         shards=lambda wildcards: shards(
+            "embeddings",
             gather.embeddings,
             "results/{study}/embeddings/shards/{teacher}",
             wildcards,
-            settings.embeddings_settings(STUDY),
         ),
     output:
         embeddings="results/{study}/embeddings/{teacher}.h5",
@@ -54,5 +54,5 @@ use rule embeddings_shard as embeddings with:
         cpus_per_gpu=cpus_per_process,
     params:
         listing=lambda wildcards: PLAN.listing("train"),
-        settings=settings.embeddings_settings(STUDY),
-        part=lambda wildcards, input: flags(shard=input.get("shards", [])),
+        settings=settings("embeddings"),
+        part=lambda wildcards, input: options(shards=input.get("shards", [])),

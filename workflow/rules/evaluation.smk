@@ -1,7 +1,6 @@
 rule evaluation:
     input:
-        unpack(lambda wildcards: PLAN.evaluation_inputs(wildcards.evaluation)),
-        model=lambda wildcards: PLAN.weights(wildcards.model, int(wildcards.seed)),
+        unpack(inputs("evaluation")),
     output:
         result="results/{study}/evaluation/{model}/seed-{seed}/{evaluation}.json",
     log:
@@ -19,12 +18,10 @@ rule evaluation:
         workers=STUDY.data.workers,
         cpus_per_gpu=cpus_per_process,
     params:
-        settings=lambda wildcards: settings.evaluation_settings(
-            STUDY, wildcards.model, wildcards.evaluation, int(wildcards.seed)
-        ),
-        files=lambda wildcards: flags(**PLAN.evaluation_inputs(wildcards.evaluation)),
+        settings=settings("evaluation"),
+        files=flags("evaluation", "listing", "val_listing", "label_list"),
     shell:
         "python -m bingo launch --gpus {resources.gpu} --nodes {resources.nodes}"
         " evaluation --settings {params.settings:q} {params.files}"
-        " --model {input.model} --output {output.result}"
+        " --weights {input.weights} --output {output.result}"
         " --log {log} --threads {threads} --workers {resources.workers}"

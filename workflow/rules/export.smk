@@ -11,7 +11,7 @@ rule export:
     conda:
         "../../envs/bingo.yaml"
     params:
-        version=export.STAGE_VERSION,
+        version=JOBS["export"].STAGE_VERSION,
         options="",
     shell:
         "python -m bingo export {input.model} --to {wildcards.format} {params.options}"
@@ -25,7 +25,7 @@ use rule export as export_described with:
         format="onnx|safetensors",
         suffix="onnx|safetensors",
     params:
-        version=export.STAGE_VERSION,
+        version=JOBS["export"].STAGE_VERSION,
         options=f"--resize {STUDY.data.preprocessing.resize}",
 
 
@@ -45,7 +45,7 @@ rule export_huggingface:
     conda:
         "../../envs/bingo.yaml"
     params:
-        version=export.STAGE_VERSION,
+        version=JOBS["export"].STAGE_VERSION,
         options=f"--resize {STUDY.data.preprocessing.resize}",
     shell:
         "python -m bingo export {input.model} --to huggingface {params.options}"

@@ -1,81 +1,66 @@
 rule accuracy_figure:
     input:
-        table="results/{study}/tables/{table}.csv",
+        unpack(inputs("accuracy_figure")),
     output:
-        svg=report(
-            "results/{study}/figures/accuracy-{table}.svg",
-            category="Figures",
-            labels={"figure": "accuracy, {table}"},
-        ),
+        svg="results/{study}/figures/accuracy-{table}.svg",
         png="results/{study}/figures/accuracy-{table}.png",
     log:
         "logs/{study}/accuracy_figure/{table}.log",
     conda:
         "../../envs/bingo.yaml"
     params:
-        settings=lambda wildcards: settings.accuracy_figure_settings(
-            STUDY, wildcards.table
-        ),
+        settings=settings("accuracy_figure"),
     shell:
-        "python -m bingo figure accuracy --settings {params.settings:q} --table {input.table}"
+        "python -m bingo stage accuracy_figure"
+        " --settings {params.settings:q} --table {input.table}"
         " --output {output.svg} --output {output.png} --log {log}"
 
 
 rule bag_size_figure:
     input:
-        results=PLAN.bag_size_results(),
+        unpack(inputs("bag_size_figure")),
     output:
-        svg=report(
-            "results/{study}/figures/bag-size.svg",
-            category="Figures",
-            labels={"figure": "accuracy by bag size"},
-        ),
+        svg="results/{study}/figures/bag-size.svg",
         png="results/{study}/figures/bag-size.png",
     log:
         "logs/{study}/bag_size_figure.log",
     conda:
         "../../envs/bingo.yaml"
     params:
-        settings=settings.bag_size_figure_settings(STUDY, PLAN.bag_size_evaluations()),
+        settings=settings("bag_size_figure"),
         results=PLAN.bag_size_results(),
+        files=lambda wildcards, input: options(results=input.get("results", [])),
     shell:
-        "python -m bingo figure bag-size --settings {params.settings:q}"
-        " --output {output.svg} --output {output.png} --log {log} {params.results}"
+        "python -m bingo stage bag_size_figure"
+        " --settings {params.settings:q} {params.files}"
+        " --output {output.svg} --output {output.png} --log {log}"
 
 
 rule training_figure:
     input:
         PLAN.training_logs().values(),
     output:
-        svg=report(
-            "results/{study}/figures/training.svg",
-            category="Figures",
-            labels={"figure": "training"},
-        ),
+        svg="results/{study}/figures/training.svg",
         png="results/{study}/figures/training.png",
     log:
         "logs/{study}/training_figure.log",
     conda:
         "../../envs/bingo.yaml"
     params:
-        settings=settings.training_figure_settings(STUDY),
+        settings=settings("training_figure"),
         logs=[f"{name}={path}" for name, path in PLAN.training_logs().items()],
+        files=lambda wildcards, input: job("training_figure", wildcards).flags("logs"),
     shell:
-        "python -m bingo figure training --settings {params.settings:q}"
-        " --output {output.svg} --output {output.png} --log {log} {params.logs:q}"
+        "python -m bingo stage training_figure"
+        " --settings {params.settings:q} {params.files}"
+        " --output {output.svg} --output {output.png} --log {log}"
 
 
 rule purity_figure:
     input:
-        listing=PLAN.listing("train"),
-        embeddings="results/{study}/embeddings/{teacher}.h5",
-        teacher="results/{study}/teachers/{teacher}.safetensors",
+        unpack(inputs("purity_figure")),
     output:
-        svg=report(
-            "results/{study}/figures/purity-{teacher}.svg",
-            category="Figures",
-            labels={"figure": "purity of neighbours, {teacher}"},
-        ),
+        svg="results/{study}/figures/purity-{teacher}.svg",
         png="results/{study}/figures/purity-{teacher}.png",
     log:
         "logs/{study}/purity_figure/{teacher}.log",
@@ -86,24 +71,18 @@ rule purity_figure:
         gpu=GPU,
     params:
         listing=lambda wildcards: PLAN.listing("train"),
-        version=figures.STAGE_VERSION,
+        version=JOBS["purity_figure"].STAGE_VERSION,
     shell:
-        "python -m bingo launch --gpus {resources.gpu} --processes 1"
-        " figure purity --listing {params.listing} --embeddings {input.embeddings}"
-        " --teacher {input.teacher} --output {output.svg} --output {output.png}"
-        " --log {log} --threads {threads}"
+        "python -m bingo launch --gpus {resources.gpu} --processes 1 purity_figure"
+        " --listing {params.listing} --embeddings {input.embeddings} --teacher {input.teacher}"
+        " --output {output.svg} --output {output.png} --log {log} --threads {threads}"
 
 
 rule similarity_figure:
     input:
-        listing=PLAN.listing("train"),
-        bags="results/{study}/bags/{bags}.h5",
+        unpack(inputs("similarity_figure")),
     output:
-        svg=report(
-            "results/{study}/figures/similarity-{bags}.svg",
-            category="Figures",
-            labels={"figure": "similarity in bags, {bags}"},
-        ),
+        svg="results/{study}/figures/similarity-{bags}.svg",
         png="results/{study}/figures/similarity-{bags}.png",
     log:
         "logs/{study}/similarity_figure/{bags}.log",
@@ -111,22 +90,18 @@ rule similarity_figure:
         "../../envs/bingo.yaml"
     params:
         listing=lambda wildcards: PLAN.listing("train"),
-        version=figures.STAGE_VERSION,
+        version=JOBS["similarity_figure"].STAGE_VERSION,
     shell:
-        "python -m bingo figure similarity --listing {params.listing} --bags {input.bags}"
+        "python -m bingo stage similarity_figure"
+        " --listing {params.listing} --bags {input.bags}"
         " --output {output.svg} --output {output.png} --log {log}"
 
 
 rule map_figure:
     input:
-        listing=PLAN.map_listing(),
-        model=lambda wildcards: PLAN.first_weights(wildcards.model),
+        unpack(inputs("map_figure")),
     output:
-        svg=report(
-            "results/{study}/figures/map-{model}.svg",
-            category="Figures",
-            labels={"figure": "map of features, {model}"},
-        ),
+        svg="results/{study}/figures/map-{model}.svg",
         png="results/{study}/figures/map-{model}.png",
     log:
         "logs/{study}/map_figure/{model}.log",
@@ -138,12 +113,11 @@ rule map_figure:
         workers=STUDY.data.workers,
         cpus_per_gpu=cpus_per_process,
     params:
-        listing=lambda wildcards: PLAN.map_listing(),
-        settings=lambda wildcards: settings.map_figure_settings(STUDY, wildcards.model),
-        model=lambda wildcards: PLAN.first_weights(wildcards.model),
+        listing=lambda wildcards: job("map_figure", wildcards).inputs["listing"],
+        settings=settings("map_figure"),
+        weights=lambda wildcards: job("map_figure", wildcards).inputs["weights"],
         split=PLAN.map_split(),
     shell:
-        "python -m bingo launch --gpus {resources.gpu} --processes 1"
-        " figure map --settings {params.settings:q} --listing {params.listing}"
-        " --split {params.split} --model {params.model} --output {output.svg} --output {output.png}"
-        " --log {log} --threads {threads} --workers {resources.workers}"
+        "python -m bingo launch --gpus {resources.gpu} --processes 1 map_figure"
+        " --settings {params.settings:q} --listing {params.listing} --split {params.split} --weights {params.weights}"
+        " --output {output.svg} --output {output.png} --log {log} --threads {threads} --workers {resources.workers}"

@@ -1,11 +1,7 @@
 rule report:
     input:
-        tables=PLAN.paths("tables/{}.csv", PLAN.tables),
+        unpack(lambda wildcards: job("report", wildcards).inputs),
         texts=PLAN.paths("tables/{}.md", PLAN.tables),
-        figures=PLAN.paths("figures/{}.svg", PLAN.figures()),
-        sheets=PLAN.sheets().values(),
-        bags=PLAN.paths("bags/{}.h5", STUDY.bags),
-        models=PLAN.all_weights(),
         results=PLAN.all_results(),
     output:
         report="results/{study}/report.html",
@@ -14,19 +10,8 @@ rule report:
     conda:
         "../../envs/bingo.yaml"
     params:
-        settings=settings.report_settings(STUDY, PLAN.left_out),
-        inputs=flags(
-            table=PLAN.paths("tables/{}.csv", PLAN.tables),
-            figure=PLAN.paths("figures/{}.svg", PLAN.figures()),
-            sheet=[f"{name}={path}" for name, path in PLAN.sheets().items()],
-            bags=PLAN.paths("bags/{}.h5", STUDY.bags),
-            model=PLAN.all_weights(),
-            benchmark=[
-                f"{stage}={path}"
-                for stage, paths in PLAN.benchmarks().items()
-                for path in paths
-            ],
-        ),
+        settings=settings("report"),
+        inputs=flags("report", "table", "figure", "sheet", "bags", "model", "benchmark"),
     shell:
-        "python -m bingo report --settings {params.settings:q} --output {output.report} --log {log}"
+        "python -m bingo stage report --settings {params.settings:q} --output {output.report} --log {log}"
         " {params.inputs}"

@@ -1,7 +1,6 @@
 rule student:
     input:
-        unpack(lambda wildcards: PLAN.student_inputs(wildcards.student)),
-        listing=PLAN.listing("train"),
+        unpack(inputs("student")),
     output:
         backbone="results/{study}/students/{student}/seed-{seed}/backbone.safetensors",
         head="results/{study}/students/{student}/seed-{seed}/head.safetensors",
@@ -21,10 +20,8 @@ rule student:
         cpus_per_gpu=cpus_per_process,
     params:
         listing=lambda wildcards: PLAN.listing("train"),
-        settings=lambda wildcards: settings.student_settings(
-            STUDY, wildcards.student, int(wildcards.seed)
-        ),
-        sources=lambda wildcards: flags(**PLAN.student_inputs(wildcards.student)),
+        settings=settings("student"),
+        sources=flags("student", "teacher", "targets", "bags"),
         folder=subpath(output.backbone, parent=True),
     # The folder of events is no param: it changes no result, and so must not rerun any.
     shell:

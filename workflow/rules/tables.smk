@@ -13,27 +13,21 @@ rule tables_so_far:
 
 rule table:
     input:
-        unpack(lambda wildcards: PLAN.published(wildcards.table)),
-        results=lambda wildcards: PLAN.table_results(wildcards.table),
+        unpack(inputs("table")),
     output:
-        table=report(
-            "results/{study}/tables/{table}.csv",
-            category="Tables",
-            labels={"table": "{table}"},
-        ),
+        table="results/{study}/tables/{table}.csv",
     log:
         "logs/{study}/table/{table}.log",
     conda:
         "../../envs/bingo.yaml"
     params:
-        settings=lambda wildcards: settings.table_settings(
-            STUDY, wildcards.table, PLAN.table_evaluations(wildcards.table)
-        ),
-        published=lambda wildcards: flags(**PLAN.published(wildcards.table)),
+        settings=settings("table"),
+        published=flags("table", "published"),
         results=lambda wildcards: PLAN.table_results(wildcards.table),
+        files=lambda wildcards, input: options(results=input.get("results", [])),
     shell:
-        "python -m bingo table --settings {params.settings:q} --output {output.table}"
-        " {params.published} --log {log} {params.results}"
+        "python -m bingo stage table --settings {params.settings:q} --output {output.table}"
+        " {params.published} --log {log} {params.files}"
 
 
 rule table_text:
@@ -47,27 +41,23 @@ rule table_text:
     conda:
         "../../envs/bingo.yaml"
     params:
-        settings=lambda wildcards: settings.text_settings(STUDY, wildcards.table),
+        settings=settings("table_text"),
     shell:
-        "python -m bingo text --settings {params.settings:q} --table {input.table}"
+        "python -m bingo stage table_text --settings {params.settings:q} --table {input.table}"
         " --markdown {output.markdown} --latex {output.latex} --log {log}"
 
 
 # The same of the results that are there.
 use rule table as table_so_far with:
     input:
-        unpack(lambda wildcards: PLAN.published(wildcards.table)),
-        results=lambda wildcards: PLAN.results_so_far(wildcards.table),
+        results=lambda wildcards: [
+            path for path in PLAN.table_results(wildcards.table) if Path(path).exists()
+        ],
+        published=lambda wildcards: job("table", wildcards).inputs.get("published", []),
     output:
         table="results/{study}/tables-so-far/{table}.csv",
     log:
         "logs/{study}/table_so_far/{table}.log",
-    params:
-        settings=lambda wildcards: settings.table_settings(
-            STUDY, wildcards.table, PLAN.table_evaluations(wildcards.table)
-        ),
-        published=lambda wildcards: flags(**PLAN.published(wildcards.table)),
-        results=lambda wildcards: PLAN.results_so_far(wildcards.table),
 
 
 use rule table_text as table_text_so_far with:

@@ -19,14 +19,7 @@ rule targets:
         cpus_per_gpu=cpus_per_process,
     params:
         listing=lambda wildcards: PLAN.listing("train"),
-        settings=lambda wildcards: settings.targets_settings(
-            STUDY,
-            wildcards.recipe,
-            wildcards.precision,
-            wildcards.layer,
-            int(wildcards.number),
-            int(wildcards.views),
-        ),
+        settings=settings("targets"),
     shell:
         "python -m bingo launch --gpus {resources.gpu} --nodes {resources.nodes}"
         " targets --settings {params.settings:q} --listing {params.listing}"

@@ -12,9 +12,9 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from bingo import config, sections
-from bingo.evaluation.protocols import DETECTION_PROTOCOLS, PROTOCOLS, TRANSFER_PROTOCOLS, Protocol
-from bingo.methods import Student, compress, method, moco, seed
+from bingo.methods import compress, moco, seed
+from bingo.study import bags, images, method, schema, sections, teachers
+from bingo.study.protocols import DETECTION_PROTOCOLS, PROTOCOLS, TRANSFER_PROTOCOLS, Protocol
 from bingo.views.recipes import RECIPES
 
 FOLDER = Path(__file__).parents[2] / "config"
@@ -33,41 +33,38 @@ teacher. A wrong key, type, range or name of an entry stops before any job start
 in its own job. A stage reruns when something it depends on changes, and only then: a student's learning rate retrains
 that student and what follows it.
 
-This page is made from the typed model in `bingo/config.py` by `make docs`; `schema.json` beside it lets editors
+This page is made from the typed model in `bingo/study/` by `make docs`; `schema.json` beside it lets editors
 complete and check study files (first line: `# yaml-language-server: $schema=schema.json`).
 """
 
 PROTOCOL_INTRODUCTION = """\
 ## Protocols that `evaluations` may name
 
-Hyper-parameters under a name never change; `bingo/evaluation/protocols.py` holds them. `<set>-<protocol>` measures a
+Hyper-parameters under a name never change; `bingo/study/protocols.py` holds them. `<set>-<protocol>` measures a
 network on other images: those of an entry of `transfer`, or one of torchvision's sets (`cifar10-linear`, say), prepared
 as `data.preprocessing` says. Protocols of the study's own images do so too (`cifar10-knn-20`).
 """
-
-STUDENTS: tuple[type[BaseModel], ...] = typing.get_args(typing.get_args(Student)[0])
-
 
 def _method(model: type[BaseModel]) -> str:
     return str(typing.get_args(model.model_fields["method"].annotation)[0])
 
 
 SECTIONS: list[tuple[str, type[BaseModel]]] = [
-    ("Top level", config.Study),
-    ("`data` with `source: demo`", config.DemoData),
-    ("`data` with `source: folder`", config.FolderData),
-    ("`data.pack`", config.Pack),
-    ("`data` with `source:` a set of torchvision's", config.TorchvisionData),
+    ("Top level", schema.Study),
+    ("`data` with `source: demo`", images.DemoData),
+    ("`data` with `source: folder`", images.FolderData),
+    ("`data.pack`", images.Pack),
+    ("`data` with `source:` a set of torchvision's", images.TorchvisionData),
     ("`data.preprocessing`", sections.Preprocessing),
-    ("`teachers.<name>` with `method: moco`", config.TrainedTeacher),
-    ("`teachers.<name>` with `checkpoint:`", config.ImportedTeacher),
-    ("`bags.<name>` with `criterion: knn`", config.KnnBag),
-    ("`search` of bags with `criterion: knn`, where it is not `exact`", config.IvfSearch),
-    ("`search.ivf`", config.Ivf),
-    ("`bags.<name>` with `criterion: kmeans`", config.KmeansBag),
-    ("`bags.<name>` with `criterion: label`", config.LabelBag),
-    ("`bags.<name>` with `criterion: random`", config.RandomBag),
-    *((f"`students.<name>` with `method: {_method(model)}`", model) for model in STUDENTS),
+    ("`teachers.<name>` with `method: moco`", moco.TrainedTeacher),
+    ("`teachers.<name>` with `checkpoint:`", teachers.ImportedTeacher),
+    ("`bags.<name>` with `criterion: knn`", bags.KnnBag),
+    ("`search` of bags with `criterion: knn`, where it is not `exact`", bags.IvfSearch),
+    ("`search.ivf`", bags.Ivf),
+    ("`bags.<name>` with `criterion: kmeans`", bags.KmeansBag),
+    ("`bags.<name>` with `criterion: label`", bags.LabelBag),
+    ("`bags.<name>` with `criterion: random`", bags.RandomBag),
+    *((f"`students.<name>` with `method: {_method(model)}`", model) for model in method.STUDENTS),
     ("`backbone` of a teacher or student", sections.Backbone),
     ("`head` with `method: moco`", moco.Head),
     ("`head` with `method: bingo` or `disco`", method.DistillationHead),
@@ -75,11 +72,11 @@ SECTIONS: list[tuple[str, type[BaseModel]]] = [
     ("`training` of a teacher or student", sections.Training),
     ("`training` with `method: compress`", compress.CompressTraining),
     ("`training.schedule`, where it is not `cosine`", sections.Steps),
-    ("`transfer.<name>` with `source: demo`", config.DemoSet),
-    ("`transfer.<name>` with `source: folder`", config.FolderSet),
-    ("`transfer.<name>` with `source:` a set of torchvision's", config.TorchvisionSet),
-    ("`transfer.<name>` with `source: coco`", config.CocoSet),
-    ("`tables.<name>`", config.Table),
+    ("`transfer.<name>` with `source: demo`", images.DemoSet),
+    ("`transfer.<name>` with `source: folder`", images.FolderSet),
+    ("`transfer.<name>` with `source:` a set of torchvision's", images.TorchvisionSet),
+    ("`transfer.<name>` with `source: coco`", images.CocoSet),
+    ("`tables.<name>`", schema.Table),
 ]
 
 
@@ -107,9 +104,9 @@ def _protocols(title: str, prefix: str, protocols: Mapping[str, Protocol]) -> li
     return [f"### {title}\n\n| name | source |\n| --- | --- |", *rows, ""]
 
 
-def schema() -> str:
+def json_schema() -> str:
     """Return config/schema.json."""
-    return json.dumps(config.study_schema(), indent=2) + "\n"
+    return json.dumps(schema.study_schema(), indent=2) + "\n"
 
 
 def _allowed(field: FieldInfo) -> str:
@@ -153,7 +150,7 @@ def _default(field: FieldInfo) -> str:
 def main() -> None:
     """Write both files."""
     (FOLDER / "README.md").write_text(readme(), encoding="utf-8")
-    (FOLDER / "schema.json").write_text(schema(), encoding="utf-8")
+    (FOLDER / "schema.json").write_text(json_schema(), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,50 @@
+"""The HDF5 file of features. Imports no torch."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from bingo.artifacts.hdf5 import read_hdf5
+from bingo.artifacts.provenance import require_same
+from bingo.artifacts.tensors import network_digest, read_metadata
+from bingo.errors import BingoError
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """Features of N images in the order of their listing."""
+
+    features: h5py.Dataset
+    """(N, D), the backbone's pooled output; read from the file where it is asked for."""
+    teacher_digest: str
+    digest: str
+
+
+@contextmanager
+def open_embeddings(
+    path: Path, listing_path: Path, dataset: str, count: int, teacher_path: Path
+) -> Iterator[Embeddings]:
+    """Open embeddings and check that they are of this dataset and teacher; rows are read where they are asked for.
+
+    Args:
+        path: HDF5 file of embeddings.
+        listing_path: listing of the images, for messages.
+        dataset: its digest.
+        count: number of images.
+        teacher_path: the teacher that must have made them.
+
+    Raises:
+        BingoError: they belong to another dataset or teacher, or are damaged; also when damage shows only while rows
+            are read.
+    """
+    teacher = network_digest(read_metadata(teacher_path))
+    with read_hdf5(path, "embeddings") as file:
+        require_same(path, "dataset", file.attrs["dataset_digest"], dataset, listing_path)
+        require_same(path, "teacher", file.attrs["teacher_digest"], teacher, teacher_path)
+        if len(file["embedding"]) != count or (file["index"][:] != np.arange(count)).any():
+            raise BingoError(f"{path}: rows are not those of {listing_path}; delete it and run again")
+        yield Embeddings(file["embedding"], file.attrs["teacher_digest"], file.attrs["digest"])

@@ -1,0 +1,73 @@
+"""The command line: what users call. The stages, which Snakemake calls, are in `bingo.cli.stage`."""
+
+import logging
+import sys
+import time
+import traceback
+from typing import Annotated
+
+import typer
+
+from bingo.cli import commands, stage
+from bingo.cli.logs import PROCESSES, RANK, start
+from bingo.errors import BingoError
+from bingo.study.stages import JOBS
+
+INTRODUCTION = """\
+BINGO makes small vision backbones strong without labels: a student learns to put an image, and the members of its bag
+of nearest neighbours, where a large self-supervised teacher puts the image.
+
+From a folder of images to a trained student and a report, in the folder of this project:
+
+  bingo new birds --data photos/birds           write birds.yaml
+  snakemake --cores all --configfile birds.yaml run what is not yet there
+  bingo summary results/birds                   print its tables
+"""
+EPILOG = "README.md explains studies, methods and protocols, config/README.md every key of a study file."
+
+app = typer.Typer(help=INTRODUCTION, epilog=EPILOG, pretty_exceptions_enable=False, no_args_is_help=True)
+for command in (commands.new, commands.summary, commands.doctor, commands.inspect, commands.export):
+    app.command()(command)
+app.add_typer(stage.app, name="stage")
+
+_SECONDS_FOR_THE_FIRST = 5
+"""A fault that all processes of a job have is told by the first one; torchrun then ends the others."""
+_SECONDS_FOR_THE_CULPRIT = 15
+"""Processes that have lost one whose fault it is fail too, and need not say so."""
+
+
+# What follows the stage's name is the stage's, --help too.
+@app.command(hidden=True, context_settings={"allow_interspersed_args": False})
+def launch(
+    stage: Annotated[list[str], typer.Argument(help="The stage, and its options.")],
+    gpus: Annotated[int, typer.Option(min=0, help="GPUs, over all nodes; 0 computes on the CPU.")] = 1,
+    nodes: Annotated[int, typer.Option(min=1, help="Nodes of the SLURM job.")] = 1,
+    processes: Annotated[int | None, typer.Option(min=1, help="Processes on one node; else one per GPU.")] = None,
+) -> None:
+    """Run a stage with one process per GPU, on GPUs that no other launch of this user holds."""
+    start(None)
+    from bingo.cli.launch import launch as become
+
+    shared = [name for name, job in JOBS.items() if job.DEVICE == "shared"]
+    if (nodes > 1 or (gpus if processes is None else processes) > 1) and stage[0] not in shared:
+        raise BingoError(f"launch: {stage[0]} computes in one process, not as {', '.join(shared)}; --processes 1")
+    become(["stage", *stage], gpus, nodes, processes)
+    sys.argv[1:] = ["stage", *stage]
+    app()
+
+
+def main() -> None:
+    """Run the command line; a user's fault ends with one line and exit code 1, a bug with its traceback."""
+    try:
+        app()
+    except BingoError as error:
+        if RANK > 0:
+            time.sleep(_SECONDS_FOR_THE_FIRST)
+        logging.getLogger("bingo").error("error: %s", error)
+        sys.exit(1)
+    except Exception:
+        if PROCESSES == 1:
+            raise
+        time.sleep(_SECONDS_FOR_THE_CULPRIT)
+        traceback.print_exc()
+        sys.exit(1)

@@ -1,3 +1,0 @@
-"""The detection stage: fine-tune a backbone as part of a detector, and measure that."""
-
-STAGE_VERSION = 2

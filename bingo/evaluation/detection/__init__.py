@@ -1,0 +1,1 @@
+"""Detectors on a backbone: images with annotated objects, training, average precision."""

@@ -1,0 +1,145 @@
+"""Batches of images and targets for training: what is drawn depends on seed, epoch and step alone."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice, product
+
+import torch
+from torch import Tensor
+
+from bingo.errors import BingoError
+from bingo.evaluation.detection.coco import CocoImages
+from bingo.philox import Stream, permutation, uniform
+from bingo.training.loader import load
+
+Target = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step of training: B images of different sizes, with N objects in all.
+
+    It is few tensors for many images: each tensor that leaves a worker holds a file descriptor.
+    """
+
+    epoch: int
+    step: int
+    """Step within the epoch."""
+    sizes: list[tuple[int, int]]
+    """Height and width of each image."""
+    counts: list[int]
+    """Objects in each image."""
+    pixels: Tensor
+    """uint8, all images one after the other."""
+    boxes: Tensor
+    """float32 (N, 4)."""
+    labels: Tensor
+    """int64 (N,)."""
+    masks: Tensor | None
+    """uint8, all masks one after the other."""
+
+    def on(self, device: torch.device) -> tuple[list[Tensor], list[Target]]:
+        """Return B images, float32 (3, H, W) in [0, 1], and their targets, on ``device``."""
+        places = [height * width for height, width in self.sizes]
+        pixels = self.pixels.to(device).split([3 * place for place in places])
+        images = [part.reshape(3, *size) / 255 for part, size in zip(pixels, self.sizes, strict=True)]
+        boxes, labels = (values.to(device).split(self.counts) for values in (self.boxes, self.labels))
+        targets = [{"boxes": box, "labels": label} for box, label in zip(boxes, labels, strict=True)]
+        if self.masks is not None:
+            masks = self.masks.to(device).split([n * place for n, place in zip(self.counts, places, strict=True)])
+            for target, mask, size in zip(targets, masks, self.sizes, strict=True):
+                target["masks"] = mask.reshape(-1, *size)
+        return images, targets
+
+
+def flip(pixels: Tensor, target: Target) -> tuple[Tensor, Target]:
+    """Mirror an image (3, H, W) and its target, left to right."""
+    x1, y1, x2, y2 = target["boxes"].unbind(dim=1)
+    width = pixels.shape[2]
+    mirrored = target | {"boxes": torch.stack([width - x2, y1, width - x1, y2], dim=1)}
+    if "masks" in target:
+        mirrored["masks"] = target["masks"].flip(2)
+    return pixels.flip(2), mirrored
+
+
+class DetectionBatches:
+    """Maps (epoch, step) to a batch, purely; loader workers only decide who computes it."""
+
+    def __init__(self, images: CocoImages, batch_size: int, seed: int) -> None:
+        """Describe the batches; images without objects to learn from are left out.
+
+        Args:
+            images: the training images.
+            batch_size: images per step; the last batch of an epoch has fewer, and is dropped if it has only one.
+            seed: seed of order and flips.
+
+        Raises:
+            BingoError: there are not two images to learn from.
+        """
+        self.images, self.batch_size, self.seed = images, batch_size, seed
+        self.positions = images.trainable()
+        if len(self.positions) < 2:
+            raise BingoError(f"{images.annotations.path}: has one image to learn from; batch-norm needs at least two")
+
+    @property
+    def steps(self) -> int:
+        """Steps per epoch."""
+        whole, rest = divmod(len(self.positions), self.batch_size)
+        return whole + (rest > 1)
+
+    def __getitem__(self, place: tuple[int, int]) -> Batch:
+        """Return the batch of (epoch, step).
+
+        Raises:
+            BingoError: an image cannot be read.
+        """
+        epoch, step = place
+        order = permutation(self.seed, Stream.ORDER, epoch, len(self.positions))
+        chosen = self.positions[order[step * self.batch_size : (step + 1) * self.batch_size]]
+        flipped = uniform(self.seed, Stream.VIEW, chosen, epoch, 0, 1)[:, 0] < 0.5
+        pixels, targets = [], []
+        for position, mirror in zip(chosen.tolist(), flipped, strict=True):
+            image, target = self.images.read(position), self.images.target(position)
+            if mirror:
+                image, target = flip(image, target)
+            pixels.append(image)
+            targets.append(target)
+        masks = [target["masks"].flatten() for target in targets] if self.images.annotations.masks else None
+        return Batch(
+            epoch=epoch,
+            step=step,
+            sizes=[(image.shape[1], image.shape[2]) for image in pixels],
+            counts=[len(target["labels"]) for target in targets],
+            pixels=torch.cat([image.flatten() for image in pixels]),
+            boxes=torch.cat([target["boxes"] for target in targets]),
+            labels=torch.cat([target["labels"] for target in targets]),
+            masks=None if masks is None else torch.cat(masks),
+        )
+
+    def batches(self, start_epoch: int, epochs: int, workers: int, start_step: int = 0) -> Iterator[Batch]:
+        """Yield the batches from step ``start_step`` of ``start_epoch`` to the end of ``epochs``, one after the other.
+
+        Raises:
+            BingoError: an image cannot be read.
+        """
+        places = product(range(start_epoch, epochs), range(self.steps))
+        yield from load(self, islice(places, start_step, None), workers)
+
+
+class _Pixels:
+    """Maps a position to an image."""
+
+    def __init__(self, images: CocoImages) -> None:
+        self.images = images
+
+    def __getitem__(self, position: int) -> Tensor:
+        return self.images.read(position)
+
+
+def pictures(images: CocoImages, workers: int) -> Iterator[Tensor]:
+    """Yield all images in their order, uint8 (3, H, W).
+
+    Raises:
+        BingoError: an image cannot be read.
+    """
+    yield from load(_Pixels(images), range(len(images)), workers)

@@ -1,0 +1,155 @@
+"""A table as a figure: every network a line, every protocol a panel.
+
+Dots, not bars: what is compared differs by a point in sixty, which a bar that starts at zero hardly shows, and one
+that starts elsewhere exaggerates. A dot's place is read against the axis, so the axis may begin where the numbers do.
+"""
+
+from collections.abc import Mapping, Sequence
+from math import isnan
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from bingo.report.networks import Line, Panel, beside_ours, split_blocks, table_groups, table_panels
+from bingo.report.style import METRICS, SMALL, WIDTH, marker_look, new_figure, note_no_result, save, styled
+from bingo.report.table import read_table
+
+_LINES = 54
+"""In a block, so that a figure is no higher than a page is wide."""
+_LINE_HEIGHT, _PANEL_WIDTH, _LETTER_WIDTH = 0.135, 1.7, 0.055
+"""Inches."""
+_COLUMN = 24
+"""Points; width of a column of numbers beside a panel."""
+_PUBLISHED: dict[str, Any] = {"marker": "D", "markerfacecolor": "none", "markeredgecolor": "0.15", "markersize": 6}
+_BARS: dict[str, Any] = {"ecolor": "0.15", "elinewidth": 0.8, "capsize": 2, "capthick": 0.8, "barsabove": True}
+
+
+@styled
+def draw_accuracy(architectures: Mapping[str, str], table: Path, outputs: Sequence[Path]) -> None:
+    """Draw a table: a line per network, grouped by architecture, a panel per protocol.
+
+    Dots are means and their bars standard deviations over seeds; an open diamond is the number that was published.
+
+    Args:
+        architectures: of each student, what its network is called in print.
+        table: CSV.
+        outputs: SVG or PNG files to write.
+
+    Raises:
+        BingoError: the table is damaged.
+    """
+    frame = beside_ours(read_table(table))
+    panels = table_panels(frame) or [Panel("", "top1")]
+    blocks = split_blocks(table_groups(frame, architectures), _LINES) or [[Line("")]]
+    lines = [line for block in blocks for line in block]
+    looks = method_looks(lines)
+    columns = len(panels)
+    rows = max(len(block) for block in blocks)
+    longest = max((len(line.text) for line in lines), default=0)
+    width = max(WIDTH, len(blocks) * (longest * _LETTER_WIDTH + columns * _PANEL_WIDTH))
+    figure = new_figure(width, 0.95 + _LINE_HEIGHT * max(rows, 4), gap=0.12)
+    grid = figure.subplots(1, len(blocks) * columns, squeeze=False)[0]
+    for i, block in enumerate(blocks):
+        _write_labels(grid[i * columns], block)
+        for axes, panel in zip(grid[i * columns : (i + 1) * columns], panels, strict=True):
+            axes.set(ylim=(rows - 0.5, -0.5), xlim=value_range(lines, panel))
+            axes.set_title(panel.protocol, pad=12)
+            axes.set_xlabel(METRICS[panel.metric])
+            axes.tick_params(left=False, labelleft=axes is grid[i * columns])
+            axes.spines["left"].set_visible(False)
+            _draw_panel(axes, block, panel, looks)
+            _write_numbers(axes, block, panel, lines)
+    figure.legend(handles=_handles(lines, looks), loc="outside lower center", ncols=int(figure.get_figwidth() / 1.3))
+    save(figure, outputs)
+
+
+def method_looks(lines: Sequence[Line]) -> dict[str, dict[str, Any]]:
+    """Return colour and marker of each method, in the order in which they occur."""
+    methods = dict.fromkeys(line.method for line in lines if line.method)
+    return {method: marker_look(number) for number, method in enumerate(methods)}
+
+
+def value_range(lines: Sequence[Line], panel: Panel) -> tuple[float, float]:
+    """Return where the axis of a panel begins and ends: around every dot, its deviation and published number."""
+    ends = [0.0, 100.0] if not (known := _ends(lines, panel)) else known
+    margin = 0.08 * (max(ends) - min(ends)) or 1.0
+    return min(ends) - margin, max(ends) + margin
+
+
+def _ends(lines: Sequence[Line], panel: Panel) -> list[float]:
+    found = [line.numbers[panel] for line in lines if panel in line.numbers]
+    values = [n.mean + sign * np.nan_to_num(n.std) for n in found for sign in (-1, 1)] + [n.published for n in found]
+    return [float(value) for value in values if not isnan(value)]
+
+
+def _draw_panel(axes: Axes, block: Sequence[Line], panel: Panel, looks: Mapping[str, dict[str, Any]]) -> None:
+    axes.grid(axis="x", color="0.9", linewidth=0.5)
+    axes.set_axisbelow(True)
+    axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+    for row, line in enumerate(block):
+        if not line.method:
+            continue
+        axes.axhline(row, color="0.85", linewidth=0.4, zorder=0.5)
+        if panel not in line.numbers:
+            continue
+        mean, std, published = line.numbers[panel]
+        if not isnan(published):
+            axes.plot(published, row, linestyle="", **_PUBLISHED)
+        if not isnan(mean):
+            deviation = None if isnan(std) else std
+            axes.errorbar(mean, row, xerr=deviation, zorder=3, **_BARS, **looks[line.method])
+    if not _ends(block, panel):
+        note_no_result(axes)
+        axes.set_xticks([])
+
+
+def _write_labels(axes: Axes, block: Sequence[Line]) -> None:
+    """Name the lines at the left."""
+    axes.set_yticks(range(len(block)), [line.text for line in block])
+    for tick, line in zip(axes.get_yticklabels(), block, strict=True):
+        tick.set_fontweight("normal" if line.method else "bold")
+
+
+def _write_numbers(axes: Axes, block: Sequence[Line], panel: Panel, lines: Sequence[Line]) -> None:
+    """Write the numbers in columns at the right, where no dot, bar or other number is in their way."""
+
+    def write(text: str, row: float, column: int, **options: Any) -> None:
+        axes.annotate(
+            text,
+            (1, row),
+            (column * _COLUMN, 0),
+            xycoords=axes.get_yaxis_transform(),
+            textcoords="offset points",
+            ha="right",
+            va="center_baseline",  # as the labels at the left
+            fontsize=SMALL,
+            **options,
+        )
+
+    every = [line.numbers[panel] for line in lines if panel in line.numbers]
+    names = [name for name in ("mean", "published") if not all(isnan(getattr(n, name)) for n in every)]
+    for column, name in enumerate(names, 1):
+        write("publ." if name == "published" else "ours", -1, column, color="0.35")
+        for row, line in enumerate(block):
+            value = getattr(line.numbers[panel], name) if panel in line.numbers else np.nan
+            if not isnan(value):
+                write(f"{value:.1f}", row, column, color="0.35" if name == "published" else "black")
+
+
+def _handles(lines: Sequence[Line], looks: Mapping[str, dict[str, Any]]) -> list[Artist]:
+    """Return what the legend shows: methods, and what is there of deviations and published numbers."""
+    numbers = [n for line in lines for n in line.numbers.values()]
+    own = {line.method for line in lines if any(not isnan(n.mean) for n in line.numbers.values())}
+    handles: list[Artist] = [
+        Line2D([], [], linestyle="", label=method, **look) for method, look in looks.items() if method in own
+    ]
+    if any(not isnan(n.std) for n in numbers):
+        handles.append(Line2D([], [], color="0.15", linewidth=0.8, label="standard deviation over seeds"))
+    if any(not isnan(n.published) for n in numbers):
+        handles.append(Line2D([], [], linestyle="", label="published", **_PUBLISHED))
+    return handles

@@ -1,0 +1,1 @@
+"""One module a stage, of the same name as its rule: from settings and files to files."""

@@ -1,0 +1,13 @@
+"""The purity_figure stage."""
+
+from bingo.report.neighbours import draw_purity
+from bingo.study.report_jobs import PurityFigureJob
+
+
+def run(job: PurityFigureJob, threads: int) -> None:  # noqa: ARG001
+    """Draw what neighbours have in common with an image.
+
+    Raises:
+        BingoError: an input is missing or damaged, or does not belong to the others.
+    """
+    draw_purity(job.listing, job.embeddings, job.teacher, job.output)

@@ -1,0 +1,133 @@
+"""The targets stage: a teacher's outputs for random views of every image, computed once for all students."""
+
+import hashlib
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bingo.artifacts.hdf5 import CHECKED, write_hdf5
+from bingo.artifacts.provenance import provenance
+from bingo.data.images import Images, open_images, show
+from bingo.data.listing import read_listing
+from bingo.errors import BingoError
+from bingo.models.backbone import require_size
+from bingo.models.checkpoint import Teacher, load_teacher
+from bingo.models.fold import folded
+from bingo.progress import Progress
+from bingo.study.jobs import TargetsJob
+from bingo.training.device import autocast, describe_device, resolve_precision
+from bingo.training.distributed import exhaust, is_first, shared_out
+from bingo.training.loader import load
+from bingo.training.teacher import describe_targets, network_of
+from bingo.views.parameters import draw_for_teacher
+from bingo.views.recipes import RECIPES
+from bingo.views.rendering import ViewPixels, pinned, render
+
+log = logging.getLogger(__name__)
+_BATCH = 128
+_VIEWS_AT_ONCE = 8
+"""Views made of an image each time it is read: reading is dear, and so is the memory of many views."""
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """Some views of a batch of images."""
+
+    rows: slice
+    views: dict[int, ViewPixels]
+
+    def pin_memory(self) -> "_Shown":
+        return replace(self, views=pinned(self.views))
+
+
+class _ViewsInOrder:
+    """Batches of images in the listing's order, in some of their views at a time."""
+
+    def __init__(self, images: Images, job: TargetsJob) -> None:
+        self.images, self.job = images, job
+        self.groups = -(-job.views // _VIEWS_AT_ONCE)
+
+    def __len__(self) -> int:
+        return -(-len(self.images.listing) // _BATCH) * self.groups
+
+    def __getitem__(self, position: int) -> _Shown:
+        batch, group = divmod(position, self.groups)
+        rows = np.arange(batch * _BATCH, min((batch + 1) * _BATCH, len(self.images.listing)))
+        views = range(group * _VIEWS_AT_ONCE, min((group + 1) * _VIEWS_AT_ONCE, self.job.views))
+        recipe, size = RECIPES[self.job.recipe], self.images.listing.size[rows]
+        parameters = {view: draw_for_teacher(recipe, rows, view, self.job.number, size) for view in views}
+        shown = show(self.images, rows, parameters, self.job.preprocessing, recipe)
+        return _Shown(slice(int(rows[0]), int(rows[-1]) + 1), shown)
+
+
+def run(job: TargetsJob, device: torch.device, workers: int) -> None:
+    """Write a teacher's outputs for V views of all training images, as unit vectors, streamed batch by batch.
+
+    The file holds `target` (N, V, D) in float16.
+
+    Raises:
+        BingoError: an input is damaged, or an output is not finite.
+    """
+    listing = read_listing(job.listing, "train")
+    teacher = load_teacher(job.teacher, device)
+    images, count = open_images(listing), len(listing)
+    width = teacher.features if job.layer == "features" else teacher.dim
+    inputs = {"dataset": listing.digest, "teacher": teacher.digest}
+    attributes = {
+        "kind": "targets",
+        "dataset_digest": listing.digest,
+        "teacher_digest": teacher.digest,
+        "drawn": describe_targets(job, device),
+        "provenance": provenance("targets", job.STAGE_VERSION, job.settings, inputs, **describe_device(device)),
+    }
+    outputs = _outputs(job, teacher, images, device, workers)
+    if not is_first():
+        exhaust(outputs)
+        return
+    digest = hashlib.sha256()
+    title = f"views for {job.teacher.stem}"
+    with write_hdf5(job.output, attributes) as file, Progress(title, count * job.views, "views") as progress:
+        chunks = (min(count, _BATCH), 1, width)
+        target = file.create_dataset("target", (count, job.views, width), "float16", chunks=chunks, **CHECKED)
+        for rows, view, units in outputs:
+            if not units.isfinite().all():
+                raise BingoError(f"{job.teacher}: its outputs are not finite; train it with a lower learning rate")
+            half = units.half().numpy()
+            target[rows, view] = half
+            digest.update(half.tobytes())
+            progress.advance(len(half))
+        file.attrs["digest"] = digest.hexdigest()
+    log.info(
+        "%s: %s outputs of each of %s images, %s numbers, float16", job.output, job.views, f"{count:,}", f"{width:,}"
+    )
+
+
+@torch.inference_mode()
+def _outputs(
+    job: TargetsJob, teacher: Teacher, images: Images, device: torch.device, workers: int
+) -> Iterator[tuple[slice, int, Tensor]]:
+    """Yield rows, view, and the outputs for them: float32 unit vectors (B, D) on the CPU.
+
+    Several processes share the batches; the first one gets all outputs, the others none.
+    """
+    dtype = resolve_precision(job.precision, device)
+    network = folded(network_of(teacher, job.layer))
+    require_size(teacher.backbone, job.preprocessing.size, device)
+    views = _ViewsInOrder(images, job)
+
+    def compute(places: Iterable[int]) -> Iterator[list[tuple[slice, int, Tensor]]]:
+        for shown in load(views, places, workers):
+            found = []
+            for view, images in render(shown.views, RECIPES[job.recipe], job.preprocessing, device):
+                with autocast(dtype, device):
+                    outputs = network(images)
+                found.append((shown.rows, view, F.normalize(outputs.float(), dim=1).cpu()))
+            yield found
+
+    for found in shared_out(range(len(views)), compute):
+        yield from found

@@ -1,3 +1,0 @@
-"""The student stage: train a small backbone, alone or from a teacher and its bags."""
-
-STAGE_VERSION = 2

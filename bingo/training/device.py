@@ -1,0 +1,79 @@
+"""Where to compute, and in which precision."""
+
+import platform
+from contextlib import AbstractContextManager, suppress
+from pathlib import Path
+
+import torch
+
+from bingo.errors import BingoError
+from bingo.study.sections import Precision, Training
+
+
+def pick_device(local_rank: int = 0) -> torch.device:
+    """Return the GPU of the ``local_rank``-th process of this machine where there is one, else the CPU.
+
+    Raises:
+        BingoError: the machine has GPUs, but not so many.
+    """
+    torch.backends.cudnn.allow_tf32 = False  # float32 means float32 on every device
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    if local_rank >= torch.cuda.device_count():
+        raise BingoError(
+            f"process {local_rank + 1} of this machine has no GPU, there are {torch.cuda.device_count()}; start fewer"
+        )
+    device = torch.device("cuda", local_rank)
+    torch.cuda.set_device(device)
+    return device
+
+
+def use_threads(threads: int) -> None:
+    """Compute with so many CPU threads."""
+    torch.set_num_threads(threads)
+
+
+def resolve_precision(precision: Precision, device: torch.device) -> torch.dtype:
+    """Return the dtype of autocast; `auto` is bfloat16 where the hardware computes in it (AVX512-bf16, AMX, GPUs)."""
+    if precision == "auto":
+        if device.type == "cuda":
+            native = torch.cuda.is_bf16_supported(including_emulation=False)
+        else:
+            native = _has_bf16_instructions()
+        return torch.bfloat16 if native else torch.float32
+    return torch.bfloat16 if precision == "bfloat16" else torch.float32
+
+
+def describe_machine(training: Training, device: torch.device) -> dict[str, str]:
+    """Return what of the machine bears on a training's result, for provenance and for the identity of its state."""
+    return {
+        "device": device.type,
+        "precision": str(resolve_precision(training.precision, device)).removeprefix("torch."),
+    }
+
+
+def describe_device(device: torch.device) -> dict[str, str]:
+    """Return what computes, for provenance and reports: its kind and the name that its maker gave it."""
+    if device.type == "cuda":
+        return {"device": "cuda", "hardware": torch.cuda.get_device_name(device)}
+    return {"device": device.type, "hardware": _cpu_name()}
+
+
+def autocast(dtype: torch.dtype, device: torch.device) -> AbstractContextManager[None]:
+    """Return the context in which networks run."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16)
+
+
+def _cpu_name() -> str:
+    with suppress(OSError):  # there is no such file but on Linux
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == "model name":
+                return value.strip()
+    return platform.processor() or platform.machine()
+
+
+def _has_bf16_instructions() -> bool:
+    # oneDNN also emulates bf16 on plain AVX512, slower than float32.
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))

@@ -5,7 +5,7 @@ from torch import nn
 from bingo.models.backbone import build_backbone
 from bingo.study.sections import Backbone
 from bingo.artifacts.tensors import write_tensors
-from tests.checkpoints.source_networks import settled
+from tests.importers.source_networks import settled
 
 torch.set_num_threads(1)
 

@@ -21,7 +21,7 @@ from bingo.models.checkpoint import read_backbone, write_teacher
 from bingo.export.transform import preprocessing_of
 from bingo.study.sections import Backbone, Preprocessing
 from bingo.artifacts.tensors import network_digest, read_metadata
-from tests.checkpoints.source_networks import settled
+from tests.importers.source_networks import settled
 
 SPEC = {"architecture": "resnet10", "width": 1 / 64, "stem": "small"}
 OTHER = "0" * 64

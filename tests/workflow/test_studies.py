@@ -6,7 +6,7 @@ import h5py
 import pandas as pd
 import pytest
 
-from tests.detection.shapes import write_shapes
+from tests.evaluation.detection.shapes import write_shapes
 
 from .conftest import folder_study, tiny_study, write_moco_checkpoint, write_photos
 

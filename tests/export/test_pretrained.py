@@ -21,7 +21,7 @@ from bingo.models.backbone import build_backbone
 from bingo.models.checkpoint import load_teacher, write_teacher
 from bingo.study.sections import Backbone, Preprocessing
 from bingo.artifacts.tensors import write_tensors
-from tests.checkpoints.source_networks import settled
+from tests.importers.source_networks import settled
 
 torch.set_num_threads(1)
 CPU = torch.device("cpu")

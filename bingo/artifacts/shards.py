@@ -74,7 +74,7 @@ def whole_shards(paths: Sequence[Path], kind: str, count: int, origin: Mapping[s
             )
         done = shard.rows.stop
     if done < count:
-        raise BingoError(f"--shard: the last of {count:,} rows is missing; name all shards")
+        raise BingoError(f"--shards: the last of {count:,} rows is missing; name all shards")
     if done > count:
         raise BingoError(f"{shards[-1].path}: ends with row {done:,}, but there are but {count:,} rows; leave it out")
     return shards

@@ -48,23 +48,35 @@ class Bags:
         # The last member stands in for the anchor, so that all others are equally likely.
         return np.where((drawn == anchors) & (others > 0), self.members[start + size - 1], drawn)
 
-    def purity(self, labels: NDArray[np.int64]) -> float | None:
-        """Return the share of an image's bag members that have its label, averaged over labelled images.
+    def same_class_share(self, labels: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return of each image the share of the labelled others in its bag that have its label.
 
-        The image itself does not count; None where no labelled image has labelled company.
+        Args:
+            labels: (N,), -1 where unknown.
+
+        Returns:
+            (N,), NaN where the image has no label, or nobody else in its bag has one.
         """
-        labelled = labels >= 0
-        bag = np.repeat(np.arange(len(self.indptr) - 1), np.diff(self.indptr))
-        known = labelled[self.members]
+        labelled = np.flatnonzero(labels >= 0)
+        count = len(self.indptr) - 1
+        bag = np.repeat(np.arange(count), np.diff(self.indptr))
+        known = labels[self.members] >= 0
         # A bag and a label as one number: sorted, members of one bag and label stand together and are counted by
         # where they begin and end. Nothing larger than `members` is built, however large the bags.
         classes = int(labels.max()) + 1
         pairs = np.sort(bag[known] * classes + labels[self.members[known]])
         own = self.bag_of[labelled] * classes + labels[labelled]
         same = np.searchsorted(pairs, own, side="right") - np.searchsorted(pairs, own, side="left")
-        company = np.bincount(bag[known], minlength=len(self.indptr) - 1)[self.bag_of[labelled]]
+        company = np.bincount(bag[known], minlength=count)[self.bag_of[labelled]]
         same, company = same - self.includes_anchor, company - self.includes_anchor
-        shares = same[company > 0] / company[company > 0]
+        share = np.full(len(labels), np.nan)
+        share[labelled[company > 0]] = same[company > 0] / company[company > 0]
+        return share
+
+    def purity(self, labels: NDArray[np.int64]) -> float | None:
+        """Return `same_class_share` averaged over the images that have one; None where there is no such image."""
+        shares = self.same_class_share(labels)
+        shares = shares[~np.isnan(shares)]
         return float(shares.mean()) if len(shares) else None
 
 

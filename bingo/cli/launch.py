@@ -53,7 +53,7 @@ def launch(stage: Sequence[str], gpus: int, nodes: int = 1, processes: int | Non
         # Processes end with torchrun too. On another node these ids would be those of strangers.
         os.environ["BINGO_PARENT"] = f"{parents} {os.getpid()}".strip()
     os.environ |= {
-        "LOGLEVEL": "CRITICAL",  # torchrun's own: a process that failed has already said why
+        "LOGLEVEL": "CRITICAL",  # torchrun's own: it would warn at each start of the OMP_NUM_THREADS that it sets
         "PET_SIGNALS_TO_HANDLE": _SIGNALS,
         "TORCHELASTIC_SIGNALS_TO_HANDLE": _SIGNALS,  # before torch 2.10
         "PET_SHUTDOWN_TIMEOUT": str(_SECONDS_TO_SAVE),

@@ -1,9 +1,10 @@
 """`bingo stage NAME`: each stage as a command, made from its job's class."""
 
-import inspect
+import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from importlib import import_module
+from inspect import Parameter, Signature, cleandoc
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
 
@@ -20,109 +21,84 @@ Threads = Annotated[int, typer.Option(min=1, help="CPU threads to compute with."
 Workers = Annotated[int, typer.Option(min=0, help="Loader processes; 0 loads in the same process.")]
 
 
-def run(kind: type[Job], log: Path | None, threads: int, workers: int, settings: str, files: dict[str, Any]) -> None:
+def run(job: Job, threads: int, workers: int) -> None:
     """Run a stage.
 
     Raises:
-        BingoError: the job cannot be read, or the stage fails by a user's fault.
+        BingoError: the stage fails by a user's fault.
     """
-    start(log)
     os.environ["OMP_NUM_THREADS"] = str(threads)  # torch, and the OpenMP that faiss brings, read it when imported
-    job = kind.read(settings, files)
-    module = import_module(f"bingo.stages.{kind.STAGE}")
-    if kind.DEVICE == "none":
-        module.run(job, threads)
+    stage = import_module(f"bingo.stages.{job.STAGE}")
+    if job.DEVICE == "none":
+        stage.run(job, threads)
         return
-    from bingo.training.device import pick_device, use_threads
+    import torch
+
+    from bingo.training.device import pick_device
     from bingo.training.distributed import join, leave
 
-    use_threads(threads)
-    module.run(job, join() if kind.DEVICE == "shared" else pick_device(), workers)
+    torch.set_num_threads(threads)
+    stage.run(job, join() if job.DEVICE == "shared" else pick_device(), workers)
     leave()
 
 
 def _command(kind: type[Job]) -> Callable[..., None]:
-    """Return a function with an option for each file of a job, from which typer makes the command."""
+    """Return a function with an option for each field of a job that is no setting; typer makes the command of it."""
+    no_settings = json.dumps({"version": kind.STAGE_VERSION})
 
-    def command(log: Path | None, threads: int, workers: int = 0, settings: str = "", **given: Any) -> None:
-        files = {name: _files(name, kind, value) for name, value in given.items() if value is not None}
-        run(kind, log, threads, workers, settings or f'{{"version": {kind.STAGE_VERSION}}}', files)
+    def command(log: Path | None, threads: int, workers: int = 0, settings: str = no_settings, **given: Any) -> None:
+        start(log)
+        fields = {name: _value(kind, name, value) for name, value in given.items() if value is not None}
+        run(kind.read(settings, fields), threads, workers)
 
-    own: dict[str, Any] = {"log": (Log, None), "threads": (Threads, 1)}
-    own |= {} if kind.DEVICE == "none" else {"workers": (Workers, 0)}
-    own |= {"settings": (Settings, ...)} if kind.model_fields.keys() - kind.roles() else {}
-    options = {name: _option(kind, name) for name in kind.roles()} | own
-    parameters = [
-        inspect.Parameter(
-            name,
-            inspect.Parameter.KEYWORD_ONLY,
-            annotation=annotation,
-            default=inspect.Parameter.empty if default is ... else default,
-        )
-        for name, (annotation, default) in options.items()
-    ]
-    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    options = {name: _option(kind, name) for name in kind.roles()}
+    if kind.model_fields.keys() - kind.roles():
+        options["settings"] = Settings, Parameter.empty
+    options |= {"log": (Log, None), "threads": (Threads, 1)}
+    if kind.DEVICE != "none":
+        options["workers"] = Workers, 0
     command.__annotations__ = {name: annotation for name, (annotation, _) in options.items()}
-    command.__doc__ = kind.__doc__
+    command.__signature__ = Signature(  # type: ignore[attr-defined]
+        [
+            Parameter(name, Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
+            for name, (annotation, default) in options.items()
+        ]
+    )
     return command
 
 
 def _option(kind: type[Job], name: str) -> tuple[Any, Any]:
-    """Return the type and the default of a field's option; what is named, NAME=FILE, is a list of texts."""
+    """Return the type and the default of a field's option: a list of texts, NAME=FILE, for files that have names."""
     field = kind.model_fields[name]
-    annotation: Any = field.annotation
-    if get_origin(annotation) is dict:
-        annotation = list[str]
-    optional = not field.is_required()
-    if optional and get_origin(annotation) is list:
-        annotation = annotation | None
-    return Annotated[annotation, typer.Option(help=field.description)], None if optional else ...
+    annotation: Any = list[str] if get_origin(field.annotation) is dict else field.annotation
+    default = Parameter.empty if field.is_required() else None
+    if default is None:
+        annotation |= None
+    return Annotated[annotation, typer.Option(help=field.description)], default
 
 
-def _files(name: str, kind: type[Job], value: Any) -> Any:
-    """Return an option's value as its field has it."""
+def _value(kind: type[Job], name: str, value: Any) -> Any:
+    """Return an option's value as its field has it.
+
+    Raises:
+        BingoError: what should be NAME=FILE is not, or two files have a name that stands for one.
+    """
     annotation = kind.model_fields[name].annotation
     if get_origin(annotation) is not dict:
         return value
-    several = get_origin(get_args(annotation)[1]) is list
-    return (_groups if several else _named)(f"--{name}", value)
-
-
-def _pairs(option: str, pairs: Iterable[str]) -> list[tuple[str, str]]:
-    """Split arguments of the form NAME=FILE.
-
-    Raises:
-        BingoError: one has another form; ``option`` names it.
-    """
-    split = [pair.partition("=") for pair in pairs]
-    for name, separator, path in split:
-        if not (name and separator and path):
-            raise BingoError(f"{option}: is NAME=FILE, found {name}{separator}{path}")
-    return [(name, path) for name, _, path in split]
-
-
-def _named(option: str, pairs: Iterable[str]) -> dict[str, str]:
-    """Return the file of each name.
-
-    Raises:
-        BingoError: a pair has another form, or a name occurs twice.
-    """
-    files: dict[str, str] = {}
-    for name, path in _pairs(option, pairs):
-        if name in files:
-            raise BingoError(f"{option}: {name} occurs twice; name each once")
-        files[name] = path
-    return files
-
-
-def _groups(option: str, pairs: Iterable[str]) -> dict[str, list[str]]:
-    """Return the files of each name."""
-    files: dict[str, list[str]] = {}
-    for name, path in _pairs(option, pairs):
-        files.setdefault(name, []).append(path)
-    return files
+    files: dict[str, list[Path]] = {}
+    for pair in value:
+        key, _, path = pair.partition("=")
+        if not (key and path):
+            raise BingoError(f"--{name}: is NAME=FILE, found {pair}")
+        files.setdefault(key, []).append(Path(path))
+    if get_origin(get_args(annotation)[1]) is list:
+        return files
+    if twice := [key for key, paths in files.items() if len(paths) > 1]:
+        raise BingoError(f"--{name}: {twice[0]} occurs twice; name each once")
+    return {key: paths[0] for key, paths in files.items()}
 
 
 for _kind in JOBS.values():
     if _kind.STAGE != "export":  # which is a user's command, `bingo export`
-        app.command(_kind.STAGE, help=inspect.cleandoc(_kind.__doc__ or ""))(_command(_kind))
+        app.command(_kind.STAGE, help=cleandoc(_kind.__doc__ or ""))(_command(_kind))

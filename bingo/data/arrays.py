@@ -11,27 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bingo.errors import BingoError
+from bingo.study.facts import NAMED_SETS
 
 DEMO = Path(__file__).parent / "demo" / "fashion-mnist-15k.h5"
 DEMO_SHA256 = "b50436b2df9085ac5bbac59f0c261709b42ad6f4377bc6fdb89f527c3fc06e28"
 
 _IDX_NAMES = {"train": "train", "val": "t10k"}
-_TORCHVISION = {"fashion-mnist": "FashionMNIST", "cifar10": "CIFAR10", "cifar100": "CIFAR100", "stl10": "STL10"}
 
 Arrays = tuple[NDArray[np.uint8], NDArray[np.int64]]
-
-_FASHION = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
-_CLASSES = {
-    "demo": _FASHION,
-    "fashion-mnist": _FASHION,
-    "cifar10": ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
-    "stl10": ("airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck"),
-}
 
 
 def class_names(source: str, count: int) -> list[str]:
     """Return the names of a set's ``count`` classes, in the order of their labels; CIFAR-100's are numbers."""
-    return list(_CLASSES[source]) if source in _CLASSES else [str(label) for label in range(count)]
+    return list(NAMED_SETS[source].classes) or [str(label) for label in range(count)]
 
 
 def load_arrays(source: str, root: Path, split: str) -> Arrays:
@@ -54,7 +46,7 @@ def load_arrays(source: str, root: Path, split: str) -> Arrays:
         return load_idx(root, split)
     import torchvision
 
-    dataset_class = getattr(torchvision.datasets, _TORCHVISION[source])
+    dataset_class = getattr(torchvision.datasets, NAMED_SETS[source].torchvision)
     options: dict[str, Any]
     if source == "stl10":
         options = {"split": "train+unlabeled" if split == "train" else "test"}

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from bingo.data.decode import SUFFIXES, BadImageError, decode
+from bingo.data.decode import SUFFIXES, BadImageError, decode_image
 from bingo.errors import BingoError
 from bingo.progress import Progress
 
@@ -98,7 +98,7 @@ def examine(root: Path, names: list[str], threads: int, title: str) -> Iterator[
     def examine_one(name: str) -> Examined | BadImageError:
         try:
             content = (root / name).read_bytes()
-            _, height, width = decode(content).shape
+            width, height = decode_image(content).size
         except OSError as error:
             return BadImageError(error.strerror or str(error))
         except BadImageError as error:

@@ -12,7 +12,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import h5py
 import numpy as np
@@ -26,8 +26,8 @@ from bingo.data.decode import SUFFIXES, BadImageError
 from bingo.data.folder import class_of, examine, held_out, is_image, walk
 from bingo.errors import BingoError
 from bingo.philox import Stream, permutation
-from bingo.study.facts import class_folders, has_labels
-from bingo.study.images import SOURCES, FolderSet, ImageSet, TorchvisionSet
+from bingo.study.facts import NAMED_SETS, class_folders, has_labels
+from bingo.study.images import FolderSet, ImageSet, TorchvisionSet
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ _COLUMNS = {"label": "label", "size": "size", "index": "index", "path": "paths",
 """Datasets of a listing, and the fields that they are read into."""
 _ATTRIBUTES = ("root", "classes", "source_digest", "digest")
 _IN_FILES, _IN_ARRAYS = {"label", "size", "path", "bytes", "crc32"}, {"label", "size", "index"}
-_SOURCES = {"folder", "pack", "demo", *get_args(SOURCES)}
+_SOURCES = {"folder", "pack", *NAMED_SETS}
 _CHUNK = 2**16
 """Rows of a dataset's chunk: a million of them are read in few steps."""
 

@@ -11,7 +11,7 @@ import torchvision
 from torch import Tensor
 from torchvision.transforms.v2 import functional as V
 
-from bingo.data.pictures import Picture, is_plain_jpeg
+from bingo.data.pictures import Picture
 from bingo.errors import BingoError
 from bingo.study.sections import Interpolation, Preprocessing
 from bingo.views.apply import MODES, Box, centre, crop_each
@@ -57,14 +57,13 @@ class EncodedBatch:
 
     def _on(self, device: torch.device) -> list[_Decoded]:
         if self._decoded is None:
-            plain = [is_plain_jpeg(picture.content) for picture in self.pictures]
+            plain = [picture.jpeg_orientation == 1 for picture in self.pictures]
             contents = [picture.content for picture, jpeg in zip(self.pictures, plain, strict=True) if jpeg]
             decoded = iter(_decode_jpegs(contents, device))
-            pixels = [
-                next(decoded) if jpeg else picture.whole().to(device)
+            self._decoded = [
+                _Decoded(next(decoded) if jpeg else picture.whole().to(device), picture.size)
                 for picture, jpeg in zip(self.pictures, plain, strict=True)
             ]
-            self._decoded = [_Decoded(p, picture.size) for p, picture in zip(pixels, self.pictures, strict=True)]
         return self._decoded
 
 

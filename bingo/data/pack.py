@@ -1,22 +1,17 @@
-"""The pack stage: a folder's images in one file, which is a listing that brings them.
+"""How a pack holds an image: one listing's files in one file, larger ones shortened where that is asked for.
 
 Cluster file systems serve one large file better than a million small ones. A pack has the datasets of a folder's
 listing, `size`, `bytes` and `crc32` being those of the images as it holds them, and their bytes in blocks
 (`bingo.data.blocks`). Its digest is the listing's where every image was taken as it is.
 """
 
-import logging
+import io
 
-import torchvision
+from PIL import Image
 
 from bingo.data.pictures import Picture
 from bingo.study.images import Pack
 from bingo.views.apply import shortened
-
-log = logging.getLogger(__name__)
-
-_PER_THREAD = 8
-"""Images that wait for each thread."""
 
 
 def pack_image(picture: Picture, pack: Pack) -> tuple[bytes, tuple[int, int]]:
@@ -25,4 +20,6 @@ def pack_image(picture: Picture, pack: Pack) -> tuple[bytes, tuple[int, int]]:
         return picture.content, picture.size
     size = shortened(picture.size, pack.shorter_side)
     pixels = picture.view((0, 0, *picture.size), size, "bilinear")
-    return torchvision.io.encode_jpeg(pixels, pack.quality).numpy().tobytes(), size
+    file = io.BytesIO()
+    Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(file, "JPEG", quality=pack.quality)
+    return file.getvalue(), size

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
-from bingo.data.decode import SUFFIXES, BadImageError, decode
+from bingo.data.decode import SUFFIXES, BadImageError, decode, open_image
 from bingo.data.folder import class_of, held_out, is_image, walk
 from bingo.errors import BingoError
 from bingo.philox import Stream, permutation
@@ -22,7 +21,6 @@ DECODED = 5_000
 """Images that are decoded: all, or so many drawn at random."""
 _VALIDATION = ("val", "valid", "validation", "test")
 _AT_ONCE = 1024
-Image.MAX_IMAGE_PIXELS = None  # Pillow reads headers alone here; decoding, as in the data stage, has no such limit
 _COLOURED = 2.0
 """Grey levels that an image's channels are apart in the mean; the rounding of a grey JPEG stays below."""
 
@@ -144,15 +142,14 @@ def _look_at(files: list[Path], threads: int) -> list[Look]:
 def look_at(path: Path, whole: bool) -> Look:
     """Return what a file is, by its header alone or decoded as a whole."""
     try:
-        with Image.open(path) as image:
-            size = image.size
-        return _decoded(size, decode(path.read_bytes())) if whole else Look(size)
+        with path.open("rb") as file:
+            size = open_image(file).size
+            file.seek(0)
+            return _decoded(size, decode(file.read())) if whole else Look(size)
     except BadImageError as error:
         return Look((0, 0), str(error))
     except OSError as error:
-        return Look((0, 0), error.strerror or "no image that can be recognised")
-    except (ValueError, SyntaxError) as error:  # Pillow's, of broken headers
-        return Look((0, 0), str(error))
+        return Look((0, 0), error.strerror or str(error))
 
 
 def _decoded(size: tuple[int, int], pixels: Tensor) -> Look:

@@ -1,4 +1,4 @@
-"""Training of a whole network with labels."""
+"""Fine-tuning: training a whole network with labels."""
 
 import torch
 import torch.nn.functional as F
@@ -6,15 +6,14 @@ from torch import Tensor, nn
 
 from bingo.data.images import open_images
 from bingo.errors import BingoError
-from bingo.evaluation.metrics import accuracy
 from bingo.evaluation.probe import Measurement, Probe
 from bingo.evaluation.subsets import listed_rows, stratified_rows
 from bingo.models.backbone import feature_width
-from bingo.progress import Progress
 from bingo.study.protocols import Finetune
-from bingo.training import distributed
-from bingo.training.batches import TrainingBatches
-from bingo.training.distributed import is_first, processes
+from bingo.training.batches import Batch, TrainingBatches
+from bingo.training.distributed import is_first, processes, share_buffers
+from bingo.training.loop import Task, train
+from bingo.training.metrics import accuracy
 from bingo.training.schedule import learning_rate
 from bingo.views.recipes import RECIPES
 
@@ -43,6 +42,40 @@ def evaluate_finetune(protocol: Finetune, probe: Probe) -> Measurement:
     return Measurement(accuracy(scores, probe.val_labels) if is_first() else {}, {"labels": len(rows)})
 
 
+class FinetuneTask(Task):
+    """Training a backbone and a linear classifier on it, each with a learning rate of its own."""
+
+    data: TrainingBatches
+    remedy = "the network's weights are far too large"
+
+    def __init__(
+        self,
+        network: nn.Sequential,
+        data: TrainingBatches,
+        labels: Tensor,
+        protocol: Finetune,
+        device: torch.device,
+    ) -> None:
+        """Train all of ``network``, a backbone and a classifier on ``device``."""
+        self.module, self.data, self.labels, self.protocol, self.device = network, data, labels, protocol, device
+        self.epochs = protocol.epochs
+        backbone, head = network
+        self.optimizer = torch.optim.SGD([{"params": part.parameters()} for part in (backbone, head)], momentum=0.9)
+
+    def learning_rates(self, epoch: int, step: int) -> list[float]:  # noqa: ARG002
+        """Return the learning rates of backbone and classifier, constant within an epoch."""
+        lrs = (self.protocol.backbone_lr, self.protocol.head_lr)
+        return [learning_rate(self.protocol.schedule, lr, epoch, self.epochs) for lr in lrs]
+
+    def loss(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """Return the cross-entropy."""
+        images = self.data.render(batch.views, self.device)["image"]  # (b, 3, S, S)
+        labels = self.labels[torch.from_numpy(batch.rows["anchor"])].to(self.device)  # (b,)
+        # Gradients are averaged over processes, whose parts of a batch may differ by an image.
+        weight = len(images) * processes() / self.data.count(batch.number)
+        return {"loss": F.cross_entropy(model(images), labels) * weight}
+
+
 def finetune(
     protocol: Finetune,
     backbone: nn.Module,
@@ -66,41 +99,12 @@ def finetune(
         workers: loader processes.
 
     Raises:
-        BingoError: the loss is not finite at the end of an epoch.
+        BingoError: the loss or a weight is not finite.
     """
     head = nn.Linear(feature_width(backbone), classes)
     nn.init.normal_(head.weight, std=0.01, generator=torch.Generator().manual_seed(data.seed))
     nn.init.zeros_(head.bias)
-    network = nn.Sequential(backbone, head).to(device)
-    network.train().requires_grad_(True)
-    optimizer = torch.optim.SGD(
-        [
-            {"params": backbone.parameters(), "lr": protocol.backbone_lr},
-            {"params": head.parameters(), "lr": protocol.head_lr},
-        ],
-        momentum=0.9,
-    )
-    model = distributed.with_shared_gradients(network)
-    batches = data.batches(0, protocol.epochs, workers)
-    torch.manual_seed(data.seed)  # some of timm's networks draw which paths to drop
-    with Progress("fine-tuning", protocol.epochs, "epochs") as progress:
-        for epoch in range(protocol.epochs):
-            for group, lr in zip(optimizer.param_groups, (protocol.backbone_lr, protocol.head_lr), strict=True):
-                group["lr"] = learning_rate(protocol.schedule, lr, epoch, protocol.epochs)
-            total = torch.zeros((), device=device)
-            for step in range(data.steps):
-                batch = next(batches)
-                images = data.render(batch.views, device)["image"]  # (b, 3, S, S)
-                loss = F.cross_entropy(model(images), labels[torch.from_numpy(batch.rows["anchor"])].to(device))
-                loss = loss * (len(images) * processes() / data.count(step))  # parts of a batch may differ by an image
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()
-                optimizer.step()
-                total += loss.detach()
-            if not total.isfinite():
-                raise BingoError(
-                    f"evaluations: fine-tuning diverged in epoch {epoch + 1}; the network's weights are far too large"
-                )
-            progress.advance(1)
-    distributed.share_buffers(network)  # each process has running statistics of its own
+    network = nn.Sequential(backbone, head).to(device).requires_grad_(True)
+    train(FinetuneTask(network, data, labels, protocol, device), None, workers, "fine-tuning")
+    share_buffers(network)  # each process has running statistics of its own
     return network.eval()

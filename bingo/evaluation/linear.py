@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from bingo.errors import BingoError
-from bingo.evaluation.metrics import accuracy
 from bingo.evaluation.probe import Measurement, Probe
 from bingo.models.backbone import feature_width
 from bingo.philox import Stream, permutation
 from bingo.progress import Progress
 from bingo.study.protocols import Linear
 from bingo.training.distributed import gather_rows, is_first
+from bingo.training.metrics import accuracy
 from bingo.training.schedule import learning_rate
 from bingo.views.recipes import RECIPES, Recipe
 
@@ -44,8 +44,8 @@ class LinearHeads:
 def evaluate_linear(protocol: Linear, probe: Probe) -> Measurement:
     """Train a linear classifier on the training images, and classify the validation images."""
     val = probe.val_features(protocol.interpolation, protocol.whole)
-    if protocol.views is not None:
-        recipe = replace(RECIPES[protocol.views], interpolation=protocol.interpolation)
+    recipe = training_views(protocol)
+    if recipe is not None:
         batches = _augmented_batches(protocol, recipe, probe)
     else:
         train = probe.train_features(protocol.interpolation, protocol.whole)
@@ -68,6 +68,11 @@ def evaluate_linear(protocol: Linear, probe: Probe) -> Measurement:
         probe.device,
     )
     return Measurement(linear_accuracy(heads, val, probe.val_labels) if is_first() else {})
+
+
+def training_views(protocol: Linear) -> Recipe | None:
+    """Return the recipe of views in training, None for the centre view."""
+    return None if protocol.views is None else replace(RECIPES[protocol.views], interpolation=protocol.interpolation)
 
 
 def linear_rate(protocol: Linear, architecture: str, epoch: int) -> float:

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from bingo.artifacts.files import atomic
 from bingo.errors import BingoError
+from bingo.export.files import require_suffix
 from bingo.models.backbone import ResNet
 from bingo.models.checkpoint import read_backbone
 
@@ -49,8 +49,7 @@ def export_detectron2(model: Path, output: Path) -> None:
         BingoError: the file is missing or damaged, or holds anything but a ResNet with the ImageNet stem, or
             ``output`` does not end in ``.pkl``.
     """
-    if output.suffix != ".pkl":
-        raise BingoError(f"{output}: detectron2 reads this format from names that end in .pkl; choose such a name")
+    require_suffix(output, ".pkl")
     backbone, metadata = read_backbone(model, torch.device("cpu"))
     spec = metadata["backbone"]
     if not isinstance(backbone, ResNet):
@@ -60,7 +59,7 @@ def export_detectron2(model: Path, output: Path) -> None:
             f"{model}: holds a {spec['architecture']} with stem: {spec['stem']}, which detectron2 has not; train one "
             "with stem: imagenet"
         )
-    weights = {detectron2_name(name): _array(tensor) for name, tensor in backbone.state_dict().items()}
+    weights = {detectron2_name(name): tensor.contiguous().numpy() for name, tensor in backbone.state_dict().items()}
     content = {"model": weights, "__author__": "bingo", "matching_heuristics": True}
     with atomic(output) as temporary, temporary.open("wb") as file:
         _Pickler(file, protocol=4).dump(content)
@@ -94,7 +93,3 @@ class _Pickler(pickle.Pickler):
         if isinstance(obj, np.ndarray):
             return np.ndarray, (obj.shape, obj.dtype.str, bytearray(obj.tobytes()))
         return NotImplemented
-
-
-def _array(tensor: Tensor) -> np.ndarray:
-    return tensor.contiguous().numpy()

@@ -13,6 +13,7 @@ from bingo.export.classifier import with_classifier
 from bingo.export.files import require_suffix, write_weights
 from bingo.export.packages import require_packages
 from bingo.export.torchvision import in_torchvision, not_built
+from bingo.models.backbone import classifier_prefixes
 from bingo.models.checkpoint import read_backbone
 from bingo.study.sections import TIMM, Backbone
 
@@ -53,7 +54,7 @@ def export_timm(model: Path, output: Path) -> None:
     with torch.device("meta"):
         whole = timm.create_model(name)
     hidden = None if forward_gives_features(spec) else "conv_head"
-    classifier = tuple(f"{layer}." for layer in (*_classifiers(whole), *([hidden] if hidden else [])))
+    classifier = (*classifier_prefixes(whole), *([f"{hidden}."] if hidden else []))
     left = [entry for entry in whole.state_dict() if entry not in backbone and not entry.startswith(classifier)]
     if left or backbone.keys() - whole.state_dict().keys():
         raise BingoError(
@@ -130,9 +131,3 @@ def _same_features(network: nn.Module, theirs: nn.Module, weights: Mapping[str, 
     expected = network(images)
     found = theirs.forward_features(images).mean((2, 3))  # type: ignore[operator]
     return bool((found - expected).abs().max() <= 1e-3 * expected.abs().max())
-
-
-def _classifiers(network: nn.Module) -> list[str]:
-    """Return the names of the layers that are a timm network's classifier."""
-    named = getattr(network, "default_cfg", {}).get("classifier") or ()
-    return [named] if isinstance(named, str) else list(named)

@@ -10,7 +10,7 @@ from PIL import Image
 from pydantic import ValidationError
 from torch import Tensor
 
-from bingo.data.pictures import pixels
+from bingo.data.decode import BadImageError, pixels, upright
 from bingo.errors import BingoError
 from bingo.study.sections import Preprocessing
 from bingo.views.apply import centre, normalise
@@ -32,9 +32,13 @@ class CentreView:
         """Return the normalised centre of an image: float32 (3, S, S).
 
         Raises:
-            BingoError: the image's mode has no known range, as F.
+            BingoError: the image is damaged, or its mode has no known range, as F.
         """
-        view = centre(pixels(image)[None], self.preprocessing, "bilinear")  # (1, 3, S, S) uint8
+        try:
+            shown = pixels(upright(image))
+        except BadImageError as error:
+            raise BingoError(f"image: {error}") from error
+        view = centre(shown[None], self.preprocessing, "bilinear")  # (1, 3, S, S) uint8
         return normalise(view / 255, self.preprocessing)[0].contiguous()
 
 

@@ -6,6 +6,8 @@ All names are those that remain once a prefix ``module.`` that every name has is
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from bingo.study.teachers import CheckpointFormat
+
 WRAPPED = ", every name under 'module.'"
 
 
@@ -27,7 +29,7 @@ class Part:
 class Format:
     """How one project writes its networks."""
 
-    name: str
+    name: CheckpointFormat
     parts: tuple[Part, ...]
     """Its networks; the first of them that a file has is the default."""
     marks: tuple[str, ...] = ()

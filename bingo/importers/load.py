@@ -23,8 +23,9 @@ from bingo.importers.networks import (
     spec_of,
 )
 from bingo.importers.read import Contents, read_contents
-from bingo.models.backbone import feature_width
+from bingo.models.backbone import classifier_prefixes, feature_width
 from bingo.study.sections import TIMM, Backbone
+from bingo.study.teachers import CheckpointFormat
 
 
 @dataclass(frozen=True)
@@ -47,12 +48,14 @@ class Imported:
     """Names in the file, less a common ``module.``, that this network does not need."""
 
 
-def load_checkpoint(path: Path, format: str | None, part: str | None, architecture: str | None) -> Imported:
+def load_checkpoint(
+    path: Path, format: CheckpointFormat | None, part: str | None, architecture: str | None
+) -> Imported:
     """Read one network of a file of weights.
 
     Args:
         path: the file.
-        format: who wrote it, a name in `FORMATS`; None to find out.
+        format: who wrote it; None to find out.
         part: which of its networks; None for the one that its authors evaluate.
         architecture: what the backbone is, where shapes do not tell; None to find out.
 
@@ -63,9 +66,7 @@ def load_checkpoint(path: Path, format: str | None, part: str | None, architectu
     contents = read_contents(path)
     likeness = recognised(contents, architecture)
     try:
-        chosen = likeness if format is None else next((entry for entry in FORMATS if entry.name == format), None)
-        if chosen is None and format is not None:
-            raise MisfitError(f"there is no format '{format}'{nearest(format, [entry.name for entry in FORMATS])}")
+        chosen = likeness if format is None else next(entry for entry in FORMATS if entry.name == format)
         if chosen is None:
             raise MisfitError(f"no known layout has such names ({shortened(contents.state)}); {SAY_SO}")
         parts = {entry.name: entry for entry in parts_of(chosen, contents, architecture)}
@@ -125,9 +126,8 @@ def imported(contents: Contents, format: Format, part: Part, architecture: str |
     if spec.stem == "small" and not format.same_stem:
         raise MisfitError(f"{format.name} pads its 3x3 first convolution by 2, this project by 1; use another network")
     network = blueprint(spec)
-    classifier = getattr(network, "default_cfg", {}).get("classifier") or ()  # timm's: a name, or several
-    prefixes = tuple(f"{name}." for name in ([classifier] if isinstance(classifier, str) else classifier))
-    left_out += [backbone.pop(name) for name in list(backbone) if name.startswith(prefixes)]
+    classifier = classifier_prefixes(network)
+    left_out += [backbone.pop(name) for name in list(backbone) if name.startswith(classifier)]
     weights = matched(network, backbone, state, spec.architecture)
     if len(heads) > 1:
         raise MisfitError(f"has several projection heads ({', '.join(heads)}); save the one that is meant")

@@ -6,16 +6,15 @@ from itertools import pairwise
 import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
-from torchvision.models import resnet
 
 from bingo.errors import BingoError
-from bingo.models.backbone import LAYERS, build_backbone
+from bingo.models.backbone import build_backbone
 from bingo.models.head import head_from
-from bingo.study.sections import RESNETS, Backbone
+from bingo.study.sections import OTHER_NETWORKS, RESNETS, Backbone
 
 STEMS = {
-    "conv1.weight": RESNETS,
-    "features.0.0.weight": ("efficientnet_b0", "mobilenet_v3_large"),
+    "conv1.weight": tuple(RESNETS),
+    "features.0.0.weight": OTHER_NETWORKS,
     "conv_stem.weight": ("timm/efficientnet_b0",),
 }
 COUNTER = "num_batches_tracked"
@@ -67,19 +66,19 @@ def spec_of(shapes: Mapping[str, torch.Size], architecture: str | None) -> Backb
     stem = next((name for name in STEMS if name in shapes and len(shapes[name]) == 4), None)
     if stem is None:
         raise MisfitError(f"no known network has such names ({shortened(shapes)}); {SAY_SO}")
-    if STEMS[stem] is RESNETS:
+    if stem == "conv1.weight":
         return _resnet(shapes)
     specs = [spec_from({"architecture": name}) for name in STEMS[stem]]
     return max(specs, key=lambda spec: len(shapes.items() & _shapes(blueprint(spec)).items()))
 
 
 def _resnet(shapes: Mapping[str, torch.Size]) -> Backbone:
-    block = resnet.Bottleneck if "layer1.0.conv3.weight" in shapes else resnet.BasicBlock
+    block = "Bottleneck" if "layer1.0.conv3.weight" in shapes else "BasicBlock"
     stages = [f"layer{number}." for number in range(1, 5)]
     layers = [len({name.split(".")[1] for name in shapes if name.startswith(stage)}) for stage in stages]
-    found = next((name for name, form in LAYERS.items() if form == (block, layers)), None)
+    found = next((name for name, form in RESNETS.items() if form == (block, layers)), None)
     if found is None:
-        raise MisfitError(f"a ResNet of {layers} blocks ({block.__name__}) is none of this project's; {SAY_SO}")
+        raise MisfitError(f"a ResNet of {layers} blocks ({block}) is none of this project's; {SAY_SO}")
     channels, *_, kernel = shapes["conv1.weight"]
     return spec_from({"architecture": found, "width": channels / 64, "stem": "small" if kernel == 3 else "imagenet"})
 

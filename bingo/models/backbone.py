@@ -7,17 +7,7 @@ from torch import Tensor, nn
 from torchvision.models import resnet
 
 from bingo.errors import BingoError
-from bingo.study.sections import TIMM, Backbone
-
-LAYERS: dict[str, tuple[type[resnet.BasicBlock | resnet.Bottleneck], list[int]]] = {
-    "resnet10": (resnet.BasicBlock, [1, 1, 1, 1]),
-    "resnet18": (resnet.BasicBlock, [2, 2, 2, 2]),
-    "resnet34": (resnet.BasicBlock, [3, 4, 6, 3]),
-    "resnet50": (resnet.Bottleneck, [3, 4, 6, 3]),
-    "resnet101": (resnet.Bottleneck, [3, 4, 23, 3]),
-    "resnet152": (resnet.Bottleneck, [3, 8, 36, 3]),
-}
-
+from bingo.study.sections import RESNETS, TIMM, Backbone
 
 _NARROW = 16
 """Channels that fill a vector register of a CPU."""
@@ -48,7 +38,8 @@ class ResNet(resnet.ResNet):
 
     def __init__(self, spec: Backbone) -> None:
         """Build the network with random weights from torch's generator."""
-        block, layers = LAYERS[spec.architecture]
+        kind, layers = RESNETS[spec.architecture]
+        block = getattr(resnet, kind)
         super().__init__(block, layers)
         first = round(64 * spec.width)
         if first != 64:
@@ -89,7 +80,7 @@ def build_backbone(spec: Backbone) -> nn.Module:
     """
     if spec.architecture.startswith(TIMM):
         network = _timm(spec.architecture.removeprefix(TIMM))
-    elif spec.architecture in LAYERS:
+    elif spec.architecture in RESNETS:
         network = ResNet(spec)
     else:
         # No stochastic depth, as timm has it by default: no other network here has any.
@@ -104,6 +95,12 @@ def build_backbone(spec: Backbone) -> nn.Module:
 def feature_width(backbone: nn.Module) -> int:
     """Return the width of a backbone's pooled features."""
     return int(backbone.dim)  # type: ignore[arg-type]
+
+
+def classifier_prefixes(network: nn.Module) -> tuple[str, ...]:
+    """Return with what the names of a timm network's classifier begin, by its configuration; nothing for others."""
+    named = getattr(network, "default_cfg", {}).get("classifier") or ()  # a name, or several
+    return tuple(f"{name}." for name in ([named] if isinstance(named, str) else named))
 
 
 def require_size(backbone: nn.Module, size: int, device: torch.device) -> None:

@@ -40,5 +40,5 @@ def synchronise_batch_norm(network: nn.Module, device: torch.device) -> None:
     plain = (nn.BatchNorm1d, nn.BatchNorm2d)
     other = [type(m).__name__ for m in network.modules() if isinstance(m, _BatchNorm) and type(m) not in plain]
     if other:
-        raise BingoError(f"sync_batch_norm: not for a network with {other[0]}; set it to false")
+        raise BingoError(f"training.sync_batch_norm: not for a network with {other[0]}; set it to false")
     nn.SyncBatchNorm.convert_sync_batchnorm(network)

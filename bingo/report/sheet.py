@@ -46,7 +46,7 @@ def choose_anchors(bags: Bags, label: NDArray[np.int64], page: Page) -> NDArray[
         if len(drawn) <= first:
             raise BingoError(f"sheet: page {page} needs more than {first} images, but there are {len(drawn)}")
         return np.sort(drawn[first : first + _ROWS])
-    merits = [same_class_share(bags, label)] if (label >= 0).any() else []
+    merits = [bags.same_class_share(label)] if (label >= 0).any() else []
     if bags.similarity is not None:
         merits.append(_mean_similarity(bags))
     if not merits:
@@ -58,32 +58,6 @@ def choose_anchors(bags: Bags, label: NDArray[np.int64], page: Page) -> NDArray[
     ranked = ranked[np.lexsort([sign * merit[ranked] for merit in reversed(merits)])]
     _, first_of_bag = np.unique(bags.bag_of[ranked], return_index=True)
     return ranked[np.sort(first_of_bag)[:_ROWS]]
-
-
-def same_class_share(bags: Bags, label: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return of each image the share of the labelled others in its bag that have its class.
-
-    Args:
-        bags: of N images.
-        label: (N,), -1 where unknown.
-
-    Returns:
-        (N,), NaN where the image has no label, or nobody else in its bag has one.
-    """
-    count = len(bags.indptr) - 1
-    labelled = np.flatnonzero(label >= 0)
-    bag = np.repeat(np.arange(count), np.diff(bags.indptr))
-    known = label[bags.members] >= 0
-    # A bag and a label as one number: sorted, equal ones are counted by where they begin and end. Nothing larger than
-    # `members` is built, however large the bags.
-    classes = int(label.max()) + 1
-    pairs = np.sort(bag[known] * classes + label[bags.members[known]])
-    own = bags.bag_of[labelled] * classes + label[labelled]
-    same = np.searchsorted(pairs, own, side="right") - np.searchsorted(pairs, own, side="left") - bags.includes_anchor
-    company = np.bincount(bag[known], minlength=count)[bags.bag_of[labelled]] - bags.includes_anchor
-    share = np.full(len(label), np.nan)
-    share[labelled[company > 0]] = same[company > 0] / company[company > 0]
-    return share
 
 
 def _mean_similarity(bags: Bags) -> NDArray[np.float64]:

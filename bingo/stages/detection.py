@@ -13,11 +13,12 @@ from bingo.evaluation.detection.average_precision import average_precision, dete
 from bingo.evaluation.detection.batches import DetectionBatches
 from bingo.evaluation.detection.coco import CocoImages
 from bingo.evaluation.detection.network import build_detector
-from bingo.evaluation.detection.train import train
+from bingo.evaluation.detection.train import DetectorTask
 from bingo.models.checkpoint import read_backbone
 from bingo.study.jobs import DetectionJob
 from bingo.study.protocols import DETECTION_PROTOCOLS, Detection
 from bingo.training.device import describe_device
+from bingo.training.loop import train
 from bingo.training.state import TrainingState
 
 log = logging.getLogger(__name__)
@@ -71,7 +72,7 @@ def measure(
     preprocessing, classes = job.preprocessing, len(train_set.category_ids)
     detector = build_detector(backbone, protocol, classes, preprocessing.mean, preprocessing.std).to(device)
     with state.exclusively():
-        train(detector, data, protocol, state, device, workers, title)
+        train(DetectorTask(detector, data, protocol, device), state, workers, title)
         metrics = average_precision(val_set, detect_objects(detector, val_set, device, workers, title))
         made = provenance(job.STAGE, job.STAGE_VERSION, job.settings, inputs, **describe_device(device))
         write_result(job.output, job.evaluation, job.model, job.seed, metrics, {}, made)

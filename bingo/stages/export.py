@@ -1,5 +1,8 @@
 """The export stage: a backbone in the format of other software."""
 
+from collections.abc import Callable
+from pathlib import Path
+
 from bingo.errors import BingoError
 from bingo.export.detectron2 import export_detectron2
 from bingo.export.huggingface import export_huggingface
@@ -8,11 +11,19 @@ from bingo.export.safetensors import export_safetensors
 from bingo.export.study_folder import evaluated_resize
 from bingo.export.timm import export_timm
 from bingo.export.torchvision import export_torchvision
-from bingo.study.jobs import ExportJob
+from bingo.study.jobs import ExportFormat, ExportJob
 
-_WEIGHTS = {"detectron2": export_detectron2, "timm": export_timm, "torchvision": export_torchvision}
+_WEIGHTS: dict[ExportFormat, Callable[[Path, Path], None]] = {
+    "detectron2": export_detectron2,
+    "timm": export_timm,
+    "torchvision": export_torchvision,
+}
 """Formats of weights alone."""
-_DESCRIBED = {"huggingface": export_huggingface, "onnx": export_onnx, "safetensors": export_safetensors}
+_DESCRIBED: dict[ExportFormat, Callable[[Path, Path, int | None], None]] = {
+    "huggingface": export_huggingface,
+    "onnx": export_onnx,
+    "safetensors": export_safetensors,
+}
 """Formats that say how images become input, too."""
 
 

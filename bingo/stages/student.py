@@ -1,7 +1,7 @@
 """The student stage: train a small backbone, alone or from a teacher and its bags."""
 
-import logging
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -17,11 +17,11 @@ from bingo.study.jobs import StudentJob, TargetsJob
 from bingo.study.method import Distillation
 from bingo.training.distributed import processes
 from bingo.training.log_csv import write_log
-from bingo.training.model import TeacherOutputs
-from bingo.training.run import Origin, Sources, trained
+from bingo.training.model import Learner
+from bingo.training.run import Inputs, train_method
+from bingo.training.state import Row
+from bingo.training.step import TeacherOutputs
 from bingo.training.teacher import OnlineTeacher, StoredTeacher, describe_targets, require_targets
-
-log = logging.getLogger(__name__)
 
 
 def run(job: StudentJob, device: torch.device, workers: int) -> None:
@@ -30,79 +30,84 @@ def run(job: StudentJob, device: torch.device, workers: int) -> None:
     Raises:
         BingoError: an input is missing, damaged or belongs to another dataset or teacher, or the loss is not finite.
     """
-    listing = read_listing(job.listing, "train")
-    sources = _sources(job, listing, device)
     student = job.student
-    origin = Origin(job.STAGE, job.STAGE_VERSION, job.settings)
-    title, state_path = f"student {job.name} seed {job.seed}", job.output / "state.pt"
-    seed, preprocessing = job.seed, job.preprocessing
-    with trained(student, preprocessing, seed, sources, origin, state_path, title, device, workers, job.events) as run:
-        if run is None:
-            return
-        write_log(job.output / "log.csv", run.rows)
-        metadata = {
-            "backbone": student.backbone.model_dump(),
-            "method": student.method,
-            "provenance": run.provenance,
-        }
-        write_tensors(job.output / "head.safetensors", run.learner.head.state_dict(), metadata)
-        write_tensors(job.output / "backbone.safetensors", run.learner.backbone.state_dict(), metadata)
-        log.info("%s; backbone, head and log in %s", run.summary, job.output)
+
+    def write(learner: Learner, rows: list[Row], provenance: dict[str, Any]) -> None:
+        write_log(job.output / "log.csv", rows)
+        metadata = {"backbone": student.backbone.model_dump(), "method": student.method, "provenance": provenance}
+        write_tensors(job.output / "head.safetensors", learner.head.state_dict(), metadata)
+        write_tensors(job.output / "backbone.safetensors", learner.backbone.state_dict(), metadata)
+
+    inputs = _open_inputs(job, device)
+    state_path, title = job.output / "state.pt", f"student {job.name} seed {job.seed}"
+    train_method(student, job, job.seed, inputs, state_path, title, device, workers, write)
 
 
-def _sources(job: StudentJob, listing: Listing, device: torch.device) -> Sources:
-    """Open what the method needs beside the images, and check that all of it belongs together."""
-    method = job.student
-    inputs = {"dataset": listing.digest}
+def _open_inputs(job: StudentJob, device: torch.device) -> Inputs:
+    """Open what the method needs, and check that all of it belongs together."""
+    method, listing = job.student, read_listing(job.listing, "train")
+    digests = {"dataset": listing.digest}
     teacher: TeacherOutputs | None = None
-    stored: int | None = None
-    bags: Bags | None = None
     if isinstance(method, Distillation):
         if method.teacher_views == "online":
-            if job.teacher is None:
-                raise BingoError(f"student {job.name}: method {method.method} with an online teacher needs --teacher")
-            if job.targets:
-                raise BingoError(f"student {job.name}: --targets serve stored teacher views, but its teacher is online")
-            network = load_teacher(job.teacher, device)
-            require_size(network.backbone, job.preprocessing.size, device)
-            if method.training.sync_batch_norm and method.teacher_batch_norm == "batch" and processes() > 1:
-                for part in (network.backbone, network.head):
-                    synchronise_batch_norm(part, device)
-            teacher, inputs["teacher"] = OnlineTeacher(network, method.teacher_batch_norm), network.digest
+            teacher = _open_teacher(job, method, digests, device)
         else:
-            stored, numbers = method.teacher_views, method.teacher_view_numbers()
-            if len(job.targets) != len(numbers):
-                raise BingoError(
-                    f"student {job.name}: {stored} stored teacher views need --targets {len(numbers)} times"
-                )
-            files = dict(zip(numbers, job.targets, strict=True))
-            for number, path in files.items():
-                drawn = describe_targets(_drawn(job, method, number), device)
-                inputs[f"targets-{number}"], owner = require_targets(path, job.listing, listing, drawn)
-                require_same(path, "teacher", owner, inputs.setdefault("teacher", owner), job.targets[0])
-            teacher = StoredTeacher(files, stored, device)
-    if method.draws_positives():
-        if job.bags is None:
-            raise BingoError(f"student {job.name}: method {method.method} needs --bags")
-        bags = read_bags(job.bags)
-        require_same(job.bags, "dataset", bags.attributes["dataset_digest"], listing.digest, job.listing)
-        if "teacher_digest" in bags.attributes and isinstance(method, Distillation):
-            source = job.targets[0] if job.targets else job.teacher or job.bags
-            require_same(job.bags, "teacher", bags.attributes["teacher_digest"], inputs["teacher"], source)
-        inputs["bags"] = bags.attributes["digest"]
-    return Sources(listing, inputs, teacher, bags, stored)
+            teacher = _open_targets(job, method, listing, digests, device)
+    bags = _open_bags(job, digests) if method.draws_positives() else None
+    return Inputs(listing, digests, teacher, bags)
 
 
-def _drawn(job: StudentJob, method: Distillation, number: int) -> TargetsJob:
-    """Return the job that must have stored a student's targets."""
-    return TargetsJob(
-        preprocessing=job.preprocessing,
-        recipe=method.training.views,
-        precision=method.training.precision,
-        layer=method.layer,
-        number=number,
-        views=int(method.teacher_views),
-        listing=job.listing,
-        teacher=Path(),
-        output=Path(),
-    )
+def _open_teacher(
+    job: StudentJob, method: Distillation, digests: dict[str, str], device: torch.device
+) -> OnlineTeacher:
+    """Return the network that runs in training, and enter its digest."""
+    if job.teacher is None:
+        raise BingoError(f"student {job.name}: method {method.method} with an online teacher needs --teacher")
+    if job.targets:
+        raise BingoError(f"student {job.name}: --targets serve stored teacher views, but its teacher is online")
+    teacher = load_teacher(job.teacher, device)
+    require_size(teacher.backbone, job.preprocessing.size, device)
+    if method.training.sync_batch_norm and method.teacher_batch_norm == "batch" and processes() > 1:
+        for network in (teacher.backbone, teacher.head):
+            synchronise_batch_norm(network, device)
+    digests["teacher"] = teacher.digest
+    return OnlineTeacher(teacher, method.teacher_batch_norm)
+
+
+def _open_targets(
+    job: StudentJob, method: Distillation, listing: Listing, digests: dict[str, str], device: torch.device
+) -> StoredTeacher:
+    """Return the stored outputs of a teacher, and enter their digests and its own."""
+    views, numbers = int(method.teacher_views), method.teacher_view_numbers()
+    if len(job.targets) != len(numbers):
+        raise BingoError(f"student {job.name}: {views} stored teacher views need --targets {len(numbers)} times")
+    files = dict(zip(numbers, job.targets, strict=True))
+    for number, path in files.items():
+        expected = TargetsJob(
+            preprocessing=job.preprocessing,
+            recipe=method.training.views,
+            precision=method.training.precision,
+            layer=method.layer,
+            number=number,
+            views=views,
+            listing=job.listing,
+            teacher=Path(),
+            output=path,
+        )
+        drawn = describe_targets(expected, device)
+        digests[f"targets-{number}"], teacher = require_targets(path, job.listing, listing, drawn)
+        require_same(path, "teacher", teacher, digests.setdefault("teacher", teacher), job.targets[0])
+    return StoredTeacher(files, views, device)
+
+
+def _open_bags(job: StudentJob, digests: dict[str, str]) -> Bags:
+    """Return the bags that positives are drawn from, and enter their digest."""
+    if job.bags is None:
+        raise BingoError(f"student {job.name}: method {job.student.method} needs --bags")
+    bags = read_bags(job.bags)
+    require_same(job.bags, "dataset", bags.attributes["dataset_digest"], digests["dataset"], job.listing)
+    if "teacher_digest" in bags.attributes and "teacher" in digests:
+        source = job.targets[0] if job.targets else job.teacher or job.bags
+        require_same(job.bags, "teacher", bags.attributes["teacher_digest"], digests["teacher"], source)
+    digests["bags"] = bags.attributes["digest"]
+    return bags

@@ -1,6 +1,6 @@
 """The teacher stage: pretrain a large backbone with MoCo-v2."""
 
-import logging
+from typing import Any
 
 import torch
 
@@ -9,9 +9,9 @@ from bingo.models.checkpoint import write_teacher
 from bingo.study.jobs import TeacherJob
 from bingo.study.teachers import ImportedTeacher
 from bingo.training.log_csv import write_log
-from bingo.training.run import Origin, Sources, trained
-
-log = logging.getLogger(__name__)
+from bingo.training.model import Learner
+from bingo.training.run import Inputs, train_method
+from bingo.training.state import Row
 
 
 def run(job: TeacherJob, device: torch.device, workers: int) -> None:
@@ -20,18 +20,15 @@ def run(job: TeacherJob, device: torch.device, workers: int) -> None:
     Raises:
         BingoError: an input is damaged, or the loss is not finite.
     """
-    listing = read_listing(job.listing, "train")
     teacher = job.teacher
     assert not isinstance(teacher, ImportedTeacher)
-    sources = Sources(listing, {"dataset": listing.digest})
-    origin = Origin(job.STAGE, job.STAGE_VERSION, job.settings)
+
+    def write(learner: Learner, rows: list[Row], provenance: dict[str, Any]) -> None:
+        write_log(job.training_log, rows)
+        metadata = {"method": teacher.method, "provenance": provenance}
+        write_teacher(job.output, teacher.backbone, learner.backbone.state_dict(), learner.head.state_dict(), metadata)
+
+    listing = read_listing(job.listing, "train")
+    inputs = Inputs(listing, {"dataset": listing.digest})
     state_path, title = job.output.with_suffix(".state.pt"), f"teacher {job.name}"
-    seed, preprocessing = teacher.own_seed(), job.preprocessing
-    with trained(teacher, preprocessing, seed, sources, origin, state_path, title, device, workers, job.events) as run:
-        if run is None:
-            return
-        write_log(job.training_log, run.rows)
-        backbone, head = run.learner.backbone.state_dict(), run.learner.head.state_dict()
-        metadata = {"method": teacher.method, "provenance": run.provenance}
-        write_teacher(job.output, teacher.backbone, backbone, head, metadata)
-        log.info("%s; %s, %s", run.summary, job.output, job.training_log)
+    train_method(teacher, job, teacher.own_seed(), inputs, state_path, title, device, workers, write)

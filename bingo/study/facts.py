@@ -7,7 +7,7 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from bingo.errors import BingoError
 
@@ -15,7 +15,26 @@ if TYPE_CHECKING:
     from bingo.study.images import FolderSet, ImageSet
 
 
-_TRAIN_IMAGES = {"demo": 10_000, "fashion-mnist": 60_000, "cifar10": 50_000, "cifar100": 50_000, "stl10": 105_000}
+class NamedSet(NamedTuple):
+    """What is known of a set that a study names."""
+
+    train_images: int
+    torchvision: str
+    """Its class in `torchvision.datasets`; empty where it is none of torchvision's."""
+    classes: tuple[str, ...]
+    """Names in the order of labels; empty where they are numbers."""
+
+
+_FASHION = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
+_CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+_STL10 = ("airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck")
+NAMED_SETS = {
+    "demo": NamedSet(10_000, "", _FASHION),
+    "fashion-mnist": NamedSet(60_000, "FashionMNIST", _FASHION),
+    "cifar10": NamedSet(50_000, "CIFAR10", _CIFAR10),
+    "cifar100": NamedSet(50_000, "CIFAR100", ()),
+    "stl10": NamedSet(105_000, "STL10", _STL10),
+}
 
 
 @dataclass(frozen=True)
@@ -43,7 +62,8 @@ def facts_of(data: "ImageSet", key: str) -> SourceFacts:
         BingoError: a folder is missing or holds nothing, or images are to be held out of a folder without classes.
     """
     if data.source != "folder":
-        images = min(_TRAIN_IMAGES[data.source], data.max_train or _TRAIN_IMAGES[data.source])
+        every = NAMED_SETS[data.source].train_images
+        images = min(every, data.max_train or every)
         return SourceFacts(labels=True, validation=True, most_images=images, folders={"train": [], "val": []})
     folders = {"train": [data.train, *class_folders(Path(data.train), f"{key}.train")], "val": []}
     if data.val is not None:

@@ -48,15 +48,21 @@ class Job(Strict):
     DEVICE: ClassVar[Device] = "none"
     """Whether networks run: in no process, in one, or in as many as share the work."""
 
+    @classmethod
+    def roles(cls) -> dict[str, Role]:
+        """Return the role of each field that is no setting."""
+        fields = cls.model_fields.items()
+        return {name: part for name, field in fields for part in field.metadata if isinstance(part, Role)}
+
+    def irrelevant(self) -> Exclusion:
+        """Return keys of the settings that cannot change this job's result, as pydantic's `exclude`."""
+        return {}
+
     @property
     def settings(self) -> dict[str, Any]:
         """On what of the study the result depends, defaults filled in, and the stage's version."""
         files: Exclusion = dict.fromkeys(self.roles(), True)
         return {"version": self.STAGE_VERSION, **self.model_dump(mode="json", exclude=files | self.irrelevant())}
-
-    def irrelevant(self) -> Exclusion:
-        """Return keys of the settings that cannot change this job's result, as pydantic's `exclude`."""
-        return {}
 
     @property
     def identity(self) -> str:
@@ -65,32 +71,21 @@ class Job(Strict):
 
     @property
     def inputs(self) -> dict[str, str | list[str]]:
-        """The files that are read, those left away that this job does not need, as Snakemake takes them."""
-        return {
-            name: files for name, role in self.roles().items() if role is Role.INPUT and (files := self._files(name))
-        }
+        """The files that are read, by field, as Snakemake takes them; fields without any are left out."""
+        found: dict[str, str | list[str]] = {}
+        for name in [name for name, role in self.roles().items() if role is Role.INPUT]:
+            value = getattr(self, name)
+            if paths := [path for _, path in _files(value)]:
+                found[name] = paths if isinstance(value, list | dict) else paths[0]
+        return found
 
     def flags(self, *names: str) -> str:
-        """Return fields as options of the command line: ``--shards a.h5 --shards b.h5``; all inputs by default."""
+        """Return fields as command-line options, ``--shards a.h5 --shards b.h5``; all but settings by default."""
         return " ".join(
-            f"--{name.replace('_', '-')} {shlex.quote(value)}"
-            for name in names or self.inputs
-            for value in _values(getattr(self, name))
+            f"--{name.replace('_', '-')} {shlex.quote(key + path)}"
+            for name in names or self.roles()
+            for key, path in _files(getattr(self, name))
         )
-
-    def _files(self, name: str) -> str | list[str]:
-        value = getattr(self, name)
-        if isinstance(value, dict):
-            return [str(path) for path in value.values()]
-        return [str(path) for path in value] if isinstance(value, list) else "" if value is None else str(value)
-
-    @classmethod
-    def roles(cls) -> dict[str, Role]:
-        """Return the role of each field that is no setting."""
-        roles = {
-            name: next((m for m in f.metadata if isinstance(m, Role)), None) for name, f in cls.model_fields.items()
-        }
-        return {name: role for name, role in roles.items() if role is not None}
 
     @classmethod
     def read(cls, settings: str, files: dict[str, Any]) -> Self:
@@ -101,30 +96,31 @@ class Job(Strict):
             files: the other fields.
 
         Raises:
-            BingoError: the settings are no JSON, or not those of this stage and its version.
+            BingoError: the settings are no JSON, or not those of this stage and its version, or a field has a value
+                that it cannot have.
         """
+        path = Path(settings[1:]) if settings.startswith("@") else None
         try:
-            content = Path(settings[1:]).read_text(encoding="utf-8") if settings.startswith("@") else settings
-            given = json.loads(content)
+            given = json.loads(settings if path is None else path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise BingoError(f"--settings: {settings[1:] if settings[:1] == '@' else 'no JSON'} ({error})") from error
+            fault = "no JSON" if path is None else f"{path} cannot be read"
+            raise BingoError(f"--settings: {fault} ({error})") from error
         if not isinstance(given, dict) or given.pop("version", None) != cls.STAGE_VERSION:
             raise BingoError(f"--settings: are no settings of {cls.STAGE}, version {cls.STAGE_VERSION}")
         try:
-            return cls.model_validate_json(json.dumps({**given, **files}, default=str))
+            return cls.model_validate({**given, **files})
         except ValidationError as error:
-            fault = error.errors(include_url=False)[0]
-            where = ".".join(str(part) for part in fault["loc"])
-            option = where.partition(".")[0]
-            key = f"--{option.replace('_', '-')}" if option in cls.roles() else f"--settings: {where}"
-            raise BingoError(f"{key}{': ' if where else ''}{fault['msg']}") from error
+            first = error.errors(include_url=False)[0]
+            where = ".".join(str(part) for part in first["loc"])
+            field = where.partition(".")[0]
+            is_option = field in cls.roles()
+            key = f"--{field.replace('_', '-')}" if is_option else f"--settings: {where}".removesuffix(": ")
+            raise BingoError(f"{key}: {first['msg']}") from error
 
 
-def _values(value: Any) -> list[str]:
-    """Return a field's values as the command line has them."""
+def _files(value: Any) -> list[tuple[str, str]]:
+    """Return the files of a field, or what else it holds, each behind its name and `=` where it has one."""
     if isinstance(value, dict):
-        pairs = [
-            (name, path) for name, paths in value.items() for path in (paths if isinstance(paths, list) else [paths])
-        ]
-        return [f"{name}={path}" for name, path in pairs]
-    return [str(entry) for entry in (value if isinstance(value, list) else [] if value is None else [value])]
+        return [(f"{name}={key}", path) for name, entry in value.items() for key, path in _files(entry)]
+    entries = value if isinstance(value, list) else [] if value is None else [value]
+    return [("", str(entry)) for entry in entries]

@@ -164,7 +164,7 @@ class EmbeddingsJob(Job):
     part: OptionalLabel = None
     """Make this part of the rows alone, 3-of-8 say, as a shard."""
     shards: Inputs = Field(default=[])
-    """Shards to gather; named once for each."""
+    """Shards to gather; one option for each."""
     output: Output
     """HDF5 file to write."""
 
@@ -195,7 +195,7 @@ class BagsJob(Job):
     part: OptionalLabel = None
     """Make this part of the rows alone, 3-of-8 say, as a shard."""
     shards: Inputs = Field(default=[])
-    """Shards to gather; named once for each."""
+    """Shards to gather; one option for each."""
     output: Output
     """HDF5 file to write."""
 
@@ -275,7 +275,7 @@ class StudentJob(Job):
     teacher: OptionalInput = None
     """Teacher to distil."""
     targets: Inputs = Field(default=[])
-    """The teacher's stored outputs, in its place; named once for each teacher view of an epoch."""
+    """The teacher's stored outputs, in its place; one option for each teacher view of an epoch."""
     bags: OptionalInput = None
     """Bags to draw positives from."""
     output: Output
@@ -290,11 +290,11 @@ class StudentJob(Job):
         Teacher and bags are input files, so how they are named does not count: the settings name bags by their kind.
         """
         study, entry = plan.study, plan.study.students[student]
-        teacher, bags = study.teacher_of(student), study.bags_of(student)
+        teacher, bags, named = study.teacher_of(student), study.bags_of(student), entry.named_bags()
         targets = [Path(plan.path(f"targets/{name}.h5")) for name in plan.targets_of(student)]
         return cls(
             preprocessing=study.data.preprocessing.network_input(),
-            student=entry if bags is None else entry.model_copy(update={"bags": study.bags[bags].kind()}),
+            student=entry if named is None else entry.model_copy(update={"bags": study.bags[named].kind()}),
             seed=seed,
             name=student,
             listing=Path(plan.listing("train")),

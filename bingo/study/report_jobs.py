@@ -25,7 +25,7 @@ class TableJob(Job):
     published: OptionalInput = None
     """CSV of published numbers."""
     results: Inputs = Field(default=[])
-    """Result files of the evaluation stage; named once for each."""
+    """Result files of the evaluation stage; one option for each."""
     output: Output
     """CSV to write."""
 
@@ -83,7 +83,7 @@ class FigureJob(Job):
     STAGE_VERSION: ClassVar[int] = 2
 
     output: Outputs
-    """SVG or PNG to write; named once for each."""
+    """SVG or PNG to write; one option for each."""
 
 
 def _pictures(plan: Plan, name: str) -> list[Path]:
@@ -119,7 +119,7 @@ class BagSizeFigureJob(FigureJob):
     series: list[BagSizeSeries]
     evaluations: list[str]
     results: Inputs = Field(default=[])
-    """Result files of the evaluation stage; named once for each."""
+    """Result files of the evaluation stage; one option for each."""
 
     @classmethod
     def of(cls, plan: Plan) -> Self:
@@ -230,17 +230,17 @@ class ReportJob(Job):
     left_out: str
     """What the data did not allow, empty if nothing."""
     table: Inputs = Field(default=[])
-    """CSV of a table; named once for each."""
+    """CSV of a table; one option for each."""
     figure: Inputs = Field(default=[])
-    """SVG of a figure; named once for each."""
+    """SVG of a figure; one option for each."""
     sheet: NamedInputs = Field(default={})
-    """BAGS/PAGE=PNG of a contact sheet; named once for each."""
+    """BAGS/PAGE=PNG of a contact sheet; one option for each."""
     bags: Inputs = Field(default=[])
-    """Bags; named once for each."""
+    """Bags; one option for each."""
     model: Inputs = Field(default=[])
-    """Teacher or student; named once for each."""
+    """Teacher or student; one option for each."""
     benchmark: Annotated[dict[str, list[Path]], Role.OPTION] = Field(default={})
-    """STAGE=TSV of a job's cost; named once for each."""
+    """STAGE=TSV of a job's cost; one option for each."""
     output: Output
     """HTML to write."""
 

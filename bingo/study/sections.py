@@ -12,8 +12,17 @@ Deviation = Annotated[float, Field(gt=0)]
 Precision = Literal["auto", "float32", "bfloat16"]
 RecipeName = Literal["paper", "cifar", "small", "crop-flip"]
 Interpolation = Literal["bilinear", "bicubic"]
-RESNETS = ("resnet10", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
-ARCHITECTURES = (*RESNETS, "efficientnet_b0", "mobilenet_v3_large")
+RESNETS: dict[str, tuple[Literal["BasicBlock", "Bottleneck"], list[int]]] = {
+    "resnet10": ("BasicBlock", [1, 1, 1, 1]),
+    "resnet18": ("BasicBlock", [2, 2, 2, 2]),
+    "resnet34": ("BasicBlock", [3, 4, 6, 3]),
+    "resnet50": ("Bottleneck", [3, 4, 6, 3]),
+    "resnet101": ("Bottleneck", [3, 4, 23, 3]),
+    "resnet152": ("Bottleneck", [3, 8, 36, 3]),
+}
+"""Torchvision's name of a ResNet's blocks, and how many of them each stage has."""
+OTHER_NETWORKS = ("efficientnet_b0", "mobilenet_v3_large")
+ARCHITECTURES = (*RESNETS, *OTHER_NETWORKS)
 TIMM = "timm/"
 
 

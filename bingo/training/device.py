@@ -28,11 +28,6 @@ def pick_device(local_rank: int = 0) -> torch.device:
     return device
 
 
-def use_threads(threads: int) -> None:
-    """Compute with so many CPU threads."""
-    torch.set_num_threads(threads)
-
-
 def resolve_precision(precision: Precision, device: torch.device) -> torch.dtype:
     """Return the dtype of autocast; `auto` is bfloat16 where the hardware computes in it (AVX512-bf16, AMX, GPUs)."""
     if precision == "auto":

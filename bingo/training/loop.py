@@ -1,6 +1,10 @@
-"""The training loop of every method."""
+"""The training loop, and what it has to know of what it trains: a method, a classifier, a detector."""
 
 import logging
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import nullcontext
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -9,14 +13,8 @@ from torch import Tensor, nn
 from bingo.errors import BingoError
 from bingo.philox import Stream, philox
 from bingo.progress import Progress
-from bingo.study.sections import Training
 from bingo.training import distributed
-from bingo.training.batches import TrainingBatches
-from bingo.training.device import resolve_precision
-from bingo.training.means import RunningMeans
-from bingo.training.model import Learner, StepInput
 from bingo.training.monitor import Watch
-from bingo.training.schedule import learning_rate
 from bingo.training.signals import asked_to_end
 from bingo.training.state import Position, Row, TrainingState
 
@@ -24,103 +22,118 @@ log = logging.getLogger(__name__)
 _STEPS_BETWEEN_CHECKS = 50
 
 
-def train(
-    learner: Learner,
-    data: TrainingBatches,
-    training: Training,
-    state: TrainingState,
-    device: torch.device,
-    workers: int,
-    title: str,
-    watch: Watch | None = None,
-) -> list[Row]:
-    """Train ``learner``, which is on ``device``, in place, going on from ``state`` if that holds anything.
+class Batches(Protocol):
+    """Batches that depend on the seed, the epoch and the step alone."""
 
-    Of several processes, ``watch`` is with the first alone.
+    seed: int
+    batch_size: int
+    """Images per step, of all processes together; the last step of an epoch may have fewer."""
+
+    @property
+    def steps(self) -> int:
+        """Steps per epoch."""
+
+    def count(self, step: int) -> int:
+        """Return the number of images in a step, of all processes together."""
+
+    def batches(self, start_epoch: int, epochs: int, workers: int, start_step: int = 0) -> Iterator[Any]:
+        """Yield the batches from a step of an epoch on to the end of ``epochs``, one after the other."""
+
+
+class Task(ABC):
+    """What is trained, on what, and by which loss."""
+
+    module: nn.Module
+    """What is trained, on `device`; its state is saved."""
+    device: torch.device
+    optimizer: torch.optim.Optimizer
+    """The loop sets its learning rates."""
+    data: Batches
+    epochs: int
+    remedy: str
+    """What to do about a loss that is not finite."""
+
+    @abstractmethod
+    def learning_rates(self, epoch: int, step: int) -> list[float]:
+        """Return the learning rate of each of the optimizer's parameter groups in a step of an epoch, both from 0."""
+
+    @abstractmethod
+    def loss(self, model: nn.Module, batch: Any) -> dict[str, Tensor]:
+        """Return the scalar `loss` of a batch, and other scalars to log.
+
+        Args:
+            model: `module`, in training mode; of several processes, what also averages its gradients among them.
+            batch: one of `data`, on the CPU.
+        """
+
+    def after_step(self) -> None:  # noqa: B027
+        """Do what follows the optimizer's step."""
+
+
+def train(task: Task, state: TrainingState | None, workers: int, title: str, monitor: Watch | None = None) -> list[Row]:
+    """Train a task's module in place, going on from ``state`` if that holds anything.
+
+    Args:
+        task: what is trained, on what, and by which loss.
+        state: where the training is saved on its way; None to save nothing, so that a signal ends it at once.
+        workers: loader processes.
+        title: name for progress lines.
+        monitor: looks at the module after each epoch; of several processes only the first one has it.
 
     Returns:
-        One row per epoch: epoch (from 1), lr, and the mean of each value that the method logs.
+        One row per epoch: epoch (from 1), lr (of the first parameter group in the last step), and the mean of each
+        scalar that the task logs.
 
     Raises:
         BingoError: the loss or a weight is not finite, or the process is asked to end; the last saved state stays.
     """
-    learner.train()
-    optimizer = make_optimizer(learner, training)
-    at = state.restore(learner, optimizer, device)
-    model = distributed.with_shared_gradients(learner)
-    dtype = resolve_precision(training.precision, device)
-    images_per_epoch = data.steps * data.batch_size
-    batches = data.batches(len(at.rows), training.epochs, workers, at.step)
-    log.info("%s: %d epochs of %d steps on %s in %s", title, training.epochs, data.steps, device, dtype)
-    if watch is not None:
-        watch.begin(at)
-    loss = seen = ""  # beside the bar
+    module, optimizer, data, epochs = task.module, task.optimizer, task.data, task.epochs
+    module.train()
+    position = Position() if state is None else state.restore(module, optimizer, task.device)
+    model = distributed.with_shared_gradients(module)
+    batches = data.batches(position.epoch, epochs, workers, position.step)
+    images = sum(data.count(step) for step in range(data.steps))  # of an epoch
+    done = position.epoch * images + position.step * data.batch_size
+    loss_shown = monitor_shown = ""  # beside the bar
+    log.info("%s: %d epochs of %d steps on %s", title, epochs, data.steps, task.device)
+    if monitor is not None:
+        monitor.begin(position)
 
-    done = len(at.rows) * images_per_epoch + at.step * data.batch_size
-    with asked_to_end() as asked, Progress(title, training.epochs * images_per_epoch, "images", done) as progress:
-        for epoch in range(len(at.rows), training.epochs):
-            lr = learning_rate(training.schedule, training.lr, epoch, training.epochs)
-            for group in optimizer.param_groups:
-                group["lr"] = lr
-            for step in range(at.step, data.steps):
+    signals = nullcontext(lambda: False) if state is None else asked_to_end()
+    with signals as ends, Progress(title, epochs * images, "images", done) as progress:
+        for epoch in range(position.epoch, epochs):
+            for step in range(position.step, data.steps):
+                for group, lr in zip(optimizer.param_groups, task.learning_rates(epoch, step), strict=True):
+                    group["lr"] = lr
                 seed_step(data.seed, epoch, step)
-                batch = next(batches)
-                images = data.render(batch.views, device)  # (b, 3, S, S) each
-                values = take_step(
-                    model, learner, optimizer, StepInput(data.seed, epoch, step, images, batch.rows), dtype
-                )
-                at.means.add(distributed.mean(values))
-                at.step = step + 1
-                if at.step % _STEPS_BETWEEN_CHECKS == 0 or at.step == data.steps:
-                    _require_finite(at.means, epoch, data.steps, training, state, title)
-                    loss = f", loss {at.means.read()['loss']:.4g}"
-                progress.advance(data.batch_size, f"epoch {epoch + 1}/{training.epochs}{loss}{seen}")
-                if at.step == data.steps:
-                    if not all(tensor.isfinite().all() for tensor in learner.state_dict().values()):
-                        raise _diverged(
-                            f"a weight is not finite after epoch {epoch + 1}", epoch, training, state, title
-                        )
-                    at = Position([*at.rows, {"epoch": epoch + 1, "lr": lr, **at.means.read()}])
-                    if watch is not None:
-                        seen = watch.after_epoch(at.rows)
-                state.save_if_due(learner, optimizer, at, distributed.any_of(asked() is not None))
-                if at.step == 0:
-                    log.info("%s: %s", title, ", ".join(f"{name} {value:.6g}" for name, value in at.rows[-1].items()))
-    return at.rows
+                values = task.loss(model, next(batches))  # scalars; to read one would wait for the GPU
+                loss = values["loss"]
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                optimizer.step()
+                task.after_step()
 
+                position.step += 1
+                position.means.add(distributed.mean({name: value.detach() for name, value in values.items()}))
+                if position.step % _STEPS_BETWEEN_CHECKS == 0 or position.step == data.steps:
+                    _require_finite(task, position, state, title)
+                    loss_shown = f", loss {position.means.read()['loss']:.4g}"
+                progress.advance(data.count(step), f"epoch {epoch + 1}/{epochs}{loss_shown}{monitor_shown}")
+                if state is not None and position.step < data.steps:
+                    state.save_if_due(module, optimizer, position, distributed.any_of(ends()))
 
-def make_optimizer(learner: Learner, training: Training) -> torch.optim.Optimizer:
-    """Return the optimizer of what ``learner`` trains."""
-    return torch.optim.SGD(
-        [p for p in learner.parameters() if p.requires_grad],
-        lr=training.lr,
-        momentum=training.momentum,
-        weight_decay=training.weight_decay,
-    )
-
-
-def take_step(
-    model: nn.Module, learner: Learner, optimizer: torch.optim.Optimizer, batch: StepInput, dtype: torch.dtype
-) -> dict[str, Tensor]:
-    """Take one step, and return its loss and log values; nothing here waits for a GPU.
-
-    Args:
-        model: ``learner``, or what shares its gradients among processes.
-        learner: what is trained.
-        optimizer: of its parameters.
-        batch: the views.
-        dtype: of the networks.
-    """
-    values: dict[str, Tensor] = model(batch, dtype)
-    optimizer.zero_grad(set_to_none=True)
-    values["loss"].backward()
-    optimizer.step()
-    learner.after_step()
-    return {name: value.detach() for name, value in values.items()}
+            row = {"epoch": epoch + 1, "lr": optimizer.param_groups[0]["lr"], **position.means.read()}
+            position = Position([*position.rows, row])
+            if monitor is not None:
+                monitor_shown = monitor.after_epoch(position.rows)
+            if state is not None:
+                state.save_if_due(module, optimizer, position, distributed.any_of(ends()))
+            log.info("%s: %s", title, ", ".join(f"{name} {value:.6g}" for name, value in row.items()))
+    return position.rows
 
 
 def seed_step(seed: int, epoch: int, step: int) -> None:
-    """Set torch's generator for one step: some of timm's networks draw which paths to drop.
+    """Set torch's generator for one step: some networks draw which paths to drop, a detector what it learns from.
 
     So a training that was resumed draws the same; each of several processes draws for itself.
     """
@@ -128,15 +141,14 @@ def seed_step(seed: int, epoch: int, step: int) -> None:
     torch.manual_seed(int(philox(counter, (seed, Stream.STEP))[0]))
 
 
-def _require_finite(
-    means: RunningMeans, epoch: int, steps: int, training: Training, state: TrainingState, title: str
-) -> None:
-    bad = means.first_bad_step()
+def _require_finite(task: Task, position: Position, state: TrainingState | None, title: str) -> None:
+    """Refuse a loss that was not finite since the epoch began, and at its end a weight."""
+    epoch, steps, bad = position.epoch + 1, task.data.steps, position.means.first_bad_step()
     if bad is not None:
-        where = f"the loss is not finite at step {epoch * steps + bad + 1} (epoch {epoch + 1}, step {bad + 1})"
-        raise _diverged(where, epoch, training, state, title)
-
-
-def _diverged(what: str, epoch: int, training: Training, state: TrainingState, title: str) -> BingoError:
-    kept = f"the state after epoch {epoch} is kept in {state.path}" if epoch > 0 else "no epoch was whole"
-    return BingoError(f"{title}: {what}; {kept}; lower the learning rate, training.lr, now {training.lr}")
+        fault = f"the loss is not finite at step {position.epoch * steps + bad + 1} (epoch {epoch}, step {bad + 1})"
+    elif position.step == steps and not all(tensor.isfinite().all() for tensor in task.module.state_dict().values()):
+        fault = f"a weight is not finite after epoch {epoch}"
+    else:
+        return
+    kept = f"; the state after epoch {position.epoch} is kept in {state.path}" if state and position.epoch else ""
+    raise BingoError(f"{title}: {fault}{kept}; {task.remedy}")

@@ -8,10 +8,10 @@ from torch import Tensor
 
 
 class RunningMeans:
-    """Means of logged values, kept on the device: reading a value at every step would stall a GPU."""
+    """Means of logged values, kept on the device: reading a value in every step would stall a GPU."""
 
     def __init__(self) -> None:
-        """Start with nothing counted."""
+        """Start at zero."""
         self._sums: dict[str, Tensor] = {}
         self._count = 0
         self._finite_steps: Tensor | None = None
@@ -21,25 +21,25 @@ class RunningMeans:
         for name, value in values.items():
             self._sums[name] = self._sums.get(name, torch.zeros_like(value)) + value
         self._count += 1
-        # Sums stay non-finite once a term was, so this counts the steps before the first bad one.
+        # A sum stays non-finite once a term was, so this counts the steps before the first bad one.
         finite = torch.stack(list(self._sums.values())).isfinite().all().long()
         self._finite_steps = finite if self._finite_steps is None else self._finite_steps + finite
 
     def first_bad_step(self) -> int | None:
-        """Return the first step (from 0) whose values were not finite, None if all were."""
+        """Return the first step (from 0) with a value that was not finite, None if all were; waits for the device."""
         finite = int(self._finite_steps) if self._finite_steps is not None else 0
         return None if finite == self._count else finite
 
     def read(self) -> dict[str, float]:
-        """Return the means so far."""
+        """Return the means so far; waits for the device."""
         return {name: float(total) / self._count for name, total in self._sums.items()}
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what was counted."""
+        """Return sums and counts."""
         return {"sums": self._sums, "count": self._count, "finite_steps": self._finite_steps}
 
     def load_state_dict(self, state: Mapping[str, Any], device: torch.device) -> None:
-        """Go on from what was counted, on ``device``."""
+        """Continue from saved sums and counts, on ``device``."""
         self._sums = {name: total.to(device) for name, total in state["sums"].items()}
         self._count = state["count"]
         finite = state["finite_steps"]

@@ -3,7 +3,7 @@
 import logging
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from bingo.philox import Stream, permutation
 from bingo.study.sections import Preprocessing, Training
 from bingo.training.batches import TrainingBatches
 from bingo.training.embed import CentreViews, embed_alone
-from bingo.training.events import Events
+from bingo.training.metrics import accuracy, majority_weights, votes
 from bingo.training.model import Learner
 from bingo.training.state import Position, Row
 
@@ -82,10 +82,7 @@ def held_out_accuracy(units: Tensor, labels: Tensor, classes: int) -> float | No
         return None
     similarity, index = (queries @ bank.T).topk(NEIGHBOURS)
     asked, voting = labels[:first][known[:first]], labels[first:][known[first:]]
-    # A vote counts 1; what similarity adds stays within 1/2 in sum, so it only decides between equal counts.
-    weights = 1 + similarity.double() / (2 * NEIGHBOURS + 1)
-    votes = weights.new_zeros(len(queries), classes).scatter_add_(1, voting[index], weights)
-    return 100 * float((votes.argmax(1) == asked).double().mean())
+    return accuracy(votes(voting[index], majority_weights(similarity.double()), classes), asked)["top1"]
 
 
 def lowest_before_rise(rows: Sequence[Row], filled: int) -> Row | None:
@@ -119,6 +116,41 @@ def in_eval_mode(network: nn.Module) -> Iterator[None]:
             module.training = training
 
 
+class Events:
+    """A training's scalars for TensorBoard; where they cannot be written, says so once and writes no more."""
+
+    def __init__(self, folder: Path, epoch: int) -> None:
+        """Go on with ``epoch``, counted from 1: TensorBoard no longer shows what ``folder`` holds from it on.
+
+        With the first epoch, the folder's old event files are removed.
+        """
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._folder = folder
+        self._writer: SummaryWriter | None = None
+        try:
+            for old in folder.glob("events.out.tfevents.*") if epoch == 1 else ():
+                old.unlink()
+            self._writer = SummaryWriter(str(folder), purge_step=epoch)
+        except OSError as error:
+            self._give_up(error)
+
+    def write(self, epoch: int, scalars: Mapping[str, float]) -> None:
+        """Write the scalars of an epoch, counted from 1, by their tags."""
+        if self._writer is None:
+            return
+        try:
+            for tag, value in scalars.items():
+                self._writer.add_scalar(tag, value, epoch)
+            self._writer.flush()
+        except OSError as error:  # of the writer's thread, which tells of it too
+            self._give_up(error)
+
+    def _give_up(self, error: OSError) -> None:
+        log.warning("--events: %s cannot be written (%s); going on without it", self._folder, error.strerror)
+        self._writer = None
+
+
 class Watch:
     """Looks at a learner after its epochs: writes events, warns, and says at the end what came of it.
 
@@ -139,7 +171,8 @@ class Watch:
         """Watch ``learner``, on ``device``, being trained on ``data``; ``events`` is TensorBoard's folder, if any."""
         self._learner, self._data, self._training = learner, data, training
         self._device, self._workers, self._title = device, workers, title
-        self._events = Events(events)
+        self._folder = events
+        self._events: Events | None = None
         listing = data.images.listing
         rows = watched_rows(len(listing))
         seen_whole = data.preprocessing.model_dump() | {"resize": data.preprocessing.size}
@@ -155,7 +188,8 @@ class Watch:
 
     def begin(self, at: Position) -> None:
         """Start where the training starts, or goes on."""
-        self._events.begin(len(at.rows) + 1)
+        if self._folder is not None:
+            self._events = Events(self._folder, len(at.rows) + 1)
         self._first_epoch, self._coming = len(at.rows), self._images_per_epoch - at.step * self._data.batch_size
         size, count = self._learner.method.queue_size, len(self._data.images.listing)
         if self._learner.method.queues() and size > count:
@@ -172,7 +206,8 @@ class Watch:
             self._seen = self._look(epoch)
             scalars |= self._seen
             self._warn_of_collapse(epoch)
-        self._events.write(epoch, scalars)
+        if self._events is not None:
+            self._events.write(epoch, scalars)
         self._warn_of_rise(rows)
         self._images, self._seconds = self._images + self._coming, self._seconds + seconds
         self._coming, self._since = self._images_per_epoch, time.monotonic()

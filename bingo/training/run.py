@@ -1,12 +1,13 @@
-"""From a method and its inputs to a trained learner: what the teacher and the student stage share."""
+"""Training a method: what the teacher and the student stage share."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import logging
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from bingo.artifacts.provenance import digest_json, provenance
 from bingo.bags.bags import Bags
@@ -15,113 +16,127 @@ from bingo.data.listing import Listing
 from bingo.errors import BingoError
 from bingo.models.backbone import require_size
 from bingo.models.batch_norm import synchronise_batch_norm
+from bingo.study.jobs import StudentJob, TeacherJob
 from bingo.study.method import Method
-from bingo.study.sections import NetworkInput
-from bingo.training.batches import TrainingBatches
-from bingo.training.device import describe_device, describe_machine
+from bingo.study.sections import Training
+from bingo.training.batches import Batch, TrainingBatches
+from bingo.training.device import describe_device, describe_machine, resolve_precision
 from bingo.training.distributed import is_first, processes, rank
-from bingo.training.loop import train
-from bingo.training.model import Learner, TeacherOutputs
+from bingo.training.loop import Task, train
+from bingo.training.model import Learner
 from bingo.training.monitor import Watch
+from bingo.training.schedule import learning_rate
 from bingo.training.state import Row, TrainingState
+from bingo.training.step import StepInput, TeacherOutputs
 from bingo.views.recipes import RECIPES
+
+log = logging.getLogger(__name__)
+
+
+class MethodTask(Task):
+    """Training a learner by its method's loss."""
+
+    module: Learner
+    data: TrainingBatches
+
+    def __init__(self, learner: Learner, data: TrainingBatches, training: Training, device: torch.device) -> None:
+        """Train ``learner``, which is on ``device``, by SGD on all its parameters that have gradients."""
+        self.module, self.data, self.training, self.device = learner, data, training, device
+        self.epochs = training.epochs
+        self.dtype = resolve_precision(training.precision, device)
+        self.remedy = f"lower the learning rate, training.lr, now {training.lr}"
+        self.optimizer = torch.optim.SGD(
+            [parameter for parameter in learner.parameters() if parameter.requires_grad],
+            momentum=training.momentum,
+            weight_decay=training.weight_decay,
+        )
+
+    def learning_rates(self, epoch: int, step: int) -> list[float]:  # noqa: ARG002
+        """Return the learning rate of all parameters, constant within an epoch."""
+        return [learning_rate(self.training.schedule, self.training.lr, epoch, self.epochs)]
+
+    def loss(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """Return the method's loss and log values."""
+        images = self.data.render(batch.views, self.device)  # (B, 3, S, S) each
+        step = StepInput(self.data.seed, batch.epoch, batch.number, images, batch.rows)
+        values: dict[str, Tensor] = model(step, self.dtype)
+        return values
+
+    def after_step(self) -> None:
+        """Let the queues take up the step's keys."""
+        self.module.after_step()
 
 
 @dataclass(frozen=True)
-class Sources:
+class Inputs:
     """What a method is trained from."""
 
     listing: Listing
-    inputs: Mapping[str, str]
-    """Name and digest of each input."""
+    digests: Mapping[str, str]
+    """Of each input, by its name."""
     teacher: TeacherOutputs | None = None
     bags: Bags | None = None
-    stored: int | None = None
-    """Number of stored teacher views, None for a teacher that runs in training."""
 
 
-@dataclass(frozen=True)
-class Run:
-    """A finished training."""
-
-    learner: Learner
-    rows: list[Row]
-    """One per epoch."""
-    provenance: dict[str, Any]
-    summary: str
-    """What came of it, in a line."""
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Who trains, for the provenance."""
-
-    stage: str
-    version: int
-    settings: dict[str, Any]
-
-
-@contextmanager
-def trained(
+def train_method(
     method: Method,
-    preprocessing: NetworkInput,
+    job: TeacherJob | StudentJob,
     seed: int,
-    sources: Sources,
-    origin: Origin,
+    inputs: Inputs,
     state_path: Path,
     title: str,
     device: torch.device,
     workers: int,
-    events: Path | None = None,
-) -> Iterator[Run | None]:
-    """Train a method, going on from a state of the same settings and inputs, and yield the result.
-
-    The state is removed when the block, which writes the result, ends well. Of several processes the first one gets
-    the result, the others None.
+    write: Callable[[Learner, list[Row], dict[str, Any]], None],
+) -> None:
+    """Train a method, going on from a state of the same settings and inputs, and write the result.
 
     Args:
         method: settings of the method.
-        preprocessing: size and normalisation of views.
+        job: the stage's job: its settings, the networks' input, and the folder of TensorBoard's events.
         seed: seed of initial weights, order, positives and the student's views.
-        sources: what it is trained from.
-        origin: stage, its version, and the settings that it was given.
-        state_path: where the state is kept between epochs.
+        inputs: what it is trained from.
+        state_path: where the training is saved on its way; removed when the result is written.
         title: name for progress lines.
         device: where to train.
         workers: loader processes.
-        events: folder for TensorBoard's events; None to write none.
+        write: writes the result: learner, a row per epoch, provenance. Only the first of several processes calls it.
 
     Raises:
         BingoError: an input is damaged, the loss is not finite, or the processes cannot share a batch equally.
     """
-    if method.training.batch_size % processes():
+    training = method.training
+    if training.batch_size % processes():
         raise BingoError(
-            f"{title}: batch_size {method.training.batch_size} cannot be shared by {processes()} processes; "
+            f"{title}: batch_size {training.batch_size} cannot be shared by {processes()} processes; "
             f"take a multiple of {processes()}"
         )
-    machine = describe_machine(method.training, device)
-    state = TrainingState(state_path, digest_json([origin.settings, dict(sources.inputs), machine]))
+    machine = describe_machine(training, device)
     torch.manual_seed(seed)  # initial weights
-    learner = Learner(method, sources.teacher).to(device)
-    require_size(learner.backbone, preprocessing.size, device)
-    if method.training.sync_batch_norm and processes() > 1:
+    learner = Learner(method, inputs.teacher).to(device)
+    require_size(learner.backbone, job.preprocessing.size, device)
+    if training.sync_batch_norm and processes() > 1:
         synchronise_batch_norm(learner, device)
     data = TrainingBatches(
-        open_images(sources.listing),
+        open_images(inputs.listing),
         method.views(),
-        RECIPES[method.training.views],
-        preprocessing,
-        method.training.batch_size,
+        RECIPES[training.views],
+        job.preprocessing,
+        training.batch_size,
         seed,
-        sources.bags,
-        sources.stored,
+        inputs.bags,
+        method.stored_views(),
         rank=rank(),
         processes=processes(),
     )
-    watch = Watch(learner, data, method.training, device, workers, title, events) if is_first() else None
+    task = MethodTask(learner, data, training, device)
+    monitor = Watch(learner, data, training, device, workers, title, job.events) if is_first() else None
+    state = TrainingState(state_path, digest_json([job.settings, dict(inputs.digests), machine]))
+    log.info("%s: networks run in %s", title, machine["precision"])
     with state.exclusively():
-        rows = train(learner, data, method.training, state, device, workers, title, watch)
-        facts = {"seed": seed, "processes": processes(), **machine, **describe_device(device)}
-        made = provenance(origin.stage, origin.version, origin.settings, sources.inputs, **facts)
-        yield Run(learner, rows, made, watch.summary(rows)) if watch is not None else None
+        rows = train(task, state, workers, title, monitor)
+        if monitor is not None:
+            facts = {"seed": seed, "processes": processes(), **machine, **describe_device(device)}
+            write(learner, rows, provenance(job.STAGE, job.STAGE_VERSION, job.settings, inputs.digests, **facts))
+            log.info("%s", monitor.summary(rows))
         state.discard()

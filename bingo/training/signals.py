@@ -1,4 +1,4 @@
-"""Being asked to end: by a scheduler that takes the machine back, or whose time limit draws near."""
+"""Signals that ask a process to end: the scheduler preempts the job or its time is nearly up, or Ctrl-C."""
 
 import signal
 from collections.abc import Callable, Iterator
@@ -9,26 +9,26 @@ ASKS_TO_END = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 
 @contextmanager
-def asked_to_end() -> Iterator[Callable[[], str | None]]:
-    """Yield a function that names the signal that has asked this process to end, None as long as none has.
+def asked_to_end() -> Iterator[Callable[[], bool]]:
+    """Yield a function that tells whether a signal has asked this process to end.
 
-    Within the block these signals end nothing: the block looks for them where it can save its state.
+    Within the block, these signals do not end the process: the block calls the function where it can save its state.
     """
-    received: list[str] = []
+    received: list[int] = []
 
     def remember(number: int, _: FrameType | None) -> None:
-        received.append(signal.Signals(number).name)
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # who presses Ctrl-C once more will not wait
+        received.append(number)
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a second Ctrl-C ends it at once
 
     before = {number: signal.signal(number, remember) for number in ASKS_TO_END}
     try:
-        yield lambda: received[0] if received else None
+        yield lambda: bool(received)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
 def outlive() -> None:
-    """Ignore these signals: whoever started this process decides when it ends."""
+    """Ignore these signals: the parent process decides when this one ends."""
     for number in ASKS_TO_END:
         signal.signal(number, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""Training state beside an output: what a killed job needs to go on as if nothing had happened."""
+"""The training state: what an interrupted job needs to resume, and end with the same bytes."""
 
 import fcntl
 import io
@@ -26,30 +26,35 @@ log = logging.getLogger(__name__)
 
 Row = dict[str, float]
 _SECONDS_BETWEEN_SAVES = 600.0
-"""Within an epoch; that of a large dataset takes longer than a killed job should lose."""
+"""Within an epoch: on a large dataset, an epoch takes longer than a killed job should lose."""
 
 
 @dataclass
 class Position:
-    """How far a training has come; the training loop moves it on."""
+    """How far a training has come."""
 
     rows: list[Row] = field(default_factory=list)
-    """What was logged of each whole epoch."""
+    """One per finished epoch: what was logged."""
     step: int = 0
-    """Steps done of the epoch after these."""
+    """Finished steps of the current epoch."""
     means: RunningMeans = field(default_factory=RunningMeans)
-    """Of these steps."""
+    """Means over these steps."""
+
+    @property
+    def epoch(self) -> int:
+        """Finished epochs, which is the number of the current one, from 0."""
+        return len(self.rows)
 
     def __str__(self) -> str:
-        return f"epoch {len(self.rows)}" + (f" and {self.step} steps" if self.step else "")
+        return f"epoch {self.epoch}" + (f" and {self.step} steps" if self.step else "")
 
 
 class TrainingState:
-    """A file that holds model, optimizer and log of a training on its way, and one with what it held before.
+    """A file with the model, optimizer and log of an unfinished training, and a second file with the previous state.
 
-    It names the settings and inputs it belongs to; a state of other settings or inputs is ignored, one that is damaged
-    gives way to that before it. Order, views, positives and what networks draw need no place in it: they are functions
-    of seed, epoch and step. Of several processes the first one writes and reads, for all: they have the same weights.
+    A state of other settings or inputs is ignored. If the newest state is damaged, the previous one is used. The order
+    of images, views, positives and what networks draw are not saved: they are functions of seed, epoch and step. Of
+    several processes, the first one writes and reads for all, because all have the same weights.
     """
 
     def __init__(self, path: Path, identity: str) -> None:
@@ -61,7 +66,7 @@ class TrainingState:
 
     @contextmanager
     def exclusively(self) -> Iterator[None]:
-        """Wait until no other process trains into this file; two would mix their states.
+        """Keep other processes from training into this file; first wait until none does.
 
         Raises:
             BingoError: the folder cannot be written, or its file system has no locks.
@@ -75,7 +80,7 @@ class TrainingState:
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
-                    log.warning("%s: another process trains into it; waiting for its end", self.path)
+                    log.warning("%s: another process is training into this file; waiting until it ends", self.path)
                     fcntl.flock(file, fcntl.LOCK_EX)
                 except OSError as error:
                     raise BingoError(
@@ -87,7 +92,7 @@ class TrainingState:
                     return
 
     def save(self, module: nn.Module, optimizer: torch.optim.Optimizer, position: Position) -> None:
-        """Write the state at ``position``, and keep the one before it."""
+        """Write the state at ``position``, and keep the previous one."""
         self._saved = time.monotonic()
         if not is_first():
             return
@@ -100,33 +105,33 @@ class TrainingState:
             "means": position.means.state_dict(),
         }
         content = io.BytesIO()
-        torch.save(state, content)  # not to the file: on a full disk torch raises what tells nobody so
+        torch.save(state, content)  # not to the file: on a full disk, torch's error does not say so
         with atomic(self.path) as temporary:
             temporary.write_bytes(content.getbuffer())
             with temporary.open("rb") as file:
-                os.fsync(file.fileno())  # now, so that the moment without a newest state is short
+                os.fsync(file.fileno())  # now, so that there is hardly a moment without a newest state
             if self.path.exists():
                 self.path.replace(self.previous)
 
     def save_if_due(
         self, module: nn.Module, optimizer: torch.optim.Optimizer, position: Position, asked_to_end: bool
     ) -> None:
-        """Save after an epoch, after some minutes of one, and when the process is asked to end.
+        """Save after an epoch, every ten minutes within one, and when the process is asked to end.
 
         Raises:
-            BingoError: it is asked to end.
+            BingoError: the process is asked to end.
         """
         if position.step == 0 or asked_to_end or time.monotonic() - self._saved >= _SECONDS_BETWEEN_SAVES:
             if position.means.first_bad_step() is not None:
-                return  # it has diverged, as will soon be said; the state before that is kept
+                return  # the loop will soon report this; the last finite state is kept
             self.save(module, optimizer, position)
         if asked_to_end and not is_first():
-            sys.exit(1)  # the first one says why
+            sys.exit(1)  # the first process says why
         if asked_to_end:
-            raise BingoError(f"asked to end; {self.path} holds the state after {position}; run again to go on from it")
+            raise BingoError(f"asked to end; {self.path} holds the state after {position}; run again to resume")
 
     def restore(self, module: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device) -> Position:
-        """Load the state, if there is one of this identity, and return where it stands, which is else the start."""
+        """Load the state, if there is one of this identity, and return its position; without one, the start."""
         state = from_first(lambda: self._read(module))
         if state is None:
             return Position()
@@ -144,22 +149,22 @@ class TrainingState:
                 path.unlink(missing_ok=True)
 
     def _read(self, module: nn.Module) -> dict[str, Any] | None:
-        """Return the newest state that is whole and of this training."""
+        """Return the newest undamaged state of this identity."""
         for path in (self.path, self.previous):
-            former = path == self.path and self.previous.exists()
-            instead = "the state before it is looked at" if former else "training starts anew"
+            fallback = path == self.path and self.previous.exists()
+            instead = "trying the previous state" if fallback else "training starts from the beginning"
             try:
                 _require_whole(path)
                 state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
                 if state["identity"] != self.identity:
-                    log.warning("%s: of other settings or inputs, so %s", path, instead)
+                    log.warning("%s: belongs to other settings or inputs; %s", path, instead)
                     continue
                 _require_shapes(state["module"], module)
             except FileNotFoundError:
                 continue
             except _DAMAGED as error:
-                log.warning("%s: damaged, so %s (%s)", path, instead, " ".join(str(error).split()))
-                path.unlink(missing_ok=True)  # or the next save would put it in the place of the one before
+                log.warning("%s: damaged (%s); %s", path, " ".join(str(error).split()), instead)
+                path.unlink(missing_ok=True)  # or the next save would replace the previous state by it
                 continue
             return state
         return None
@@ -193,7 +198,7 @@ def _open_lock(path: Path) -> TextIO:
 
 
 def _require_whole(path: Path) -> None:
-    """Check the checksums of the zip archive that torch writes, which torch itself ignores when it reads."""
+    """Check the checksums of the zip archive that torch writes; torch ignores them when it reads."""
     with zipfile.ZipFile(path) as archive:
         if (name := archive.testzip()) is not None:
             raise zipfile.BadZipFile(f"{name} does not match its checksum")

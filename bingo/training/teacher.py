@@ -21,7 +21,7 @@ from bingo.models.fold import folded
 from bingo.study.jobs import TargetsJob
 from bingo.study.method import Layer, View
 from bingo.training.device import resolve_precision
-from bingo.training.model import StepInput
+from bingo.training.step import StepInput
 
 
 class OnlineTeacher:

@@ -15,10 +15,9 @@ from hypothesis.extra import numpy as stn
 from bingo.artifacts.files import atomic, atomic_checked, read_checked, write_text
 from bingo.artifacts.hdf5 import checked_dataset, read_hdf5, write_hdf5
 from bingo.artifacts.provenance import digest_arrays, digest_json, provenance, require_same
-from bingo.errors import BingoError
 from bingo.artifacts.tensors import write_tensors
-
-from .conftest import disk_of, refused
+from bingo.errors import BingoError
+from tests.conftest import disk_of, refused
 
 
 def write_numbers(path, attributes=None):

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bingo.artifacts.hdf5 import write_hdf5
-from bingo.errors import BingoError
 from bingo.artifacts.shards import part_rows, shard_attributes, whole_shards
+from bingo.errors import BingoError
 
 ORIGIN = {"settings": {"size": 3}, "inputs": {"dataset": "a"}}
 

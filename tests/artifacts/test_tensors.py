@@ -7,8 +7,7 @@ import safetensors.torch
 import torch
 
 from bingo.artifacts.tensors import digest_tensors, network_digest, read_metadata, read_tensors, write_tensors
-
-from .conftest import refused
+from tests.conftest import refused
 
 TENSORS = {
     "weight": torch.arange(6.0).reshape(2, 3),

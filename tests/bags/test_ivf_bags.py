@@ -4,13 +4,12 @@ import faiss
 import numpy as np
 import pytest
 
-from bingo import neighbours
-from bingo.bags import ivf, knn
+from bingo.bags import ivf, knn, neighbours
 from bingo.bags.ivf import ivf_neighbours
 from bingo.bags.knn import find_neighbours, knn_bags, measure_recall
-from bingo.study.bags import Ivf, IvfSearch
-from bingo.errors import BingoError
 from bingo.bags.neighbours import UnitRows
+from bingo.errors import BingoError
+from bingo.study.bags import Ivf, IvfSearch
 from tests.pretended_gpus import pretend_gpus
 
 

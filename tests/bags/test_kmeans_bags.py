@@ -4,8 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bingo import neighbours
-from bingo.bags import kmeans
+from bingo.bags import kmeans, neighbours
 from bingo.bags.kmeans import assign, cluster_rows, kmeans_bags
 from bingo.errors import BingoError
 from tests.pretended_gpus import pretend_gpus

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bingo import neighbours
+from bingo.bags import neighbours
 from bingo.bags.knn import knn_bags, without_self
 from bingo.errors import BingoError
 

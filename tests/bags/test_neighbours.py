@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bingo import neighbours
-from bingo.errors import BingoError
+from bingo.bags import neighbours
 from bingo.bags.neighbours import Budget, UnitRows, nearest_neighbours, normalise_rows, take_rows
+from bingo.errors import BingoError
 from tests.pretended_gpus import pretend_gpus
 
 
@@ -172,7 +172,7 @@ _SEARCH = """
 import resource, sys
 from pathlib import Path
 import h5py, numpy as np
-from bingo import neighbours
+from bingo.bags import neighbours
 from bingo.bags.knn import knn_bags
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 neighbours.UNIT, neighbours.CPU = 1024, neighbours.Budget(2 << 20, 2 << 20, 2 << 20)

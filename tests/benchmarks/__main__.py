@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 
 from bingo.artifacts.files import write_text
-from bingo.cli.invocation import use_threads
 from tests.benchmarks.demo import demo_is_on_record
 from tests.benchmarks.measure import Row, device_name
 
@@ -39,7 +39,9 @@ def main(names: Sequence[str]) -> None:
     known = [name for modules in TABLES.values() for name in modules]
     if unknown := sorted(set(names) - set(known)):
         sys.exit(f"there are no benchmarks {', '.join(unknown)}; there are {', '.join(known)}")
-    use_threads(os.cpu_count() or 1)  # as a stage that has all cores
+    cores = os.cpu_count() or 1  # as a stage that has all of them
+    os.environ["OMP_NUM_THREADS"] = str(cores)  # faiss reads it when it is imported
+    torch.set_num_threads(cores)
     chosen = names or [name for name in known if name != "demo" or demo_is_on_record()]
     started = time.perf_counter()
     for table, modules in TABLES.items():

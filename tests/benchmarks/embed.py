@@ -4,6 +4,7 @@ import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 from statistics import median
@@ -12,16 +13,16 @@ import torch
 from torch import nn
 
 from bingo.data.decode import decode
-from bingo.training.embed import BATCH, FORWARD
-from bingo.stages.embeddings import make_embeddings
-from bingo.training.device import pick_device
-from bingo.study.jobs import EmbeddingsJob
 from bingo.models.backbone import build_backbone
 from bingo.models.checkpoint import load_teacher, write_teacher
+from bingo.study.jobs import EmbeddingsJob
 from bingo.study.sections import Backbone, Preprocessing
+from bingo.training.device import pick_device
+from bingo.training.embed import BATCH, FORWARD
 from tests.benchmarks.measure import Row, device_name, side_by_side
 from tests.benchmarks.photos import write_photos
 from tests.benchmarks.views import listed
+from tests.stage import run_stage
 
 PHOTOS, LINKS_ON_GPU = 128, 64
 """A GPU gets each photograph under so many names: it is through with a few before loader processes have started."""
@@ -66,12 +67,11 @@ def rows() -> Iterator[Row]:
         teacher = random_teacher(folder / "teacher.safetensors", RESNET18)
         network = load_teacher(teacher, device).backbone
         pixels = torch.randn(batch, 3, 224, 224, device=device).contiguous(memory_format=torch.channels_last)
-        job = EmbeddingsJob(version=1, preprocessing=Preprocessing())
+        files = {"listing": folder / "listing.h5", "teacher": teacher, "output": folder / "out.h5"}
+        ours = partial(run_stage, EmbeddingsJob, device=device, workers=workers, preprocessing=Preprocessing(), **files)
         times = side_by_side(
             {
-                "ours": lambda: make_embeddings(
-                    job, folder / "listing.h5", teacher, folder / "out.h5", device, workers
-                ),
+                "ours": ours,
                 "forward": lambda: forward(network, pixels, count),
                 "decode": lambda: list(decoders.map(decode, contents)),
             },

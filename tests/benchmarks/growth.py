@@ -17,17 +17,18 @@ from torch import Tensor
 from bingo.bags.groups import random_bags
 from bingo.bags.knn import knn_bags
 from bingo.data.listing import Listing
-from bingo.training.batches import TrainingBatches
-from bingo.training.embed import embed
-from bingo.training.device import pick_device
-from bingo.training.model import Learner
-from bingo.training.state import TrainingState
-from bingo.training.loop import train
 from bingo.losses.info_nce import info_nce, queue_logsumexp
 from bingo.methods.moco import Moco
 from bingo.models.backbone import build_backbone
 from bingo.philox import Stream, uniform
 from bingo.study.sections import Backbone, Preprocessing
+from bingo.training.batches import TrainingBatches
+from bingo.training.device import pick_device
+from bingo.training.embed import embed
+from bingo.training.loop import train
+from bingo.training.model import Learner
+from bingo.training.run import MethodTask
+from bingo.training.state import TrainingState
 from bingo.views.recipes import RECIPES
 from tests.benchmarks.measure import Work, device_name, side_by_side
 
@@ -108,7 +109,8 @@ def epoch(count: int) -> Work:
         with tempfile.TemporaryDirectory() as folder:
             state = TrainingState(Path(folder, "state.pt"), "")
             with state.exclusively():
-                train(Learner(method, None).to(device), data, method.training, state, device, 0, "noise")
+                task = MethodTask(Learner(method, None).to(device), data, method.training, device)
+                train(task, state, 0, "noise")
 
     return work
 

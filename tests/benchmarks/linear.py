@@ -6,10 +6,10 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from bingo.training.device import pick_device
-from bingo.training.schedule import learning_rate
 from bingo.evaluation.linear import LinearHeads, cached_batches, train_linear
 from bingo.study.protocols import PROTOCOLS, LinearSweep
+from bingo.training.device import pick_device
+from bingo.training.schedule import learning_rate
 from tests.benchmarks.measure import Row, device_name, side_by_side
 
 _EPOCHS, _IMAGES, _DIM = 5, 10_000, 512

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bingo.training.device import pick_device
 from bingo.losses.info_nce import info_nce, queue_logsumexp
+from bingo.training.device import pick_device
 from tests.benchmarks.measure import Row, Work, device_name, memory_row, peak_mib, repeated, side_by_side
 from tests.benchmarks.released import released_loss
 

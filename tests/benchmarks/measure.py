@@ -1,13 +1,11 @@
 """Timing side by side, peak memory, and the table of what came out."""
 
-import ctypes
 import gc
 import multiprocessing
 import re
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,10 +13,8 @@ from typing import Any
 import torch
 
 from bingo.training.device import describe_device, pick_device
-from bingo.cli.invocation import M_MMAP_MAX, M_TRIM_THRESHOLD, keep_freed_memory
 
 Work = Callable[[], Any]
-_M_MMAP_THRESHOLD = -3  # of <malloc.h>
 _INSTRUCTIONS = {"AVX512-bf16": "avx512_bf16", "AVX512": "avx512_f", "AVX2": "avx2"}
 
 
@@ -95,32 +91,18 @@ def side_by_side(
     """Time pieces of work in turn, A B C A B C ..., after one turn that is not counted, unless they are ``warm``.
 
     So a machine whose speed drifts, as shared ones do, is as fast for one as for the other. What is called a reference
-    has the usual settings of the C library and of cuDNN; the rest has those of this project.
+    has cuDNN's usual settings, under which it may round float32; the rest has those of this project.
     """
     times: dict[str, list[float]] = {name: [] for name in work}
     for repeat in range(repeats if warm else repeats + 1):
         for name, do in work.items():
-            (_usual_settings if name.startswith("reference") else _own_settings)()
+            pick_device()  # which lets cuDNN round nothing
+            torch.backends.cudnn.allow_tf32 = name.startswith("reference")
             seconds = elapsed(do, device)
             if warm or repeat > 0:
                 times[name].append(seconds)
-    _own_settings()
+    pick_device()
     return Seconds(times)
-
-
-def _own_settings() -> None:
-    keep_freed_memory()
-    pick_device()  # which lets cuDNN round nothing
-
-
-def _usual_settings() -> None:
-    """Undo both: what glibc comes to by itself where large blocks are used, and float32 that cuDNN may round."""
-    torch.backends.cudnn.allow_tf32 = True
-    with suppress(AttributeError):
-        libc = ctypes.CDLL(None)
-        libc.mallopt(M_MMAP_MAX, 65_536)
-        libc.mallopt(_M_MMAP_THRESHOLD, 32 * 2**20)
-        libc.mallopt(M_TRIM_THRESHOLD, 64 * 2**20)
 
 
 def repeated(count: int, do: Work) -> Work:
@@ -151,8 +133,7 @@ def _wait(device: torch.device | None) -> None:
 def peak_mib(prepare: Callable[..., Work], *arguments: Any) -> float:
     """Return by how many MiB memory grows, at most, while the work runs that ``prepare(*arguments)`` returns.
 
-    A process of its own does it, so that nothing that ran before has left memory to take from; with the C library's own
-    settings of memory, under which the released loss needs half of what it needs where freed memory is kept.
+    A process of its own does it, so that nothing that ran before has left memory to take from.
     """
     context = multiprocessing.get_context("spawn")
     with context.Pool(1) as pool:

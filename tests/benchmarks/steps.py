@@ -9,16 +9,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bingo.training.device import autocast, pick_device, resolve_precision
-from bingo.training.model import Learner, StepInput, TeacherOutputs
-from bingo.training.loop import make_optimizer, take_step
 from bingo.methods.bingo import Bingo
-from bingo.study.method import Layer, Method, View
 from bingo.methods.moco import Moco
 from bingo.models.backbone import build_backbone
 from bingo.models.checkpoint import Teacher
 from bingo.models.head import mlp_head
+from bingo.study.method import Layer, Method, View
 from bingo.study.sections import Backbone, Training
+from bingo.training.device import autocast, pick_device, resolve_precision
+from bingo.training.model import Learner
+from bingo.training.step import StepInput, TeacherOutputs
 from bingo.training.teacher import OnlineTeacher, sent
 from bingo.views.cutmix import cutmix, draw_box
 from tests.benchmarks.measure import Row, device_name, repeated, side_by_side
@@ -208,7 +208,25 @@ class Ours:
         self.dtype = dtype
 
     def __call__(self) -> dict[str, Tensor]:
-        return take_step(self.learner, self.learner, self.optimizer, self.batch, self.dtype)
+        return take_step(self.learner, self.optimizer, self.batch, self.dtype)
+
+
+def make_optimizer(learner: Learner, training: Training) -> torch.optim.Optimizer:
+    """Return what trains a learner at a constant learning rate."""
+    parameters = [parameter for parameter in learner.parameters() if parameter.requires_grad]
+    return torch.optim.SGD(parameters, training.lr, training.momentum, weight_decay=training.weight_decay)
+
+
+def take_step(
+    learner: Learner, optimizer: torch.optim.Optimizer, batch: StepInput, dtype: torch.dtype
+) -> dict[str, Tensor]:
+    """Take one step as the training loop does; return its loss and log values."""
+    values: dict[str, Tensor] = learner(batch, dtype)
+    optimizer.zero_grad(set_to_none=True)
+    values["loss"].backward()
+    optimizer.step()
+    learner.after_step()
+    return {name: value.detach() for name, value in values.items()}
 
 
 class _Stored:

@@ -4,13 +4,13 @@ import torch
 from PIL import Image
 from torchvision import transforms
 
-from bingo.stages.embeddings import make_embeddings
-from bingo.study.jobs import EmbeddingsJob
 from bingo.models.checkpoint import load_teacher
+from bingo.study.jobs import EmbeddingsJob
 from bingo.study.sections import Backbone, Preprocessing
 from tests.benchmarks.embed import forward, random_teacher
 from tests.benchmarks.photos import write_photos
 from tests.benchmarks.views import listed
+from tests.stage import run_stage
 
 torch.set_num_threads(1)
 CPU = torch.device("cpu")
@@ -21,8 +21,8 @@ def test_embeddings_are_those_of_the_bare_network_on_torchvisions_transform(tmp_
     listed(tmp_path)
     teacher = random_teacher(tmp_path / "teacher.safetensors", Backbone(architecture="resnet10", width=0.25))
     preprocessing = Preprocessing(size=64, resize=80)
-    job = EmbeddingsJob(version=1, preprocessing=preprocessing)
-    make_embeddings(job, tmp_path / "listing.h5", teacher, tmp_path / "out.h5", CPU, 0)
+    files = {"listing": tmp_path / "listing.h5", "teacher": teacher, "output": tmp_path / "out.h5"}
+    run_stage(EmbeddingsJob, preprocessing=preprocessing, **files)
     transform = transforms.Compose(
         [
             transforms.Resize(preprocessing.resize),

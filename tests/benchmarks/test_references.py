@@ -6,17 +6,18 @@ import pytest
 import torch
 from torch import nn
 
-from bingo.training.model import Learner, StepInput
-from bingo.training.loop import make_optimizer, take_step
 from bingo.methods.bingo import Bingo
 from bingo.models.backbone import build_backbone
 from bingo.models.checkpoint import Teacher
 from bingo.models.head import mlp_head
 from bingo.study.sections import Backbone, Training
+from bingo.training.model import Learner
+from bingo.training.step import StepInput
 from bingo.training.teacher import OnlineTeacher
 from bingo.views.cutmix import draw_box
 from tests.benchmarks import loss
 from tests.benchmarks.released import ReleasedStep, released_loss
+from tests.benchmarks.steps import make_optimizer, take_step
 
 SIZE, EPOCH = 16, 20
 NARROW = Backbone(architecture="resnet10", stem="small", width=1 / 16)
@@ -50,7 +51,7 @@ def test_the_released_codes_first_step_gives_our_loss_and_weights():
     box = draw_box(0, EPOCH, 0, SIZE)
     expected = released(images, (box.top, box.left, box.bottom, box.right))
     batch = StepInput(0, EPOCH, 0, images, {})
-    values = take_step(learner, learner, make_optimizer(learner, method.training), batch, torch.float32)
+    values = take_step(learner, make_optimizer(learner, method.training), batch, torch.float32)
     assert float(values["loss"]) == pytest.approx(expected, rel=1e-5)
     pairs = zip([*learner.backbone.parameters(), *learner.head.parameters()], student.parameters(), strict=True)
     for ours, theirs in pairs:

@@ -14,19 +14,20 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from bingo.study.images import FolderData
 from bingo.data.decode import decode
 from bingo.data.images import Images, open_images
-from bingo.data.listing import Listing, read_listing, write_listing
-from bingo.training.batches import TrainingBatches
-from bingo.training.device import pick_device
+from bingo.data.listing import Listing, read_listing
+from bingo.philox import Stream, uniform
+from bingo.study.images import FolderData
 from bingo.study.jobs import DataJob
 from bingo.study.method import View
-from bingo.philox import Stream, uniform
 from bingo.study.sections import NetworkInput
+from bingo.training.batches import TrainingBatches
+from bingo.training.device import pick_device
 from bingo.views.recipes import RECIPES
 from tests.benchmarks.measure import Row, device_name, side_by_side
 from tests.benchmarks.photos import write_photos
+from tests.stage import run_stage
 
 VIEWS = {"anchor": View("anchor", 0), "positive": View("anchor", 1), "target": View("anchor", 0, teacher=True)}
 SMALL, PHOTO = NetworkInput(size=32), NetworkInput(size=224)
@@ -132,7 +133,7 @@ def listed(folder: Path) -> Listing:
     """List the images below ``folder``."""
     path = folder / "listing.h5"
     data = FolderData(source="folder", train=str(folder / "train"))
-    write_listing(DataJob(version=1, split="train", data=data), "data", None, path, 1)
+    run_stage(DataJob, split="train", data=data, output=path)
     return read_listing(path, "train")
 
 

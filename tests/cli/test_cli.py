@@ -10,56 +10,33 @@ from pathlib import Path
 import h5py
 import pytest
 import torch
-import typer
 from torchvision.io import write_png
 from typer import rich_utils
 
-from bingo import cli, doctor
 from bingo.artifacts.provenance import digest_json
-from bingo.study.schema import parse_study
-from bingo.cli.doctor import Finding
-from bingo.models.backbone import build_backbone
-from bingo.study.sections import Backbone
-from bingo.study.settings import report_settings, teacher_settings
-from bingo.student import stage as student_stage
-from bingo.tables import stage as tables_stage
 from bingo.artifacts.tensors import write_tensors
+from bingo.cli import doctor
+from bingo.cli.doctor import Finding
+from bingo.cli.main import main
+from bingo.models.backbone import build_backbone
+from bingo.study import jobs, report_jobs
+from bingo.study.schema import parse_study
+from bingo.study.sections import Backbone
+from bingo.study.stages import JOBS
 
-SUBCOMMANDS = {
-    "data",
-    "pack",
-    "teacher",
-    "imported-teacher",
-    "inspect",
-    "embeddings",
-    "bags",
-    "sheets",
-    "targets",
-    "student",
-    "evaluation",
-    "detection",
-    "export",
-    "table",
-    "text",
-    "figure",
-    "report",
-    "launch",
-    "summary",
-    "new",
-    "doctor",
-}
-FIGURES = {"accuracy", "bag-size", "training", "purity", "similarity", "map"}
+COMMANDS = ["new", "summary", "doctor", "inspect", "export", "stage"]
 
 
-def settings(**keys):
-    return json.dumps({"version": 1, **keys})
+def settings(kind, **keys):
+    return json.dumps({"version": kind.STAGE_VERSION, **keys})
 
 
-TABLE = settings(rows=[], evaluations=[])
-TEXT = settings(title="A title")
+TABLE = settings(report_jobs.TableJob, rows=[], evaluations=[])
+TEXT = settings(report_jobs.TableTextJob, title="A title")
 MOCO = {"method": "moco", "backbone": {"architecture": "resnet10"}}
 VIEWS = {"size": 28, "resize": 28}
 TARGETS = settings(
+    jobs.TargetsJob,
     preprocessing={"size": 28},
     recipe="small",
     precision="auto",
@@ -67,7 +44,6 @@ TARGETS = settings(
     number=0,
     views=2,
 )
-# Where the file lies is told by the flag.
 STUDY = parse_study(
     {
         "study": "s",
@@ -77,45 +53,67 @@ STUDY = parse_study(
     },
     "s",
 )
-IMPORTED = teacher_settings(STUDY, "t")
-EVALUATION = settings(preprocessing=VIEWS, model="m", protocol="knn-10", target="", seed=0)
-DETECTION = settings(preprocessing={"size": 28}, model="m", protocol="mask-rcnn", target="coco", seed=0)
-BOXES = "detection --images IMAGES --annotations MISSING --val-images IMAGES --val-annotations MISSING --model MISSING"
-ACCURACY = settings(architectures={})
-SIZES = settings(series=[{"label": "s", "sizes": {"a": 1, "b": 2}}], evaluations=["knn-10"])
-REPORT = report_settings(STUDY, "")
-DEMO = settings(split="train", data={"source": "demo", "max_train": 20})
+IMPORTED = settings(jobs.ImportJob, format=None, part=None, architecture=None)
+MEASURED = {"preprocessing": VIEWS, "model": "m", "protocol": "knn-10", "target": "", "seed": 0}
+EVALUATION = settings(jobs.EvaluationJob, **MEASURED)
+DETECTION = settings(
+    jobs.DetectionJob, **{**MEASURED, "preprocessing": {"size": 28}, "protocol": "mask-rcnn", "target": "coco"}
+)
+BOXES = (
+    "detection --images IMAGES --annotations MISSING --val-images IMAGES --val-annotations MISSING --weights MISSING"
+)
+ACCURACY = settings(report_jobs.AccuracyFigureJob, architectures={})
+SIZES = settings(
+    report_jobs.BagSizeFigureJob, series=[{"label": "s", "sizes": {"a": 1, "b": 2}}], evaluations=["knn-10"]
+)
+CURVES = settings(report_jobs.TrainingFigureJob, panels={"a": "moco"})
+MAP = settings(report_jobs.MapFigureJob, preprocessing=VIEWS, model="m")
+REPORT = settings(report_jobs.ReportJob, study=STUDY.model_dump(mode="json"), left_out="")
+DEMO = settings(jobs.DataJob, split="train", data={"source": "demo", "max_train": 20})
 
-# Command lines that end by a user's fault: arguments, --settings, and what the one line must say.
+# Command lines of stages that end by a user's fault: arguments, --settings, and what the one line must say.
 FAULTS = {
-    "no JSON": ("table --output OUTPUT", "{", "--settings: Invalid JSON"),
-    "unknown key": ("table --output OUTPUT", settings(rowz=[]), "unknown key 'rowz'; did you mean 'rows'?"),
-    "wrong type": ("table --output OUTPUT", settings(rows=1, evaluations=[]), "--settings: rows: Input should be"),
-    "missing key": ("text --table MISSING --markdown OUTPUT --latex OUTPUT", settings(), "--settings: title: Field"),
+    "no JSON": ("table --output OUTPUT", "{", "--settings: no JSON"),
+    "unknown key": (
+        "table --output OUTPUT",
+        settings(report_jobs.TableJob, rowz=[]),
+        "unknown key 'rowz'; did you mean 'rows'?",
+    ),
+    "another version": ("table --output OUTPUT", TABLE.replace("2", "3"), "are no settings of table, version 2"),
+    "wrong type": (
+        "table --output OUTPUT",
+        settings(report_jobs.TableJob, rows=1, evaluations=[]),
+        "--settings: rows: Input should be",
+    ),
+    "missing key": (
+        "table_text --table MISSING --markdown OUTPUT --latex OUTPUT",
+        settings(report_jobs.TableTextJob),
+        "--settings: title: Field",
+    ),
     "no settings file": ("table --output OUTPUT", "@MISSING", "--settings: MISSING cannot be read"),
     "binary settings file": ("table --output OUTPUT", "@JUNK", "--settings: JUNK cannot be read"),
     "data": (
         "data --key transfer.flowers --output OUTPUT",
-        settings(split="train", data={"source": "folder", "train": "MISSING"}),
+        settings(jobs.DataJob, split="train", data={"source": "folder", "train": "MISSING"}),
         "transfer.flowers.train: there is no folder MISSING",
     ),
     "validation data": (
         "data --key data --output OUTPUT",
-        settings(split="val", data={"source": "folder", "train": "MISSING", "val": "MISSING"}),
+        settings(jobs.DataJob, split="val", data={"source": "folder", "train": "MISSING", "val": "MISSING"}),
         "validation images need --train-listing",
     ),
     "pack": (
         "pack --listing MISSING --output OUTPUT",
-        settings(split="train", pack={}),
+        settings(jobs.PackJob, split="train", pack={}),
         "MISSING: no such file",
     ),
     "teacher": (
         "teacher --name t --listing MISSING --output OUTPUT --training-log OUTPUT",
-        settings(preprocessing={"size": 28}, teacher=MOCO),
+        settings(jobs.TeacherJob, preprocessing={"size": 28}, teacher=MOCO),
         "MISSING: no such file",
     ),
     "imported teacher": (
-        "imported-teacher --checkpoint MISSING --output OUTPUT",
+        "imported_teacher --checkpoint MISSING --output OUTPUT",
         IMPORTED,
         "MISSING: ",
     ),
@@ -131,37 +129,37 @@ FAULTS = {
     ),
     "embeddings": (
         "embeddings --listing DAMAGED --teacher MISSING --output OUTPUT",
-        settings(preprocessing=VIEWS),
+        settings(jobs.EmbeddingsJob, preprocessing=VIEWS),
         "DAMAGED: truncated or damaged",
     ),
     "bags": (
         "bags --listing JUNK --teacher MISSING --embeddings MISSING --output OUTPUT",
-        settings(bags={"criterion": "knn", "teacher": "t"}),
+        settings(jobs.BagsJob, bags={"criterion": "knn", "teacher": "t"}),
         "JUNK: truncated or damaged",
     ),
-    "sheets": ("sheets --listing MISSING --bags MISSING --page best=OUTPUT", None, "MISSING: no such file"),
+    "sheets": ("sheets --listing MISSING --bags MISSING --pages best=OUTPUT", None, "MISSING: no such file"),
     "page": (
-        "sheets --listing MISSING --bags MISSING --page random=OUTPUT --page bset=OUTPUT",
+        "sheets --listing MISSING --bags MISSING --pages random=OUTPUT --pages bset=OUTPUT",
         None,
-        "--page: there is no page bset; did you mean 'best'?",
+        "--pages: Input should be 'random', 'more', 'best' or 'worst'",
     ),
     "page without a file": (
-        "sheets --listing MISSING --bags MISSING --page best",
+        "sheets --listing MISSING --bags MISSING --pages best",
         None,
-        "--page: is NAME=FILE, found best",
+        "--pages: is NAME=FILE, found best",
     ),
     "student": (
         "student --name s --listing DAMAGED --output OUTPUT",
-        settings(preprocessing={"size": 28}, student=MOCO, seed=0),
+        settings(jobs.StudentJob, preprocessing={"size": 28}, student=MOCO, seed=0),
         "DAMAGED: truncated or damaged",
     ),
     "evaluation": (
-        "evaluation --listing MISSING --val-listing MISSING --model MISSING --output OUTPUT",
+        "evaluation --listing MISSING --val-listing MISSING --weights MISSING --output OUTPUT",
         EVALUATION,
         "MISSING: no such file",
     ),
     "protocol": (
-        "evaluation --listing MISSING --val-listing MISSING --model MISSING --output OUTPUT",
+        "evaluation --listing MISSING --val-listing MISSING --weights MISSING --output OUTPUT",
         EVALUATION.replace("knn-10", "knn-100"),
         "no protocol 'knn-100'; did you mean 'knn-10'?",
     ),
@@ -171,60 +169,60 @@ FAULTS = {
         DETECTION.replace("mask-rcnn", "mask-rcn"),
         "no protocol 'mask-rcn'; did you mean 'mask-rcnn'?",
     ),
-    "table": ("table --output OUTPUT JUNK", TABLE, "JUNK: no result file"),
+    "table": ("table --output OUTPUT --results JUNK", TABLE, "JUNK: no result file"),
     "published": (
         "table --published MISSING --output OUTPUT",
         TABLE,
         "MISSING: cannot be read as published numbers",
     ),
-    "text": ("text --table MISSING --markdown OUTPUT --latex OUTPUT", TEXT, "MISSING: cannot be read"),
-    "accuracy figure": ("figure accuracy --table JUNK --output OUTPUT", ACCURACY, "JUNK: no table"),
-    "bag size figure": ("figure bag-size --output OUTPUT JUNK", SIZES, "JUNK: no result file"),
-    "training figure": (
-        "figure training --output OUTPUT a=MISSING",
-        settings(panels={"a": "moco"}),
-        "MISSING: cannot be read",
+    "text": ("table_text --table MISSING --markdown OUTPUT --latex OUTPUT", TEXT, "MISSING: cannot be read"),
+    "accuracy figure": ("accuracy_figure --table JUNK --output OUTPUT", ACCURACY, "JUNK: no table"),
+    "bag size figure": ("bag_size_figure --output OUTPUT --results JUNK", SIZES, "JUNK: no result file"),
+    "training figure": ("training_figure --output OUTPUT --logs a=MISSING", CURVES, "MISSING: cannot be read"),
+    "log without a name": (
+        "training_figure --output OUTPUT --logs MISSING",
+        CURVES,
+        "--logs: is NAME=FILE, found MISSING",
     ),
-    "log without a name": ("figure training --output OUTPUT MISSING", settings(panels={}), "each log is NAME=CSV"),
-    "two logs of a name": ("figure training --output OUTPUT a=x a=y", settings(panels={}), "each log is NAME=CSV"),
+    "two logs of a name": ("training_figure --output OUTPUT --logs a=x --logs a=y", CURVES, "--logs: a occurs twice"),
     "purity figure": (
-        "figure purity --listing MISSING --embeddings JUNK --teacher JUNK --output OUTPUT",
+        "purity_figure --listing MISSING --embeddings JUNK --teacher JUNK --output OUTPUT",
         None,
         "MISSING: no such file",
     ),
     "similarity figure": (
-        "figure similarity --listing DAMAGED --bags JUNK --output OUTPUT",
+        "similarity_figure --listing DAMAGED --bags JUNK --output OUTPUT",
         None,
         "DAMAGED: truncated or damaged",
     ),
     "map figure": (
-        "figure map --listing JUNK --split val --model MISSING --output OUTPUT",
-        settings(preprocessing=VIEWS, model="m"),
+        "map_figure --listing JUNK --split val --weights MISSING --output OUTPUT",
+        MAP,
         "JUNK: truncated or damaged",
     ),
     "settings of a figure": (
-        "figure map --listing JUNK --split val --model MISSING --output OUTPUT",
-        settings(preprocessing=VIEWS, modl="m"),
+        "map_figure --listing JUNK --split val --weights MISSING --output OUTPUT",
+        MAP.replace("model", "modl"),
         "unknown key 'modl'; did you mean 'model'?",
     ),
     "report": ("report --output OUTPUT --table MISSING", REPORT, "MISSING: cannot be read"),
     "settings of a report": (
         "report --output OUTPUT",
-        settings(study={"study": "s"}, left_out=""),
+        settings(report_jobs.ReportJob, study={"study": "s"}, left_out=""),
         "--settings: study.data: Field required",
     ),
     "sheet without a name": ("report --output OUTPUT --sheet MISSING", REPORT, "--sheet: is NAME=FILE, found MISSING"),
     "cost without a stage": ("report --output OUTPUT --benchmark =x", REPORT, "--benchmark: is NAME=FILE, found =x"),
     "cost": ("report --output OUTPUT --benchmark teacher=JUNK", REPORT, "JUNK: no benchmark of Snakemake's"),
 }
-# The same of commands that write no log and take no settings.
+# The same of what users call.
 PLAIN_FAULTS = {
     "inspect": ("inspect MISSING", "MISSING: "),
     "inspect what is none": ("inspect JUNK", "JUNK: "),
     "export": ("export MISSING --to detectron2 --output WEIGHTS", "MISSING: no such file"),
     "export to a wrong name": (
         "export JUNK --to detectron2 --output OUTPUT",
-        "OUTPUT: detectron2 reads this format from names that end in .pkl",
+        "OUTPUT: readers of this format expect names that end in .pkl",
     ),
     "export to a name of another format": (
         "export MISSING --to torchvision --output WEIGHTS",
@@ -268,7 +266,7 @@ def bingo(monkeypatch, capsys):
         monkeypatch.setattr(root, "handlers", [])  # pytest's would keep the command from installing its own
         code = 0
         try:
-            cli.main()
+            main()
         except SystemExit as end:
             code = end.code
         finally:
@@ -310,7 +308,7 @@ def fill(files):
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_users_fault_is_one_line_on_stderr_and_in_the_log(bingo, files, fill, fault, tmp_path):
     command, given, expected = FAULTS[fault]
-    arguments = [fill(word) for word in command.split()]
+    arguments = ["stage", *(fill(word) for word in command.split())]
     if given is not None:
         arguments += ["--settings", fill(given)]
     log = tmp_path / "logs" / "run.log"
@@ -336,15 +334,16 @@ def test_a_users_fault_is_one_line_of_commands_without_a_log_too(bingo, files, f
     assert not files["WEIGHTS"].exists()
 
 
-def test_there_is_a_fault_of_every_subcommand():
-    commands = {fault[0] for fault in (*FAULTS.values(), *PLAIN_FAULTS.values())}
-    assert {command.split()[0] for command in commands} == SUBCOMMANDS - {"doctor"}
-    assert {command.split()[1] for command in commands if command.startswith("figure ")} == FIGURES
+def test_there_is_a_fault_of_every_command():
+    assert {command.split()[0] for command, *_ in FAULTS.values()} == JOBS.keys() - {"export"}
+    assert {command.split()[0] for command, _ in PLAIN_FAULTS.values()} == {*COMMANDS, "launch"} - {"stage", "doctor"}
 
 
 def test_a_users_fault_ends_the_process_with_one_line_and_code_1(tmp_path):
-    command = [sys.executable, "-m", "bingo", "table", "--settings", TABLE, "--output", "x.csv", "missing.json"]
-    done = subprocess.run(command, cwd=tmp_path, check=False, capture_output=True, text=True)
+    command = [sys.executable, "-m", "bingo", "stage", "table", "--settings", TABLE, "--output", "x.csv"]
+    done = subprocess.run(
+        [*command, "--results", "missing.json"], cwd=tmp_path, check=False, capture_output=True, text=True
+    )
     assert done.returncode == 1
     assert done.stdout == ""
     (line,) = done.stderr.splitlines()
@@ -364,46 +363,34 @@ def test_the_process_ends_after_what_is_registered_for_its_end_and_with_all_that
 
 
 def test_a_bug_keeps_its_traceback(bingo, monkeypatch, tmp_path):
-    def make_table(*_):
+    def run(*_):
         return 1 / 0
 
-    monkeypatch.setattr(tables_stage, "make_table", make_table)
+    monkeypatch.setattr("bingo.stages.table.run", run)
     with pytest.raises(ZeroDivisionError) as caught:
-        bingo("table", "--settings", TABLE, "--output", tmp_path / "x.csv")
-    assert caught.traceback[-1].name == "make_table"
+        bingo("stage", "table", "--settings", TABLE, "--output", tmp_path / "x.csv")
+    assert caught.traceback[-1].name == "run"
 
 
-@pytest.mark.parametrize(("arguments", "expected"), [(["--help"], SUBCOMMANDS), (["figure", "--help"], FIGURES)])
-def test_help_lists_every_subcommand_without_loading_torch(arguments, expected):
-    code = (
-        f"import runpy, sys; sys.argv = ['bingo', *{arguments}]\n"
-        "try: runpy.run_module('bingo', run_name='__main__')\n"
-        "finally: print(sorted({'torch', 'faiss', 'matplotlib', 'pandas'} & set(sys.modules)))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    *lines, loaded = done.stdout.splitlines()
-    assert loaded == "[]"
-    assert {found[1] for line in lines if (found := re.match(r"\W*([a-z-]+) +[A-Z]", line))} == expected
+def listed(text):
+    """Return the commands that a help page lists."""
+    return re.findall(r"^│ ([a-z_]+) +[A-Z]", text, re.MULTILINE)
 
 
-def test_help_groups_commands_in_the_order_of_their_use(bingo):
+def test_help_lists_users_commands_alone_on_one_screen(bingo, monkeypatch):
+    monkeypatch.setattr(rich_utils, "MAX_WIDTH", 80)
     code, out, _ = bingo("--help")
     assert code == 0
-    first_words = [found[1] for line in out.splitlines() if (found := re.match(r"\W*([a-z-]+) +[A-Z]", line))]
-    panels = re.findall(r"╭─ ([A-Z][^─]*[a-z]) ─", out)
-    assert panels == ["Options", "A study", cli.STAGES, "Networks", "This machine"]
-    assert first_words[:3] == ["new", "summary", "data"]
-    order = ["teacher", "embeddings", "bags", "targets", "student", "evaluation", "table", "figure", "report"]
-    assert [word for word in first_words if word in order] == order
-    assert first_words[-4:] == ["inspect", "export", "doctor", "launch"]
-
-
-def test_help_fits_a_terminal_of_80_columns(bingo, monkeypatch):
-    monkeypatch.setattr(rich_utils, "MAX_WIDTH", 80)
-    _, out, _ = bingo("--help")
+    assert listed(out) == COMMANDS
     assert max(len(line) for line in out.splitlines()) <= 80
+    assert len(out.splitlines()) <= 40
     # Commands to copy are not broken.
-    assert "\n   snakemake --cores all --configfile birds.yaml run what is not yet there" in out
+    assert re.search(r"\n +snakemake --cores all --configfile birds.yaml", out)
+
+
+def test_help_of_stages_lists_them_in_the_order_of_their_use(bingo):
+    _, out, _ = bingo("stage", "--help")
+    assert listed(out) == [name for name in JOBS if name != "export"]
 
 
 @pytest.mark.parametrize(
@@ -411,7 +398,7 @@ def test_help_fits_a_terminal_of_80_columns(bingo, monkeypatch):
     [
         ("bash", "bingo summ", "summary"),
         ("zsh", "bingo new x --scale ", "trial"),
-        ("fish", "bingo figure ", "accuracy"),
+        ("fish", "bingo stage ", "accuracy_figure"),
     ],
 )
 def test_shells_complete_commands_and_choices(shell, typed, expected):
@@ -423,7 +410,7 @@ def test_shells_complete_commands_and_choices(shell, typed, expected):
         "_TYPER_COMPLETE_ARGS": typed,
         "_TYPER_COMPLETE_FISH_ACTION": "get-args",
     }
-    code = "import sys; sys.argv = ['bingo']; from bingo import cli; cli.main()"
+    code = "import sys; sys.argv = ['bingo']; from bingo.cli.main import main; main()"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=environment)
     assert expected in re.findall(r"[\w-]+", done.stdout)
 
@@ -437,83 +424,44 @@ def test_a_machine_on_which_a_study_would_fail_is_diagnosed_with_exit_code_1(bin
     assert err.startswith("bingo: error: a study would fail here")
 
 
-def loaded(imports, *names):
-    """Return which modules of such names a process has loaded that imports others."""
-    code = f"import sys, {', '.join(imports)}; print(*({set(names)} & set(sys.modules)))"
-    return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
+def loaded(code, *names):
+    """Return which modules of such names a process has loaded that ran this."""
+    code = f"{code}\nimport sys; print(*({set(names)} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    return done.stdout.splitlines()[-1].split()
+
+
+HEAVY = ("torch", "faiss", "matplotlib", "pandas", "numpy", "h5py")
+
+
+@pytest.mark.parametrize("words", [["--help"], ["stage", "--help"], ["stage", "student", "--help"]], ids=" ".join)
+def test_help_loads_neither_torch_nor_anything_else_that_is_slow_to_load(words):
+    code = f"""
+import runpy, sys
+sys.argv = ["bingo", *{words}]
+try:
+    runpy.run_module("bingo", run_name="__main__")
+except SystemExit:
+    pass
+"""
+    assert loaded(code, *HEAVY) == []
+
+
+def test_what_snakemake_reads_at_its_start_loads_no_torch():
+    assert loaded("import bingo.study.stages, bingo.study.plan, bingo.views.recipes", *HEAVY) == []
 
 
 def test_listings_bags_tables_figures_of_numbers_and_the_report_are_made_without_loading_torch():
-    modules = (
-        "bags.stage data.listing figures.accuracy figures.bag_size figures.neighbours figures.training report.stage"
-        " tables.stage"
-    )
-    assert loaded([f"bingo.{name}" for name in modules.split()], "torch") == []
-
-
-def test_stages_with_networks_load_no_compiler():
-    stages = ["bags.sheet", "embeddings", "evaluation", "figures.map", "student", "targets", "teacher"]
-    modules = [f"bingo.{name}" if "." in name else f"bingo.{name}.stage" for name in stages]
-    assert loaded(modules, "torch", "torch._dynamo", "torch._inductor", "sympy") == ["torch"]
-
-
-# Of each rule that has some, options whose files `Plan` or the rule itself names.
-NAMED_ELSEWHERE = {
-    "data": {"train-listing"},
-    "bags": {"teacher", "embeddings"},
-    "student": {"teacher", "targets", "bags"},
-    "evaluation": {"listing", "val-listing", "label-list"},
-    "table": {"published"},
-    "report": {"table", "figure", "sheet", "bags", "model", "benchmark"},
-    "sheets": {"page"},
-}
-
-
-def calls():
-    """Return what each rule calls: (rule, names of the command and its subcommand, options).
-
-    Where a stage is launched, that is a call too.
-    """
-    for path in sorted((Path(__file__).parents[1] / "workflow" / "rules").glob("*.smk")):
-        for rule in re.split(r"\n(?=rule )", path.read_text()):
-            if "python -m bingo" in rule:
-                text = "".join(re.findall(r'"([^"\n]*)"', rule.partition("shell:")[2]))
-                words = text.partition("python -m bingo ")[2].split()
-                name = rule.split()[1].rstrip(":")
-                if words[0] == "launch":
-                    own = next(i for i in range(1, len(words), 2) if not words[i].startswith("--"))
-                    yield name, ["launch"], {word[2:] for word in words[1:own:2]}
-                    words = words[own:]
-                names = words[:2] if words[0] == "figure" else words[:1]
-                yield (
-                    name,
-                    names,
-                    {word[2:] for word in words if word.startswith("--")} | NAMED_ELSEWHERE.get(name, set()),
-                )
-
-
-def test_rules_call_every_stage_by_its_name():
-    called = {" ".join(names) for _, names, _ in calls()}
-    figures = {f"figure {name}" for name in FIGURES}
-    assert called == (SUBCOMMANDS | figures) - {"figure", "summary", "inspect", "new", "doctor"}
-
-
-@pytest.mark.parametrize(
-    ("rule", "names", "options"), list(calls()), ids=lambda value: value if isinstance(value, str) else ""
-)
-def test_rules_give_every_command_the_options_that_it_knows_and_needs(rule, names, options):
-    command = typer.main.get_command(cli.app)
-    for name in names:
-        command = command.commands[name]
-    known = {option.removeprefix("--"): parameter for parameter in command.params for option in parameter.opts}
-    assert options - set(known) == set()
-    needed = {name for name, parameter in known.items() if parameter.required and f"--{name}" in parameter.opts}
-    assert needed - options == set()
+    names = [
+        "data", "bags", "table", "table_text", "report",
+        "accuracy_figure", "bag_size_figure", "training_figure", "purity_figure", "similarity_figure",
+    ]  # fmt: skip
+    assert loaded("\n".join(f"import bingo.stages.{name}" for name in names), "torch") == []
 
 
 def test_progress_goes_to_the_log_or_else_to_stderr(bingo, tmp_path):
     log = tmp_path / "logs" / "data.log"
-    given = ["data", "--settings", DEMO, "--key", "data"]
+    given = ["stage", "data", "--settings", DEMO, "--key", "data"]
     assert bingo(*given, "--output", tmp_path / "a.h5", "--log", log) == (0, "", "")
     logged = [line.split(" ", 2)[2] for line in log.read_text().splitlines()]
     assert logged == ["train: 20 images, 0 unreadable left out"]
@@ -528,9 +476,10 @@ def test_a_log_takes_file_names_of_any_bytes(bingo, tmp_path):
     for name in (b"a.png", b"latin-\xe9.jpg"):
         Path(os.fsdecode(os.fsencode(tmp_path / "photos") + b"/" + name)).write_text("no image")
     write_png(torch.zeros(3, 8, 8, dtype=torch.uint8), str(tmp_path / "photos" / "a.png"))
-    given = settings(split="train", data={"source": "folder", "train": f"{tmp_path}/photos", "on_bad_image": "skip"})
+    folder = {"source": "folder", "train": f"{tmp_path}/photos", "on_bad_image": "skip"}
+    given = ["--settings", settings(jobs.DataJob, split="train", data=folder), "--key", "data"]
     log = tmp_path / "data.log"
-    assert bingo("data", "--settings", given, "--key", "data", "--output", tmp_path / "a.h5", "--log", log)[0] == 0
+    assert bingo("stage", "data", *given, "--output", tmp_path / "a.h5", "--log", log)[0] == 0
     assert "latin-\\udce9.jpg cannot be read" in log.read_text()
 
 
@@ -544,7 +493,7 @@ def test_settings_may_stand_in_a_file(bingo, tmp_path):
     (tmp_path / "settings.json").write_text(TABLE)
     results = []
     for name, given in (("a.csv", TABLE), ("b.csv", f"@{tmp_path / 'settings.json'}")):
-        assert bingo("table", "--settings", given, "--output", tmp_path / name)[0] == 0
+        assert bingo("stage", "table", "--settings", given, "--output", tmp_path / name)[0] == 0
         results.append((tmp_path / name).read_text())
     assert results[0] == results[1]
 
@@ -552,13 +501,14 @@ def test_settings_may_stand_in_a_file(bingo, tmp_path):
 @pytest.mark.parametrize("files", [[], ["a.h5"], ["b.h5", "a.h5"]])
 def test_a_student_is_given_its_stored_outputs_in_the_order_of_the_flags(files, bingo, monkeypatch, tmp_path):
     given = []
-    monkeypatch.setattr(student_stage, "train_student", lambda *arguments: given.append(arguments))
+    monkeypatch.setattr("bingo.stages.student.run", lambda job, *_: given.append(job))
     flags = [word for file in files for word in ("--targets", file)]
-    keys = settings(preprocessing={"size": 28}, student=MOCO, seed=0)
+    keys = settings(jobs.StudentJob, preprocessing={"size": 28}, student=MOCO, seed=0)
     arguments = ["--settings", keys, "--name", "s", "--listing", "l.h5", "--output", tmp_path]
-    assert bingo("student", *arguments, *flags) == (0, "", "")
-    ((_, name, listing, teacher, targets, bags, *_),) = given
-    assert (name, listing, teacher, targets, bags) == ("s", Path("l.h5"), None, [Path(file) for file in files], None)
+    assert bingo("stage", "student", *arguments, *flags) == (0, "", "")
+    (job,) = given
+    assert (job.name, job.listing, job.teacher, job.bags) == ("s", Path("l.h5"), None, None)
+    assert job.targets == [Path(file) for file in files]
 
 
 def test_a_table_becomes_texts_figures_and_a_report(bingo, tmp_path):
@@ -570,16 +520,17 @@ def test_a_table_becomes_texts_figures_and_a_report(bingo, tmp_path):
     table, svg, benchmark = tmp_path / "tables" / "t.csv", tmp_path / "accuracy.svg", tmp_path / "cost.tsv"
     benchmark.write_text("s\tmax_rss\n3661.2\t1024\n")
     markdown, latex, page = (tmp_path / "tables" / "t.md", tmp_path / "t.tex", tmp_path / "report.html")
-    given, given_figure = settings(rows=[row], evaluations=["knn-10"]), settings(architectures={"m": "resnet18"})
+    given = settings(report_jobs.TableJob, rows=[row], evaluations=["knn-10"])
+    given_figure = settings(report_jobs.AccuracyFigureJob, architectures={"m": "resnet18"})
     png = tmp_path / "f.png"
     costs = ["--benchmark", f"student={benchmark}", "--benchmark", f"student={tmp_path / 'missing.tsv'}"]
     for arguments in (
-        ["table", "--settings", given, "--published", published, "--output", table, result],
-        ["text", "--settings", TEXT, "--table", table, "--markdown", markdown, "--latex", latex],
-        ["figure", "accuracy", "--settings", given_figure, "--table", table, "--output", svg, "--output", png],
+        ["table", "--settings", given, "--published", published, "--output", table, "--results", result],
+        ["table_text", "--settings", TEXT, "--table", table, "--markdown", markdown, "--latex", latex],
+        ["accuracy_figure", "--settings", given_figure, "--table", table, "--output", svg, "--output", png],
         ["report", "--settings", REPORT, "--table", table, "--figure", svg, *costs, "--output", page],
     ):
-        assert bingo(*arguments) == (0, "", "")
+        assert bingo("stage", *arguments) == (0, "", "")
     assert all(number in path.read_text() for path in (table, markdown, latex, page) for number in ("61.25", "60.5"))
     assert "1:01:01" in page.read_text()
     assert "(of 1 more nothing is noted)" in page.read_text()

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from bingo.errors import BingoError
 from bingo.cli.launch import command, visible_devices
+from bingo.errors import BingoError
 
-ROOT = Path(__file__).parents[1]
-TORCHRUN = [sys.executable, "-m", "bingo.processes"]
+ROOT = Path(__file__).parents[2]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
 # In the place of a stage: writes which devices it has, and when it had them.
 STAGE = """
 import os, sys, time
@@ -26,7 +26,7 @@ print(begin, time.monotonic(), flush=True)
 """
 LAUNCH = """
 import sys
-from bingo import launch
+from bingo.cli import launch
 launch.command = lambda stage, gpus, nodes, processes: [sys.executable, "-c", stage[0]]
 launch.launch([sys.argv[2]], int(sys.argv[1]))
 """
@@ -246,7 +246,7 @@ def test_options_after_the_stage_are_the_stages(machine):
     machine(1)
     shown = [
         subprocess.run([sys.executable, "-m", "bingo", *words], capture_output=True, text=True, check=True).stdout
-        for words in (["launch", "--gpus", "0", "figure", "map", "--help"], ["figure", "map", "--help"])
+        for words in (["launch", "--gpus", "0", "map_figure", "--help"], ["stage", "map_figure", "--help"])
     ]
     assert shown[0] == shown[1]
 

@@ -5,8 +5,8 @@ from PIL import Image
 from pydantic import TypeAdapter
 
 from bingo.study.images import Data
-from bingo.data.listing import write_listing
 from bingo.study.jobs import DataJob
+from tests.stage import run_stage
 
 torch.set_num_threads(1)
 
@@ -31,11 +31,11 @@ def list_images(tmp_path):
     def listed(output=tmp_path / "listing.h5", threads=2, split="train", key="data", **data):
         data = {name: str(value) if name in ("train", "val", "root") else value for name, value in data.items()}
         data = TypeAdapter(Data).validate_python({"source": "folder", **data})  # as a study has it
-        write_listing(DataJob(version=1, split="train", data=data), key, None, output, threads)
+        run_stage(DataJob, threads, split="train", data=data, key=key, output=output)
         if split == "train":
             return output
         val = output.with_name("val-listing.h5")
-        write_listing(DataJob(version=1, split="val", data=data), key, output, val, threads)
+        run_stage(DataJob, threads, split="val", data=data, key=key, train_listing=output, output=val)
         return val
 
     return listed

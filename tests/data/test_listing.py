@@ -10,13 +10,14 @@ import h5py
 import numpy as np
 import pytest
 
-from bingo.study.images import FolderData
 from bingo.data.arrays import load_arrays
 from bingo.data.images import open_images
-from bingo.data.listing import read_listing, write_listing
+from bingo.data.listing import read_listing
 from bingo.errors import BingoError
+from bingo.study.images import FolderData
 from bingo.study.jobs import DataJob
 from tests.conftest import refused
+from tests.stage import run_stage
 
 FASHION = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]
 
@@ -240,9 +241,9 @@ def test_validation_images_of_a_study_that_names_none_are_refused(two_classes, t
 
 
 def test_validation_images_without_a_listing_of_the_training_images_are_refused(two_classes, tmp_path):
-    job = DataJob(version=1, split="val", data=FolderData(source="folder", train=str(two_classes), val="photos"))
+    data = FolderData(source="folder", train=str(two_classes), val="photos")
     with pytest.raises(BingoError, match="validation images need --train-listing"):
-        write_listing(job, "data", None, tmp_path / "val-listing.h5", 1)
+        run_stage(DataJob, split="val", data=data, output=tmp_path / "val-listing.h5")
 
 
 @pytest.fixture

@@ -12,10 +12,10 @@ from torchvision.transforms.v2 import functional as V
 from bingo.bags.bags import Bags
 from bingo.data.images import open_images
 from bingo.data.listing import read_listing
-from bingo.training.batches import TrainingBatches
 from bingo.errors import BingoError
 from bingo.study.method import View
 from bingo.study.sections import Preprocessing
+from bingo.training.batches import TrainingBatches
 from bingo.views import apply
 from bingo.views.parameters import draw, draw_for_teacher
 from bingo.views.recipes import RECIPES

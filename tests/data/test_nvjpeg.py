@@ -10,11 +10,11 @@ from bingo.data import nvjpeg
 from bingo.data.decode import decode
 from bingo.data.images import open_images
 from bingo.data.listing import read_listing
-from bingo.training.batches import TrainingBatches
-from bingo.training.embed import embed
 from bingo.errors import BingoError
 from bingo.study.method import View
 from bingo.study.sections import Preprocessing
+from bingo.training.batches import TrainingBatches
+from bingo.training.embed import embed
 from bingo.views.recipes import RECIPES
 
 CPU = torch.device("cpu")

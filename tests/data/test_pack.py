@@ -11,14 +11,14 @@ import torch
 from PIL import Image
 from torchvision.transforms.v2 import functional as V
 
-from bingo.study.images import Pack
 from bingo.data import blocks
 from bingo.data.decode import decode
 from bingo.data.images import FolderImages, PackImages, open_images
 from bingo.data.listing import read_listing
-from bingo.data.pack import write_pack
 from bingo.errors import BingoError
+from bingo.study.images import Pack
 from bingo.study.jobs import PackJob
+from tests.stage import run_stage
 
 SIZES = [(20, 31), (40, 24), (64, 64), (33, 90), (25, 25), (70, 50)]
 
@@ -39,8 +39,8 @@ def pack(listing_path, tmp_path):
     """Pack the images; return the pack's path."""
 
     def packed(name="train.h5", threads=2, listing=listing_path, **settings):
-        job = PackJob(version=1, split="train", pack=Pack(**settings))
-        write_pack(job, listing, tmp_path / name, threads)
+        fields = {"split": "train", "pack": Pack(**settings), "listing": listing, "output": tmp_path / name}
+        run_stage(PackJob, threads, **fields)
         return tmp_path / name
 
     return packed

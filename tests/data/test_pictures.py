@@ -10,11 +10,10 @@ from torchvision.transforms.v2 import functional as V
 
 from bingo.data import pictures as module
 from bingo.data.decode import decode
-from bingo.views.apply import MODES
 from bingo.data.pictures import Picture, decode_scaled, is_plain_jpeg, scale_of
 from bingo.errors import BingoError
 from bingo.study.sections import Preprocessing
-from bingo.views.apply import centre
+from bingo.views.apply import MODES, centre
 
 UPRIGHT, ORIENTATIONS = 1, range(1, 9)
 

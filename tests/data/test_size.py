@@ -11,14 +11,14 @@ import torch
 from PIL import Image
 
 from bingo.artifacts.hdf5 import write_hdf5
-from bingo.study.images import Pack
 from bingo.data.decode import decode
 from bingo.data.folder import is_image, walk
 from bingo.data.images import open_images
 from bingo.data.listing import Listing, read_listing, store
-from bingo.training.loader import load
-from bingo.data.pack import write_pack
+from bingo.study.images import Pack
 from bingo.study.jobs import PackJob
+from bingo.training.loader import load
+from tests.stage import run_stage
 
 MILLIONS, PER_CLASS = 1_300_000, 1300
 FILES = 5000
@@ -138,7 +138,7 @@ def test_thousands_of_packed_jpegs_read_by_two_workers_are_those_of_their_files(
         size = (16 + number % 7, 12 + number % 5)
         Image.fromarray(coarse).resize(size).save(path, quality=80)
     listing_path, pack_path = list_images(train=tmp_path / "train"), tmp_path / "train.h5"
-    write_pack(PackJob(version=1, split="train", pack=Pack()), listing_path, pack_path, 2)
+    run_stage(PackJob, 2, split="train", pack=Pack(), listing=listing_path, output=pack_path)
     folder, pack = read_listing(listing_path, "train"), read_listing(pack_path, "train")
     assert len(pack) == FILES
     readers, row = set(), 0

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from bingo.study.images import DemoData, FolderData, TorchvisionData
 from bingo.data.arrays import load_arrays
-from bingo.study.facts import SourceFacts, class_folders, facts_of, has_labels
 from bingo.errors import BingoError
+from bingo.study.facts import SourceFacts, class_folders, facts_of, has_labels
+from bingo.study.images import DemoData, FolderData, TorchvisionData
 
 
 def folder_data(train, **keys):

@@ -8,18 +8,19 @@ import pytest
 import torch
 from torchvision.transforms import InterpolationMode, v2
 
-from bingo.study.images import DemoData
+from bingo.artifacts.tensors import write_tensors
 from bingo.data import images
 from bingo.data.arrays import DEMO
 from bingo.data.images import open_images
-from bingo.data.listing import read_listing, write_listing
+from bingo.data.listing import read_listing
 from bingo.evaluation.probe import Probe
-from bingo.study.protocols import PROTOCOLS, TRANSFER_PROTOCOLS, Finetune, Linear, LinearSweep
-from bingo.stages.evaluation import evaluate
-from bingo.study.jobs import DataJob, EvaluationJob
 from bingo.models.backbone import build_backbone
+from bingo.study.images import DemoData
+from bingo.study.jobs import DataJob, EvaluationJob
+from bingo.study.protocols import PROTOCOLS, TRANSFER_PROTOCOLS, Finetune, Linear, LinearSweep
 from bingo.study.sections import Backbone, Preprocessing, Steps
-from bingo.artifacts.tensors import write_tensors
+
+from ..stage import run_stage
 
 TRAIN, VAL = 210, 60
 CPU = torch.device("cpu")
@@ -52,9 +53,9 @@ def write_listings():
 
     def write(folder, data):
         train, val = folder / "train-listing.h5", folder / "val-listing.h5"
-        write_listing(DataJob(version=1, split="train", data=data), "data", None, train, 1)
+        run_stage(DataJob, split="train", data=data, output=train)
         if data.source == "demo" or data.val:
-            write_listing(DataJob(version=1, split="val", data=data), "data", train, val, 1)
+            run_stage(DataJob, split="val", data=data, train_listing=train, output=val)
         return train, val
 
     return write
@@ -122,17 +123,6 @@ def features(listings, backbone, preprocessing):
     return compute
 
 
-@pytest.fixture(scope="session")
-def make_job(preprocessing):
-    """Settings of the evaluation stage: (protocol, other settings)."""
-
-    def make_job(protocol, **changes):
-        defaults = {"version": 1, "preprocessing": preprocessing, "model": "bingo", "target": "", "seed": 0}
-        return EvaluationJob(protocol=protocol, **{**defaults, **changes})
-
-    return make_job
-
-
 @pytest.fixture
 def probe(listings, preprocessing):
     """A probe of the demo's images: (network, other fields)."""
@@ -184,13 +174,22 @@ def plain_sgd():
 
 
 @pytest.fixture
-def measured(make_job, listings, model, tmp_path):
-    """Run the stage: (protocol, other arguments) -> what its result file holds."""
+def evaluate(preprocessing, listings, model, tmp_path):
+    """Run the stage: (protocol, other fields) -> its job."""
 
-    def run(
-        protocol, listings=listings, model=model, label_list=None, workers=0, output=tmp_path / "result.json", **job
-    ):
-        evaluate(make_job(protocol, **job), *listings, model, label_list, output, CPU, workers)
-        return json.loads(output.read_text())
+    def run(protocol, listings=listings, weights=model, workers=0, **changes):
+        fields = {"model": "bingo", "target": "", "seed": 0, "output": tmp_path / "result.json", **changes}
+        fields |= {"preprocessing": preprocessing, "listing": listings[0], "val_listing": listings[1]}
+        return run_stage(EvaluationJob, workers=workers, protocol=protocol, weights=weights, **fields)
+
+    return run
+
+
+@pytest.fixture
+def measured(evaluate):
+    """Run the stage: (protocol, other fields) -> what its result file holds."""
+
+    def run(protocol, *arguments, **fields):
+        return json.loads(evaluate(protocol, *arguments, **fields).output.read_text())
 
     return run

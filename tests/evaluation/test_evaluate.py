@@ -1,4 +1,5 @@
 import hashlib
+import json
 import shutil
 from importlib.metadata import version
 from pathlib import Path
@@ -12,22 +13,23 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import normalize
 
 from bingo.artifacts.provenance import digest_json
-from bingo.study.images import FolderData
-from bingo.training.device import describe_device
+from bingo.artifacts.tensors import digest_tensors, network_digest, read_metadata, write_tensors
 from bingo.errors import BingoError
 from bingo.evaluation import finetune, knn
-from bingo.study.protocols import PROTOCOLS, Finetune, Knn, LinearSweep
 from bingo.models.backbone import build_backbone
+from bingo.study.images import FolderData
+from bingo.study.protocols import PROTOCOLS, Finetune, Knn, LinearSweep
 from bingo.study.sections import Backbone
-from bingo.artifacts.tensors import digest_tensors, network_digest, read_metadata, write_tensors
+from bingo.training.device import describe_device
 
 from .conftest import CPU, SPEC, TRAIN, VAL
 
 TRAINED = ["linear-moco", "linear-bingo", "linear-moco-small", "linear-cached", "semi-1", "semi-10"]
 
 
-def test_the_result_says_what_was_measured_and_on_what(measured, make_job, listings, model, backbone, tmp_path):
-    result = measured("knn-10", seed=4, output=tmp_path / "deep" / "result.json")
+def test_the_result_says_what_was_measured_and_on_what(evaluate, listings, model, backbone, tmp_path):
+    job = evaluate("knn-10", seed=4, output=tmp_path / "deep" / "result.json")
+    result = json.loads(job.output.read_text())
     assert result.pop("digest") == digest_json(result)
     provenance = result.pop("provenance")
     digests = {}
@@ -38,8 +40,8 @@ def test_the_result_says_what_was_measured_and_on_what(measured, make_job, listi
     assert result == {"protocol": "knn-10", "model": "bingo", "seed": 4, "facts": {}}
     assert read_metadata(model)["digest"] == digest_tensors(backbone.state_dict())
     assert provenance["inputs"] == {**digests, "model": network_digest(read_metadata(model))}
-    assert provenance["settings"] == make_job("knn-10", seed=4).model_dump(mode="json")
-    assert (provenance["stage"], provenance["version"]) == ("evaluation", 1)
+    assert provenance["settings"] == job.settings
+    assert (provenance["stage"], provenance["version"]) == ("evaluation", job.STAGE_VERSION)
     assert provenance["packages"]["torch"] == version("torch")
     assert {key: provenance[key] for key in ("device", "hardware")} == describe_device(CPU)
 
@@ -123,7 +125,7 @@ def test_fine_tuning_with_the_published_recipe_works_on_the_demo(measured, listi
 @pytest.mark.parametrize("name", ["knn-10", "linear-moco-small", "semi-10"])
 def test_a_teacher_is_measured_by_its_backbone(name, shorten, measured, model, teacher):
     shorten(name)
-    results = [measured(name, model=path) for path in (model, teacher)]
+    results = [measured(name, weights=path) for path in (model, teacher)]
     assert results[0]["metrics"] == results[1]["metrics"]
     assert results[0]["facts"] == results[1]["facts"]
     assert results[1]["provenance"]["inputs"]["model"] == network_digest(read_metadata(teacher))
@@ -232,7 +234,7 @@ def test_a_network_that_cannot_take_images_of_the_size_is_refused(measured, tmp_
     with pytest.raises(
         BingoError, match=r"^backbone: cannot take images of 22 px \(.*\); set data\.preprocessing\.size$"
     ):
-        measured("knn-1", model=path)
+        measured("knn-1", weights=path)
     assert not (tmp_path / "result.json").exists()
 
 
@@ -242,7 +244,7 @@ def test_features_too_large_for_a_classifier_are_refused(shorten, measured, back
     state["layer4.0.bn2.weight"] = state["layer4.0.bn2.weight"] * 1e30
     write_tensors(tmp_path / "backbone.safetensors", state, {"method": "moco", "backbone": SPEC})
     with pytest.raises(BingoError, match="the linear classifier diverged; its features are far too large"):
-        measured("linear-moco", model=tmp_path / "backbone.safetensors")
+        measured("linear-moco", weights=tmp_path / "backbone.safetensors")
     assert not (tmp_path / "result.json").exists()
 
 

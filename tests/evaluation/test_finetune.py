@@ -135,7 +135,7 @@ def test_a_training_that_diverges_is_refused(tiny, data_of):
     data, labels = data_of(16)
     network = tiny()
     network.norm.weight.data.fill_(1e38)
-    with pytest.raises(BingoError, match="fine-tuning diverged in epoch 1"):
+    with pytest.raises(BingoError, match=r"fine-tuning: the loss is not finite at step 1 \(epoch 1, step 1\); "):
         finetune(SEMI, network, data, labels, 10, CPU, 0)
 
 

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from bingo.evaluation import stage
 from bingo.evaluation.probe import Measurement
+from bingo.stages import evaluation
 from bingo.study.protocols import PROTOCOLS, TRANSFER_PROTOCOLS, Finetune, Knn, Linear, LinearSweep
 
 FROZEN = [name for name, protocol in PROTOCOLS.items() if not isinstance(protocol, Finetune)]
@@ -10,8 +10,8 @@ FROZEN = [name for name, protocol in PROTOCOLS.items() if not isinstance(protoco
 
 @pytest.mark.parametrize("name", FROZEN)
 def test_a_frozen_backbone_is_left_as_it_was(name, shorten, measured, backbone, monkeypatch):
-    loaded, load = [], stage.read_backbone
-    monkeypatch.setattr(stage, "read_backbone", lambda *arguments: loaded.append(load(*arguments)) or loaded[-1])
+    loaded, load = [], evaluation.read_backbone
+    monkeypatch.setattr(evaluation, "read_backbone", lambda *arguments: loaded.append(load(*arguments)) or loaded[-1])
     shorten(name)
     measured(name)
     ((network, _),) = loaded
@@ -61,7 +61,7 @@ def test_a_frozen_protocol_that_touches_the_backbone_gives_no_result(
         sabotage(probe.backbone)
         return Measurement({"top1": 100.0})
 
-    monkeypatch.setitem(stage._EVALUATORS, type(PROTOCOLS[name]), evaluator)
+    monkeypatch.setitem(evaluation._EVALUATORS, type(PROTOCOLS[name]), evaluator)
     with pytest.raises(AssertionError, match=f"protocol {name} {message}"):
         measured(name)
     assert list(tmp_path.iterdir()) == []
@@ -69,4 +69,4 @@ def test_a_frozen_protocol_that_touches_the_backbone_gives_no_result(
 
 def test_every_kind_of_protocol_is_either_frozen_or_fine_tuned():
     kinds = {type(protocol) for protocol in [*PROTOCOLS.values(), *TRANSFER_PROTOCOLS.values()]}
-    assert kinds == {Knn, Linear, LinearSweep, Finetune} == set(stage._EVALUATORS)
+    assert kinds == {Knn, Linear, LinearSweep, Finetune} == set(evaluation._EVALUATORS)

@@ -6,7 +6,7 @@ import torch
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import normalize
 
-from bingo import neighbours
+from bingo.bags import neighbours
 from bingo.errors import BingoError
 from bingo.evaluation.knn import knn_accuracy
 from bingo.study.protocols import PROTOCOLS, Knn

@@ -8,7 +8,14 @@ from sklearn.metrics import top_k_accuracy_score
 from sklearn.preprocessing import StandardScaler
 
 from bingo.errors import BingoError
-from bingo.evaluation.linear import LinearHeads, cached_batches, linear_accuracy, linear_rate, standardiser, train_linear
+from bingo.evaluation.linear import (
+    LinearHeads,
+    cached_batches,
+    linear_accuracy,
+    linear_rate,
+    standardiser,
+    train_linear,
+)
 from bingo.study.protocols import PROTOCOLS, TRANSFER_PROTOCOLS, Linear
 from bingo.study.sections import Steps
 

@@ -4,9 +4,10 @@ import pytest
 import torch
 from sklearn.preprocessing import StandardScaler
 
-from bingo.evaluation import linear, stage
+from bingo.evaluation import linear
+from bingo.stages import evaluation
 from bingo.study.protocols import PROTOCOLS
-from bingo.views.recipes import Recipe
+from bingo.views.recipes import RECIPES, Recipe
 
 from .conftest import TRAIN
 
@@ -56,12 +57,13 @@ def test_cached_features_are_standardised_by_the_training_images_alone(shorten, 
     assert torch.equal(seen["val_labels"], val_labels)
 
 
-WHOLE_IMAGE = Recipe(crop_scale=(1, 1), crop_ratio=(1, 1), flip=0, interpolation="bicubic")
+WHOLE_IMAGE = Recipe(crop_scale=(1, 1), crop_ratio=(1, 1), flip=0)
 
 
-def test_augmented_features_are_those_of_the_images_with_their_labels(shorten, measured, seen, features):
+def test_augmented_features_are_those_of_the_images_with_their_labels(shorten, measured, seen, features, monkeypatch):
     # With crops that keep the whole image, an augmented view is the centre view that keeps it.
-    shorten("linear", views=WHOLE_IMAGE)
+    monkeypatch.setitem(RECIPES, "crop-flip", WHOLE_IMAGE)
+    shorten("linear")
     measured("linear", target="cifar10", seed=3)
     (train, labels), (val, val_labels) = (features(split, "bicubic", True) for split in ("train", "val"))
     orders = []
@@ -94,13 +96,13 @@ def test_augmented_features_are_new_in_every_epoch_and_val_features_are_bilinear
 
 @pytest.mark.parametrize(("architecture", "lr"), [("resnet10", 30.0), ("efficientnet_b0", 3.0)])
 def test_the_rate_is_that_of_the_networks_kind(architecture, lr, shorten, measured, seen, backbone, monkeypatch):
-    load = stage.read_backbone
+    load = evaluation.read_backbone
 
     def loaded(*arguments):
         network, metadata = load(*arguments)
         return network, {**metadata, "backbone": {**metadata["backbone"], "architecture": architecture}}
 
-    monkeypatch.setattr(stage, "read_backbone", loaded)
+    monkeypatch.setattr(evaluation, "read_backbone", loaded)
     shorten("linear-bingo")
     measured("linear-bingo")
     assert seen["rates"] == [[lr], [pytest.approx(lr / 3000 + (lr - lr / 3000) / 2)]]

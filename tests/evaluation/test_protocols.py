@@ -4,7 +4,15 @@ from dataclasses import asdict
 
 import pytest
 
-from bingo.study.protocols import DETECTION_PROTOCOLS, PROTOCOLS, TRANSFER_PROTOCOLS, published_name, split_name
+from bingo.evaluation.linear import training_views
+from bingo.study.protocols import (
+    DETECTION_PROTOCOLS,
+    PROTOCOLS,
+    TRANSFER_PROTOCOLS,
+    Linear,
+    published_name,
+    split_name,
+)
 from bingo.study.sections import Steps
 
 CROP_FLIP = {
@@ -127,6 +135,8 @@ FROZEN_DETECTION = {
 def plain(protocol):
     values = asdict(protocol)
     assert values.pop("source")
+    if isinstance(protocol, Linear) and protocol.views is not None:
+        values["views"] = asdict(training_views(protocol))
     if isinstance(values.get("schedule"), Steps):
         values["schedule"] = values["schedule"].model_dump()
     return {"kind": type(protocol).__name__, **values}

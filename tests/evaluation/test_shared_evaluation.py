@@ -6,13 +6,12 @@ import json
 import pytest
 import torch
 
-from bingo.embeddings import embeddings
 from bingo.evaluation.finetune import finetune
 from bingo.study.protocols import PROTOCOLS
-from bingo.stages.evaluation import evaluate
+from bingo.training import embed
 from bingo.views.recipes import RECIPES
 
-from ..engine.processes import run_in_processes
+from ..training.processes import run_in_processes
 from .conftest import CPU
 
 
@@ -30,14 +29,14 @@ def test_processes_end_with_the_same_network(probe, backbone, shorten):
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-def measure(job, listings, model, output):
-    evaluate(job, *listings, model, None, output, CPU, 0)
+def measure(evaluate, name, output):
+    evaluate(name, output=output)
 
 
 # Training images make three batches, validation images one: shares are unequal, and one process has none.
 @pytest.mark.parametrize("name", ["knn-10", "linear-cached", "linear-moco-small", "linear-moco", "semi-10"])
-def test_two_processes_measure_as_one(name, shorten, make_job, listings, model, tmp_path, monkeypatch):
-    monkeypatch.setattr(embeddings, "BATCH", 80)
+def test_two_processes_measure_as_one(name, shorten, evaluate, tmp_path, monkeypatch):
+    monkeypatch.setattr(embed, "BATCH", 80)
     if name.startswith("linear-moco"):
         shorten(name, batch_size=19)  # the last batch has one image, so one process has none
     else:
@@ -45,7 +44,7 @@ def test_two_processes_measure_as_one(name, shorten, make_job, listings, model, 
     results = []
     for processes in (1, 2):
         output = tmp_path / f"{processes}.json"
-        run_in_processes(processes, measure, make_job(name), listings, model, output)
+        run_in_processes(processes, measure, evaluate, name, output)
         results.append(json.loads(output.read_text()))
     alone, shared = results
     assert alone["facts"] == shared["facts"]

@@ -10,8 +10,8 @@ from sklearn.preprocessing import StandardScaler
 from bingo.errors import BingoError
 from bingo.evaluation import sweep
 from bingo.evaluation.linear import LinearHeads, cached_batches, train_linear
-from bingo.study.protocols import LinearSweep
 from bingo.evaluation.sweep import best_head, evaluate_sweep
+from bingo.study.protocols import LinearSweep
 
 CPU = torch.device("cpu")
 DIM, CLASSES, PER_CLASS, EPOCHS = 8, 7, 60, 5

@@ -2,9 +2,9 @@ import pytest
 import torch
 from torch import nn
 
+from bingo.artifacts.tensors import write_tensors
 from bingo.models.backbone import build_backbone
 from bingo.study.sections import Backbone
-from bingo.artifacts.tensors import write_tensors
 from tests.importers.source_networks import settled
 
 torch.set_num_threads(1)

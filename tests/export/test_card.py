@@ -5,23 +5,23 @@ import torch
 import yaml
 
 from bingo.artifacts.files import write_text
-from bingo.bags.bags import read_bags
-from bingo.stages.bags import make_bags
-from bingo.study.images import DemoData
-from bingo.study.bags import RandomBag
-from bingo.data.listing import read_listing, write_listing
-from bingo.errors import BingoError
-from bingo.evaluation.probe import Measurement
 from bingo.artifacts.results import write_result
-from bingo.export.study_folder import evaluated_resize, find_beside
+from bingo.artifacts.tensors import network_digest, read_metadata
+from bingo.bags.bags import read_bags
+from bingo.data.listing import read_listing
+from bingo.errors import BingoError
 from bingo.export.card import model_card
-from bingo.study.jobs import BagsJob, DataJob, EvaluationJob
+from bingo.export.study_folder import evaluated_resize, find_beside
+from bingo.export.transform import preprocessing_of
 from bingo.models.backbone import build_backbone
 from bingo.models.checkpoint import read_backbone, write_teacher
-from bingo.export.transform import preprocessing_of
+from bingo.study.bags import RandomBag
+from bingo.study.images import DemoData
+from bingo.study.jobs import BagsJob, DataJob
 from bingo.study.sections import Backbone, Preprocessing
-from bingo.artifacts.tensors import network_digest, read_metadata
 from tests.importers.source_networks import settled
+
+from ..stage import run_stage
 
 SPEC = {"architecture": "resnet10", "width": 1 / 64, "stem": "small"}
 OTHER = "0" * 64
@@ -33,10 +33,8 @@ def study(student, tmp_path):
     folder = tmp_path / "results" / "birds"
     listing, bags = folder / "data/train-listing.h5", folder / "bags/r-3.h5"
     teacher = folder / "teachers/big.safetensors"
-    listing.parent.mkdir(parents=True)
-    job = DataJob(version=1, split="train", data=DemoData(source="demo", max_train=21))
-    write_listing(job, "data", None, listing, 1)
-    make_bags(BagsJob(version=1, bags=RandomBag(criterion="random", size=3)), listing, None, None, bags)
+    run_stage(DataJob, split="train", data=DemoData(source="demo", max_train=21), output=listing)
+    run_stage(BagsJob, bags=RandomBag(criterion="random", size=3), listing=listing, output=bags)
     spec = Backbone(**{**SPEC, "width": 1 / 32})
     torch.manual_seed(5)
     weights = settled(build_backbone(spec)).state_dict()
@@ -54,11 +52,10 @@ def study(student, tmp_path):
 
 
 def measured(folder, path, value, protocol="knn-10", digest=None, model="small", resize=256):
-    preprocessing = Preprocessing(resize=resize)
-    job = EvaluationJob(version=1, preprocessing=preprocessing, model=model, protocol=protocol, target="", seed=3)
     own = network_digest(read_metadata(path)) if digest is None else digest
+    made = {"inputs": {"model": own}, "settings": {"preprocessing": Preprocessing(resize=resize).model_dump()}}
     output = folder / f"evaluation/{model}/seed-3/{protocol}.json"
-    write_result(output, job, Measurement({"top1": value, "top5": 99.0}), {"model": own}, {})
+    write_result(output, protocol, model, 3, {"top1": value, "top5": 99.0}, {}, made)
     return output
 
 

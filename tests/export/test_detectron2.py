@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 import torch
 
+from bingo.artifacts.tensors import write_tensors
 from bingo.errors import BingoError
 from bingo.export.detectron2 import export_detectron2
 from bingo.models.backbone import build_backbone
 from bingo.models.checkpoint import write_teacher
 from bingo.study.sections import Backbone
-from bingo.artifacts.tensors import write_tensors
 
 torch.set_num_threads(1)
 

@@ -3,7 +3,9 @@
 import pytest
 
 from bingo.errors import BingoError
-from bingo.stages.export import export_backbone
+from bingo.study.jobs import ExportJob
+
+from ..stage import run_stage
 
 
 def test_a_network_is_not_replaced_by_its_own_export(student, tmp_path):
@@ -11,5 +13,5 @@ def test_a_network_is_not_replaced_by_its_own_export(student, tmp_path):
     content = model.read_bytes()
     again = model.parent / ".." / model.parent.name / model.name
     with pytest.raises(BingoError, match="is the network itself"):
-        export_backbone(model, again, "safetensors", None)
+        run_stage(ExportJob, to="safetensors", resize=None, weights=model, output=again)
     assert model.read_bytes() == content

@@ -9,19 +9,20 @@ import torch
 from PIL import Image
 
 import bingo
-from bingo.study.images import DemoData, FolderData
+from bingo.artifacts.tensors import write_tensors
 from bingo.data.decode import decode
 from bingo.data.images import open_images
-from bingo.data.listing import read_listing, write_listing
+from bingo.data.listing import read_listing
 from bingo.data.pictures import pixels
-from bingo.training.embed import embed
 from bingo.errors import BingoError
-from bingo.study.jobs import DataJob
 from bingo.models.backbone import build_backbone
 from bingo.models.checkpoint import load_teacher, write_teacher
+from bingo.study.images import DemoData, FolderData
+from bingo.study.jobs import DataJob
 from bingo.study.sections import Backbone, Preprocessing
-from bingo.artifacts.tensors import write_tensors
+from bingo.training.embed import embed
 from tests.importers.source_networks import settled
+from tests.stage import run_stage
 
 torch.set_num_threads(1)
 CPU = torch.device("cpu")
@@ -69,7 +70,7 @@ def photos(tmp_path):
 def embedded(data, teacher_path, tmp_path):
     """The listing of some images, and their features as embeddings and evaluations have them."""
     path = tmp_path / "listing.h5"
-    write_listing(DataJob(version=1, split="train", data=data), "data", None, path, 1)
+    run_stage(DataJob, split="train", data=data, output=path)
     listing, network = read_listing(path, "train"), load_teacher(teacher_path, CPU).backbone
     return listing, torch.cat(list(embed(network, open_images(listing), VIEW, CPU, 0, "bilinear")))
 

@@ -2,12 +2,12 @@ import safetensors.torch
 import torch
 
 import bingo
+from bingo.artifacts.tensors import read_metadata
 from bingo.export.safetensors import export_safetensors
 from bingo.models.backbone import build_backbone
 from bingo.models.checkpoint import write_teacher
 from bingo.models.head import mlp_head
 from bingo.study.sections import Backbone, Preprocessing
-from bingo.artifacts.tensors import read_metadata
 
 SPEC = {"architecture": "resnet10", "width": 1 / 16}
 

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 import yaml
 
-from bingo.artifacts.provenance import digest_arrays
 from bingo.artifacts.hdf5 import write_hdf5
+from bingo.artifacts.provenance import digest_arrays
 from bingo.artifacts.tensors import read_tensors, write_tensors
 
 Mutation = Callable[[Path, Path, random.Random], str]

@@ -4,6 +4,7 @@ import contextlib
 import io
 import logging
 import os
+import shlex
 import shutil
 import signal
 import sys
@@ -11,7 +12,9 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
+from typing import TypeVar
 
 import faiss  # noqa: F401
 import numpy as np
@@ -20,25 +23,42 @@ import torch
 from PIL import Image
 from torch import nn
 
-# Stages import what they need when they are called; here, once, before the forks.
-import bingo.stages.bags
-import bingo.stages.embeddings
-import bingo.stages.evaluation
-import bingo.export.detectron2
-import bingo.report.accuracy
-import bingo.report.feature_map
-import bingo.report.neighbours
-import bingo.report.training
-import bingo.report.page
-import bingo.stages.student
-import bingo.stages.targets
-import bingo.stages.teacher  # noqa: F401
-from bingo import cli, settings
-from bingo.study.schema import parse_study
-from bingo.training.state import TrainingState
+import bingo.export.detectron2  # noqa: F401
+from bingo.cli import main as cli
 from bingo.models.backbone import build_backbone
+from bingo.study.job import Job, Role
+from bingo.study.jobs import (
+    BagsJob,
+    DataJob,
+    EmbeddingsJob,
+    EvaluationJob,
+    ImportJob,
+    PackJob,
+    StudentJob,
+    TargetsJob,
+    TeacherJob,
+)
 from bingo.study.plan import Plan
+from bingo.study.report_jobs import (
+    AccuracyFigureJob,
+    FigureJob,
+    MapFigureJob,
+    PurityFigureJob,
+    ReportJob,
+    SheetsJob,
+    SimilarityFigureJob,
+    TableJob,
+    TableTextJob,
+    TrainingFigureJob,
+)
+from bingo.study.schema import parse_study
 from bingo.study.sections import Backbone
+from bingo.study.stages import JOBS
+from bingo.training.state import TrainingState
+
+# Stages are imported when they are called; here, once, before the forks.
+for stage in JOBS:
+    import_module(f"bingo.stages.{stage}")
 
 TINY = {"architecture": "resnet10", "stem": "small", "width": 0.0625}
 TRAINING = {"epochs": 2, "batch_size": 16, "views": "small", "precision": "float32"}
@@ -67,6 +87,7 @@ method,student,teacher,protocol,metric,published,source
 seed,resnet18,big,knn-10,top1,56.25,Others 2021
 seed,resnet34,big,knn-10,top1,58.5,"Others, 2021"
 """
+AnyJob = TypeVar("AnyJob", bound=Job)
 _SUFFIXES = ("jpg", "png", "webp", "gif")
 
 
@@ -149,150 +170,84 @@ def stages() -> dict[str, Stage]:
     The working directory is the study's folder.
     """
     found: dict[str, Stage] = {}
-    study_plan = plan()
-    study, path = study_plan.study, study_plan.path
-    train, val = path("data/train-listing.h5"), path("data/val-listing.h5")
-    teacher, embeddings, taken = study_plan.weights("big", 0), path("embeddings/big.h5"), study_plan.weights("taken", 0)
+    study = plan()
 
-    def add(name: str, argv: str, outputs: list[str], job: str | None = None, more: Sequence[str] = ()) -> None:
-        words = [*argv.split(), *(["--settings", job] if job else []), *more]
-        found[name] = Stage([str(word) for word in words], outputs)
+    def path(name: str) -> Path:
+        return Path(study.path(name))
 
-    add("data", f"data --key data --output {train}", [train], settings.data_settings(study, "train"))
-    add(
-        "val data",
-        f"data --key data --train-listing {train} --output {val}",
-        [val],
-        settings.data_settings(study, "val"),
-    )
-    pack = path("data/train.h5")
+    def add(name: str, job: Job, outputs: Sequence[Path] = ()) -> None:
+        settings = ["--settings", job.identity] if type(job).model_fields.keys() - job.roles() else []
+        written = outputs or [file for name, file in job if job.roles().get(name) is Role.OUTPUT]
+        options = shlex.split(job.flags(*job.roles()))
+        found[name] = Stage(["stage", job.STAGE, *settings, *options], [str(file) for file in written])
+
+    def changed(job: AnyJob, **fields: object) -> AnyJob:
+        return job.model_copy(update=fields)
+
+    train, pack = path("data/train-listing.h5"), path("data/train.h5")
+    add("data", DataJob.of(study, "train"))
+    add("val data", DataJob.of(study, "val"))
     packed = parse_study({**STUDY, "data": {**STUDY["data"], "pack": {}}}, "study")
-    add("pack", f"pack --listing {train} --output {pack}", [pack], settings.pack_settings(packed, "train"))
-    log = path("teachers/big.csv")
-    add(
-        "teacher",
-        f"teacher --name big --listing {train} --output {teacher} --training-log {log}",
-        [teacher, log],
-        settings.teacher_settings(study, "big"),
-    )
-    add(
-        "import",
-        f"imported-teacher --checkpoint weights/moco.pth --output {taken}",
-        [taken],
-        settings.teacher_settings(study, "taken"),
-    )
-    add(
-        "embeddings",
-        f"embeddings --listing {train} --teacher {teacher} --output {embeddings}",
-        [embeddings],
-        settings.embeddings_settings(study),
-    )
+    add("pack", PackJob.of(Plan(packed), "train"))
+    add("teacher", TeacherJob.of(study, "big"))
+    add("import", ImportJob.of(study, "taken"))
+    embeddings, bags = EmbeddingsJob.of(study, "big"), BagsJob.of(study, "knn")
+    add("embeddings", embeddings)
     # The same from parts, of which so few images fill but the second, and from packed images.
-    parts = [path(f"embeddings/big-{number}.h5") for number in (1, 2)]
-    made_from = ["--teacher", teacher, "--settings", settings.embeddings_settings(study)]
-    for number, part in enumerate(parts, start=1):
-        argv = ["embeddings", "--listing", pack, *made_from, "--part", f"{number}-of-2", "--output", part]
-        found[f"embeddings {number}"] = Stage(argv, [part])
-    gathered = path("embeddings/gathered.h5")
-    shards = [word for part in parts for word in ("--shard", part)]
-    found["gathered embeddings"] = Stage(
-        ["embeddings", "--listing", pack, *made_from, *shards, "--output", gathered], [gathered]
-    )
-    parts = [path(f"bags/knn-{number}.h5") for number in (1, 2)]
-    made_from = ["--teacher", teacher, "--embeddings", embeddings, "--settings", settings.bags_settings(study, "knn")]
-    for number, part in enumerate(parts, start=1):
-        argv = ["bags", "--listing", train, *made_from, "--part", f"{number}-of-2", "--output", part]
-        found[f"knn bags {number}"] = Stage(argv, [part])
-    gathered = path("bags/gathered.h5")
-    shards = [word for part in parts for word in ("--shard", part)]
-    found["gathered bags"] = Stage(["bags", "--listing", train, *made_from, *shards, "--output", gathered], [gathered])
-    for name in study.bags:
-        output, made_from = path(f"bags/{name}.h5"), study_plan.bags_inputs(name)
-        sources = " ".join(f"--{key} {value}" for key, value in made_from.items())
-        add(
-            f"{name} bags",
-            f"bags --listing {train} {sources} --output {output}",
-            [output],
-            settings.bags_settings(study, name),
-        )
+    for name, job, stem in (
+        ("embeddings", changed(embeddings, listing=pack), "embeddings/big"),
+        ("knn bags", bags, "bags/knn"),
+    ):
+        parts = [path(f"{stem}-{number}.h5") for number in (1, 2)]
+        for number, part in enumerate(parts, start=1):
+            add(f"{name} {number}", changed(job, part=f"{number}-of-2", output=part))
+        gathered = parts[0].with_name("gathered.h5")
+        add(f"gathered {name.rpartition(' ')[2]}", changed(job, shards=parts, output=gathered))
+    for name in study.study.bags:
+        add(f"{name} bags", BagsJob.of(study, name))
     sheet = path("bags/knn.png")
-    add("sheet", f"sheets --listing {train} --bags {path('bags/knn.h5')} --page random={sheet}", [sheet])
-    for student in study.students:
-        inputs, folder = study_plan.student_inputs(student), path(f"students/{student}/seed-0")
-        targets = inputs.get("targets", [])
-        for target in targets:
-            recipe_precision_layer, number, views = Path(target).stem.rsplit("-", 2)
-            recipe, precision, layer = recipe_precision_layer.rsplit("-", 2)
-            add(
-                f"targets {number}",
-                f"targets --listing {train} --teacher {teacher} --output {target}",
-                [target],
-                settings.targets_settings(study, recipe, precision, layer, int(number), int(views)),
-            )
-        sources = " ".join(f"--targets {target}" for target in targets) or f"--teacher {teacher}"
-        add(
-            f"{student} student",
-            f"student --name {student} --listing {train} {sources} --bags {inputs['bags']} --output {folder}",
-            [f"{folder}/{name}" for name in ("backbone.safetensors", "head.safetensors", "log.csv")],
-            settings.student_settings(study, student, 0),
-        )
-    models = {name: study_plan.weights(name, 0) for name in ("big", *study.students)}
-    for model, weights in models.items():
-        result = path(f"evaluation/{model}/seed-0/knn-10.json")
-        add(
-            f"{model} evaluation",
-            f"evaluation --listing {train} --val-listing {val} --model {weights} --output {result}",
-            [result],
-            settings.evaluation_settings(study, model, "knn-10", 0),
-        )
-    results = [path(f"evaluation/{model}/seed-0/knn-10.json") for model in models]
-    table = path("tables/main.csv")
-    add(
-        "table",
-        f"table --output {table} --published published.csv {' '.join(results)}",
-        [table],
-        settings.table_settings(study, "main", ["knn-10"]),
-    )
-    texts = [path("tables/main.md"), path("tables/main.tex")]
-    add(
-        "text",
-        f"text --table {table} --markdown {texts[0]} --latex {texts[1]}",
-        texts,
-        settings.text_settings(study, "main"),
-    )
-
-    def draw(name: str, argv: str, job: str | None = None, more: Sequence[str] = ()) -> None:
-        outputs = [path(f"figures/{name}.{suffix}") for suffix in ("svg", "png")]
-        add(f"{name} figure", f"figure {argv} --output {outputs[0]} --output {outputs[1]}", outputs, job, more)
-
-    draw("accuracy-main", f"accuracy --table {table}", settings.accuracy_figure_settings(study, "main"))
-    logs = [f"{name}={file}" for name, file in study_plan.training_logs().items()]
-    draw("training", "training", settings.training_figure_settings(study), logs)
-    draw("purity-big", f"purity --listing {train} --embeddings {embeddings} --teacher {teacher}")
-    draw("similarity-knn", f"similarity --listing {train} --bags {path('bags/knn.h5')}")
-    draw(
-        "map-online",
-        f"map --listing {val} --split val --model {models['online']}",
-        settings.map_figure_settings(study, "online"),
-    )
-    exported = path("export/taken.pkl")
-    add("export", f"export {taken} --to detectron2 --output {exported}", [exported])
+    add("sheet", SheetsJob(listing=train, bags=bags.output, pages={"random": sheet}), [sheet])
+    for student in study.study.students:
+        for target in study.targets_of(student):
+            teacher, name = target.split("/")
+            recipe, precision, layer, number, views = name.split("-")
+            add(f"targets {number}", TargetsJob.of(study, teacher, recipe, precision, layer, int(number), int(views)))
+        job = StudentJob.of(study, student, 0)
+        written = [job.output / name for name in ("backbone.safetensors", "head.safetensors", "log.csv")]
+        add(f"{student} student", job, written)
+    models = ["big", *study.study.students]
+    for model in models:
+        add(f"{model} evaluation", EvaluationJob.of(study, model, 0, "knn-10"))
+    results = [Path(study.result(model, 0, "knn-10")) for model in models]
+    table = TableJob.of(study, "main")
+    add("table", changed(table, results=results))
+    add("text", TableTextJob.of(study, "main"))
+    figures: list[FigureJob] = [
+        AccuracyFigureJob.of(study, "main"),
+        TrainingFigureJob.of(study),
+        PurityFigureJob.of(study, "big"),
+        SimilarityFigureJob.of(study, "knn"),
+        MapFigureJob.of(study, "online"),
+    ]
+    for figure in figures:
+        add(f"{figure.output[0].stem} figure", figure, figure.output)
+    weights = {name: Path(study.weights(name, 0)) for name in (*models, "taken")}
+    exported = str(path("export/taken.pkl"))
+    command = ["export", str(weights["taken"]), "--to", "detectron2", "--output", exported]
+    found["export"] = Stage(command, [exported])
     own = path("teachers/own.safetensors")
+    add("own import", changed(ImportJob.of(study, "taken"), checkpoint=weights["online"], output=own))
+    found["inspect"] = Stage(["inspect", "weights/moco.pth"], [])
     add(
-        "own import",
-        f"imported-teacher --checkpoint {models['online']} --output {own}",
-        [own],
-        settings.teacher_settings(study, "taken"),
+        "report",
+        changed(
+            ReportJob.of(study),
+            figure=[figure.output[0] for figure in figures[:-1]],
+            sheet={"knn/random": sheet},
+            model=list(weights.values()),
+            benchmark={"student": [path("benchmarks/student/online/seed-0.tsv")]},
+        ),
     )
-    figures = [path(f"figures/{name}.svg") for name in ("accuracy-main", "training", "purity-big", "similarity-knn")]
-    shown = [f"--table {table}", *(f"--figure {figure}" for figure in figures)]
-    shown += [f"--sheet knn/random={sheet}"]
-    shown += [f"--bags {path(f'bags/{name}.h5')}" for name in study.bags]
-    shown += [f"--model {weights}" for weights in (*models.values(), taken)]
-    shown += [f"--benchmark student={path('benchmarks/student/online/seed-0.tsv')}"]
-    add("inspect", "inspect weights/moco.pth", [])
-    output = path("report.html")
-    add("report", f"report --output {output} {' '.join(shown)}", [output], settings.report_settings(study, ""))
     return found
 
 

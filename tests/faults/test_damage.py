@@ -22,13 +22,13 @@ from PIL import Image
 
 from bingo.data.arrays import load_idx
 from bingo.data.listing import read_listing
+from bingo.errors import BingoError
 from bingo.evaluation.detection.annotations import read_annotations
 from bingo.evaluation.detection.coco import CocoImages
-from bingo.errors import BingoError
 from bingo.evaluation.subsets import listed_rows
-from bingo.cli.invocation import read_job
-from bingo.study.jobs import DataJob, ReportJob, StudentJob, TableJob, TeacherJob
+from bingo.study.job import Job
 from bingo.study.plan import plan_or_exit
+from bingo.study.stages import JOBS
 
 from . import mutations as m
 from . import study as tiny
@@ -174,8 +174,10 @@ def read_idx(path: Path) -> None:
 
 
 def read_settings(path: Path) -> None:
-    kind = {"teacher": TeacherJob, "table": TableJob, "report": ReportJob, "data": DataJob}.get(path.stem, StudentJob)
-    print(read_job(kind, f"@{path}"))
+    kind: type[Job] = JOBS[path.stem.rpartition(" ")[2]]
+    needed = [name for name in kind.roles() if kind.model_fields[name].is_required()]
+    files = {name: Path("x") if kind.model_fields[name].annotation is Path else "x" for name in needed}
+    print(kind.read(f"@{path}", files))
 
 
 READERS = {

@@ -14,6 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from bingo.study.stages import JOBS
+
 from ..workflow.conftest import Workspace, tiny_study
 
 KILLS = int(os.environ.get("BINGO_KILLS", "4"))
@@ -70,7 +72,7 @@ def kill(main: subprocess.Popen, rng: random.Random) -> str:
     descendants = process.children(recursive=True)
     jobs = jobs_of(process)
     victim = rng.choice(jobs) if jobs and rng.random() < 0.6 else None
-    what = "snakemake" if victim is None else f"bingo {victim.cmdline()[3]}"
+    what = "snakemake" if victim is None else next(word for word in victim.cmdline() if word in JOBS)
     (victim or process).send_signal(signal.SIGKILL)
     main.communicate(timeout=600)
     _, alive = psutil.wait_procs(descendants, timeout=60)  # jobs of a Snakemake that is gone end by themselves

@@ -7,15 +7,14 @@ import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 
-from bingo.stages.bags import make_bags
-from bingo.study.images import DemoData
-from bingo.study.bags import KnnBag
-from bingo.data.listing import read_listing, write_listing
-from bingo.stages.embeddings import make_embeddings
-from bingo.study.jobs import BagsJob, DataJob, EmbeddingsJob
-from bingo.models.backbone import build_backbone
-from bingo.study.sections import Backbone, Preprocessing
 from bingo.artifacts.tensors import write_tensors
+from bingo.data.listing import read_listing
+from bingo.models.backbone import build_backbone
+from bingo.study.bags import KnnBag
+from bingo.study.images import DemoData
+from bingo.study.jobs import BagsJob, DataJob, EmbeddingsJob
+from bingo.study.sections import Backbone, Preprocessing
+from tests.stage import run_stage
 
 torch.set_num_threads(1)
 
@@ -93,13 +92,12 @@ def study(tmp_path_factory):
         preprocessing=preprocessing,
     )
     for path, count in ((files.listing, 60), (files.other_listing, 59)):
-        job = DataJob(version=1, split="train", data=DemoData(source="demo", max_train=count))
-        write_listing(job, "data", None, path, 1)
+        run_stage(DataJob, split="train", data=DemoData(source="demo", max_train=count), output=path)
     write_backbone(files.teacher)
-    job = EmbeddingsJob(version=1, preprocessing=preprocessing)
-    make_embeddings(job, files.listing, files.teacher, files.embeddings, torch.device("cpu"), 0)
-    job = BagsJob(version=1, bags=KnnBag(criterion="knn", teacher="teacher", size=4))
-    make_bags(job, files.listing, files.teacher, files.embeddings, files.bags)
+    sources = {"listing": files.listing, "teacher": files.teacher}
+    run_stage(EmbeddingsJob, preprocessing=preprocessing, **sources, output=files.embeddings)
+    knn = KnnBag(criterion="knn", teacher="teacher", size=4)
+    run_stage(BagsJob, bags=knn, **sources, embeddings=files.embeddings, output=files.bags)
     files.labels = read_listing(files.listing, "train").label
     return files
 

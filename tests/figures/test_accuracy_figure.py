@@ -8,10 +8,9 @@ from hypothesis import strategies as st
 from matplotlib.colors import to_hex
 
 from bingo.errors import BingoError
-from bingo.figures import accuracy
+from bingo.report import accuracy
 from bingo.report.accuracy import draw_accuracy
 from bingo.report.networks import Line, split_blocks, table_groups, table_panels
-from bingo.study.jobs import AccuracyFigureJob
 from bingo.report.table import read_table
 
 HEADER = "method,student,teacher,bags,protocol,metric,mean,std,seeds,published,source\n"
@@ -27,9 +26,7 @@ bingo,distilled,r50,knn-5,knn-10,top1,55.1235,,1,,
 seed,seed,r50,,linear-moco,top1,64.0000,,1,,
 seed,seed,r50,,knn-10,top1,54.0000,,1,,
 """
-SMALL_GROUPS = AccuracyFigureJob(
-    version=2, architectures={"alone": "resnet18", "distilled": "resnet18", "seed": "resnet34, width 2"}
-)
+ARCHITECTURES = {"alone": "resnet18", "distilled": "resnet18", "seed": "resnet34, width 2"}
 
 
 def grid():
@@ -64,7 +61,7 @@ def table(tmp_path):
 def large(tmp_path):
     content, titles = grid()
     (tmp_path / "grid.csv").write_text(HEADER + content)
-    return AccuracyFigureJob(version=2, architectures=titles), tmp_path / "grid.csv"
+    return titles, tmp_path / "grid.csv"
 
 
 def panels_of(figure):
@@ -97,7 +94,7 @@ def panels_of(figure):
 
 
 def test_dots_deviations_and_diamonds_are_the_numbers_of_the_table(table, drawn):
-    figure = drawn(accuracy, "draw_accuracy", SMALL_GROUPS, table)
+    figure = drawn(accuracy, "draw_accuracy", ARCHITECTURES, table)
     (_, first, lines, *linear), (_, second, _, *knn) = panels_of(figure)
     assert (first, second) == ("linear-moco", "knn-10")
     assert lines == [
@@ -118,13 +115,13 @@ def test_dots_deviations_and_diamonds_are_the_numbers_of_the_table(table, drawn)
 
 
 def test_a_large_table_is_drawn_whole(large, drawn):
-    job, path = large
+    architectures, path = large
     expected = {}
     for row in csv.DictReader(path.open()):
         values = [float(row[name]) for name in ("mean", "std", "published") if row[name]]
         expected.setdefault(row["protocol"], []).extend(values)
     found = {}
-    for _, protocol, _, *shown, _ in panels_of(drawn(accuracy, "draw_accuracy", job, path)):
+    for _, protocol, _, *shown, _ in panels_of(drawn(accuracy, "draw_accuracy", architectures, path)):
         for values in shown:
             found.setdefault(protocol, []).extend(values.values())
     assert found.keys() == expected.keys()
@@ -133,9 +130,11 @@ def test_a_large_table_is_drawn_whole(large, drawn):
 
 
 def test_panels_of_a_protocol_share_an_axis_that_shows_everything(large, drawn):
-    job, path = large
+    architectures, path = large
     ranges = {}
-    for axes, protocol, _, dots, deviations, diamonds, _ in panels_of(drawn(accuracy, "draw_accuracy", job, path)):
+    for axes, protocol, _, dots, deviations, diamonds, _ in panels_of(
+        drawn(accuracy, "draw_accuracy", architectures, path)
+    ):
         low, high = axes.get_xlim()
         ends = [dots[row] + sign * deviations.get(row, 0) for row in dots for sign in (-1, 1)] + list(diamonds.values())
         assert low < min(ends)
@@ -145,8 +144,8 @@ def test_panels_of_a_protocol_share_an_axis_that_shows_everything(large, drawn):
 
 
 def test_figures_of_any_size_are_legible_and_fit_a_page(table, large, drawn, faults_of_layout):
-    for job, path in ((SMALL_GROUPS, table), large):
-        figure = drawn(accuracy, "draw_accuracy", job, path)
+    for architectures, path in ((ARCHITECTURES, table), large):
+        figure = drawn(accuracy, "draw_accuracy", architectures, path)
         assert faults_of_layout(figure) == []
         assert figure.get_figheight() < 8.3  # A4 across
 
@@ -156,7 +155,7 @@ def test_detection_has_a_panel_for_boxes_and_one_for_masks(tmp_path, drawn):
     rows = [f"bingo,s,t,,coco-mask-rcnn,{metric},{value},,1,,\n" for metric, value in
             (("box_ap", 37.5), ("box_ap50", 58), ("mask_ap", 34.25))]  # fmt: skip
     path.write_text(HEADER + "".join(rows))
-    figure = drawn(accuracy, "draw_accuracy", AccuracyFigureJob(version=2, architectures={"s": "resnet18"}), path)
+    figure = drawn(accuracy, "draw_accuracy", {"s": "resnet18"}, path)
     found = [(axes.get_xlabel(), dots) for axes, _, _, dots, *_ in panels_of(figure)]
     assert found == [("box AP", {1: 37.5}), ("mask AP", {1: 34.25})]
 
@@ -190,7 +189,7 @@ def test_methods_differ_in_colour_and_in_shape(tmp_path):
 
 def test_the_legend_explains_what_is_there_and_no_more(table, tmp_path, drawn):
     def legend(path):
-        figure = drawn(accuracy, "draw_accuracy", SMALL_GROUPS, path)
+        figure = drawn(accuracy, "draw_accuracy", ARCHITECTURES, path)
         return [text.get_text() for text in figure.legends[0].get_texts()]
 
     assert legend(table) == ["moco", "bingo", "seed", "standard deviation over seeds", "published"]
@@ -203,7 +202,7 @@ def test_the_legend_explains_what_is_there_and_no_more(table, tmp_path, drawn):
 def test_a_table_without_numbers_gives_a_figure_that_says_so(rows, tmp_path, texts):
     path = tmp_path / "table.csv"
     path.write_text(HEADER + rows)
-    draw_accuracy(SMALL_GROUPS, path, [tmp_path / "x.svg"])
+    draw_accuracy(ARCHITECTURES, path, [tmp_path / "x.svg"])
     found = texts(tmp_path / "x.svg")
     assert "no result yet" in found
     assert not any("nan" in text for text in found)
@@ -212,19 +211,19 @@ def test_a_table_without_numbers_gives_a_figure_that_says_so(rows, tmp_path, tex
 @pytest.mark.parametrize("suffix", ["svg", "png"])
 def test_equal_tables_give_equal_bytes(suffix, table, tmp_path):
     for name in "ab":
-        draw_accuracy(SMALL_GROUPS, table, [tmp_path / f"{name}.{suffix}"])
+        draw_accuracy(ARCHITECTURES, table, [tmp_path / f"{name}.{suffix}"])
     assert (tmp_path / f"a.{suffix}").read_bytes() == (tmp_path / f"b.{suffix}").read_bytes()
 
 
 def test_the_svg_holds_its_text_as_text(table, tmp_path, texts):
-    draw_accuracy(SMALL_GROUPS, table, [tmp_path / "deep" / "x.svg"])
+    draw_accuracy(ARCHITECTURES, table, [tmp_path / "deep" / "x.svg"])
     expected = {"distilled (bingo)", "linear-moco", "top-1 accuracy in %", "80.5", "70.2", "61.4", "published"}
     assert expected <= set(texts(tmp_path / "deep" / "x.svg"))
 
 
 def test_a_damaged_table_is_refused_by_name(tmp_path):
     with pytest.raises(BingoError, match=r"x\.csv: "):
-        draw_accuracy(SMALL_GROUPS, tmp_path / "x.csv", [tmp_path / "x.svg"])
+        draw_accuracy(ARCHITECTURES, tmp_path / "x.csv", [tmp_path / "x.svg"])
 
 
 @given(sizes=st.lists(st.integers(1, 30), max_size=12), limit=st.integers(1, 40))
@@ -241,7 +240,7 @@ def test_blocks_keep_every_line_in_order_and_groups_whole(sizes, limit):
 
 def test_missing_numbers_stay_missing(table):
     frame = read_table(table)
-    groups = table_groups(frame, SMALL_GROUPS.architectures)
+    groups = table_groups(frame, ARCHITECTURES)
     alone = next(line for group in groups for line in group if line.text == "alone (moco)")
     linear, knn = table_panels(frame)
     assert math.isnan(alone.numbers[knn].mean)

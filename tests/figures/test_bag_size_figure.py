@@ -6,19 +6,16 @@ import pytest
 
 from bingo.artifacts.provenance import digest_json
 from bingo.errors import BingoError
-from bingo.figures import bag_size
+from bingo.report import bag_size
 from bingo.report.bag_size import draw_bag_size
-from bingo.study.jobs import BagSizeFigureJob, BagSizeSeries
+from bingo.study.shown import BagSizeSeries
 
 SIZES = (1, 5, 20)
-JOB = BagSizeFigureJob(
-    version=2,
-    series=[
-        BagSizeSeries(label="bingo, resnet18 from r50", sizes={f"small-{k}": k for k in reversed(SIZES)}),
-        BagSizeSeries(label="bingo, resnet34 from r50", sizes={f"large-{k}": k for k in SIZES}),
-    ],
-    evaluations=["linear-moco", "knn-10"],
-)
+SERIES = [
+    BagSizeSeries(label="bingo, resnet18 from r50", sizes={f"small-{k}": k for k in reversed(SIZES)}),
+    BagSizeSeries(label="bingo, resnet34 from r50", sizes={f"large-{k}": k for k in SIZES}),
+]
+EVALUATIONS = ["linear-moco", "knn-10"]
 VALUES = {
     ("small-1", "linear-moco"): [60.0, 61.0, 63.5],
     ("small-5", "linear-moco"): [64.0, 65.0],
@@ -55,7 +52,7 @@ def curves(axes):
 
 
 def test_points_are_means_and_bars_deviations_over_seeds_and_gaps_stay_gaps(results, drawn):
-    figure = drawn(bag_size, "draw_bag_size", JOB, results)
+    figure = drawn(bag_size, "draw_bag_size", SERIES, EVALUATIONS, results)
     assert [axes.get_title() for axes in figure.axes] == ["linear-moco", "knn-10"]
     for axes, protocol in zip(figure.axes, ("linear-moco", "knn-10"), strict=True):
         assert axes.get_xscale() == "log"
@@ -73,28 +70,29 @@ def test_points_are_means_and_bars_deviations_over_seeds_and_gaps_stay_gaps(resu
 
 
 def test_series_differ_in_more_than_colour(results, drawn):
-    first, second = (container[0] for container in drawn(bag_size, "draw_bag_size", JOB, results).axes[0].containers)
+    first, second = (
+        container[0] for container in drawn(bag_size, "draw_bag_size", SERIES, EVALUATIONS, results).axes[0].containers
+    )
     assert first.get_color() != second.get_color()
     assert first.get_marker() != second.get_marker()
     assert first.get_linestyle() != second.get_linestyle()
 
 
 def test_the_figure_is_legible_with_and_without_results(results, drawn, faults_of_layout):
-    many = JOB.model_copy(update={"evaluations": ["linear-moco", "knn-10", "semi-1", "cifar100-linear", "knn-20"]})
-    for job, paths in ((JOB, results), (JOB, []), (many, results)):
-        assert faults_of_layout(drawn(bag_size, "draw_bag_size", job, paths)) == []
+    many = ["linear-moco", "knn-10", "semi-1", "cifar100-linear", "knn-20"]
+    for evaluations, paths in ((EVALUATIONS, results), (EVALUATIONS, []), (many, results)):
+        assert faults_of_layout(drawn(bag_size, "draw_bag_size", SERIES, evaluations, paths)) == []
 
 
 def test_a_protocol_without_results_says_so(results, tmp_path, texts):
     paths = [path for path in results if "knn-10" not in path.name]
-    draw_bag_size(JOB, paths, [tmp_path / "x.svg"])
+    draw_bag_size(SERIES, EVALUATIONS, paths, [tmp_path / "x.svg"])
     assert "no result yet" in texts(tmp_path / "x.svg")
 
 
 def test_detectors_have_a_panel_for_boxes_and_one_for_masks(tmp_path, drawn):
-    job = JOB.model_copy(update={"evaluations": ["coco-mask-rcnn"]})
     path = write(tmp_path / "a.json", "small-5", "coco-mask-rcnn", 0, box_ap=37.5, box_ap50=60.0, mask_ap=34.0)
-    panels = drawn(bag_size, "draw_bag_size", job, [path]).axes[:2]
+    panels = drawn(bag_size, "draw_bag_size", SERIES, ["coco-mask-rcnn"], [path]).axes[:2]
     found = [(axes.get_ylabel(), next(curves(axes))[1]) for axes in panels]
     np.testing.assert_equal(found, [("box AP", [np.nan, 37.5, np.nan]), ("mask AP", [np.nan, 34.0, np.nan])])
 
@@ -102,7 +100,7 @@ def test_detectors_have_a_panel_for_boxes_and_one_for_masks(tmp_path, drawn):
 @pytest.mark.parametrize("suffix", ["svg", "png"])
 def test_equal_results_give_equal_bytes_in_any_order(suffix, results, tmp_path):
     for name, paths in (("a", results), ("b", results[::-1])):
-        draw_bag_size(JOB, paths, [tmp_path / f"{name}.{suffix}"])
+        draw_bag_size(SERIES, EVALUATIONS, paths, [tmp_path / f"{name}.{suffix}"])
     assert (tmp_path / f"a.{suffix}").read_bytes() == (tmp_path / f"b.{suffix}").read_bytes()
 
 
@@ -117,7 +115,7 @@ def test_equal_results_give_equal_bytes_in_any_order(suffix, results, tmp_path):
 def test_results_that_do_not_belong_here_are_refused(model, protocol, message, results, tmp_path):
     path = write(tmp_path / "stray.json", model, protocol, 0, top1=1.0)
     with pytest.raises(BingoError) as caught:
-        draw_bag_size(JOB, [*results, path], [tmp_path / "x.svg"])
+        draw_bag_size(SERIES, EVALUATIONS, [*results, path], [tmp_path / "x.svg"])
     assert str(caught.value) == f"{path}: {message}"
     assert not (tmp_path / "x.svg").exists()
 
@@ -125,5 +123,5 @@ def test_results_that_do_not_belong_here_are_refused(model, protocol, message, r
 def test_damaged_results_are_refused_by_name(results, tmp_path):
     results[0].write_text("{")
     with pytest.raises(BingoError) as caught:
-        draw_bag_size(JOB, results, [tmp_path / "x.svg"])
+        draw_bag_size(SERIES, EVALUATIONS, results, [tmp_path / "x.svg"])
     assert str(caught.value).startswith(f"{results[0]}: ")

@@ -8,12 +8,13 @@ from hypothesis.extra import numpy as hnp
 from matplotlib.colors import to_hex
 from PIL import Image
 
-from bingo.study.images import DemoData, FolderData
-from bingo.data.listing import read_listing, write_listing
+from bingo.data.listing import read_listing
 from bingo.errors import BingoError
-from bingo.figures import map as map_module
+from bingo.report import feature_map
 from bingo.report.feature_map import draw_map, place, select_images
-from bingo.study.jobs import DataJob, MapFigureJob
+from bingo.study.images import DemoData, FolderData
+from bingo.study.jobs import DataJob
+from tests.stage import run_stage
 
 from .conftest import write_backbone
 
@@ -23,12 +24,13 @@ CPU = torch.device("cpu")
 @pytest.fixture
 def quick(monkeypatch):
     """No t-SNE: the first two features as they are."""
-    monkeypatch.setattr(map_module, "place", lambda features: features[:, :2])
+    monkeypatch.setattr(feature_map, "place", lambda features: features[:, :2])
 
 
 @pytest.fixture
-def job(study):
-    return MapFigureJob(version=2, preprocessing=study.preprocessing, model="bingo")
+def network(study):
+    """What the map is told of the network."""
+    return "bingo", study.preprocessing
 
 
 @pytest.fixture
@@ -38,7 +40,7 @@ def unlabelled(tmp_path):
     for number in range(4):
         Image.new("RGB", (16, 16), (60 * number, 0, 90)).save(tmp_path / "images" / f"{number}.png")
     data = FolderData(source="folder", train=str(tmp_path / "images"), labels="none")
-    write_listing(DataJob(version=1, split="train", data=data), "data", None, tmp_path / "unlabelled.h5", 1)
+    run_stage(DataJob, split="train", data=data, output=tmp_path / "unlabelled.h5")
     return tmp_path / "unlabelled.h5"
 
 
@@ -48,7 +50,7 @@ labels = hnp.arrays(np.int64, st.integers(0, 200), elements=st.integers(-1, 15))
 @given(label=labels)
 def test_few_images_of_ten_classes_at_most_are_chosen(label):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(map_module, "_IMAGES", 40)
+        patch.setattr(feature_map, "_IMAGES", 40)
         rows, classes, left_out = select_images(label)
         np.testing.assert_array_equal(rows, select_images(label).rows)
     known = set(label[label >= 0])
@@ -67,7 +69,7 @@ def test_few_images_of_ten_classes_at_most_are_chosen(label):
 def test_the_chosen_images_and_classes_are_not_the_first_ones():
     label = np.arange(100_000) // 1000
     rows, classes, left_out = select_images(label)
-    assert (len(rows), len(classes), left_out) == (map_module._IMAGES, 10, 90)
+    assert (len(rows), len(classes), left_out) == (feature_map._IMAGES, 10, 90)
     assert rows[-1] > 50_000
     assert (np.bincount(label[rows])[classes] > 60).all()
 
@@ -101,8 +103,8 @@ def points_of(figure):
     return {line.get_label(): line.get_xydata() for line in figure.axes[0].lines}
 
 
-def test_each_class_has_its_points_and_a_look_of_its_own(study, job, drawn, quick):
-    figure = drawn(map_module, "draw_map", job, study.listing, "train", study.teacher, after=(CPU, 0))
+def test_each_class_has_its_points_and_a_look_of_its_own(study, network, drawn, quick):
+    figure = drawn(feature_map, "draw_map", *network, study.listing, "train", study.teacher, after=(CPU, 0))
     with h5py.File(study.embeddings) as file:
         features = file["embedding"][:, :2]  # the same network on the same images, in float16
     classes = read_listing(study.listing, "train").classes
@@ -116,9 +118,9 @@ def test_each_class_has_its_points_and_a_look_of_its_own(study, job, drawn, quic
     assert figure.axes[0].get_title() == "bingo: features of 60 training images, t-SNE"
 
 
-def test_of_many_classes_some_are_shown_and_the_title_says_so(study, job, drawn, quick, monkeypatch):
-    monkeypatch.setattr(map_module, "_CLASSES", 3)
-    figure = drawn(map_module, "draw_map", job, study.listing, "train", study.teacher, after=(CPU, 0))
+def test_of_many_classes_some_are_shown_and_the_title_says_so(study, network, drawn, quick, monkeypatch):
+    monkeypatch.setattr(feature_map, "_CLASSES", 3)
+    figure = drawn(feature_map, "draw_map", *network, study.listing, "train", study.teacher, after=(CPU, 0))
     found = points_of(figure)
     count = sum(map(len, found.values()))
     assert len(found) == 3
@@ -128,34 +130,34 @@ def test_of_many_classes_some_are_shown_and_the_title_says_so(study, job, drawn,
     assert figure.axes[0].get_title() == title
 
 
-def test_validation_images_can_be_shown(study, job, drawn, quick, tmp_path):
-    data = DataJob(version=1, split="val", data=DemoData(source="demo", max_val=20))
-    write_listing(data, "data", study.listing, tmp_path / "val.h5", 1)
-    figure = drawn(map_module, "draw_map", job, tmp_path / "val.h5", "val", study.teacher, after=(CPU, 0))
+def test_validation_images_can_be_shown(study, network, drawn, quick, tmp_path):
+    data = DemoData(source="demo", max_val=20)
+    run_stage(DataJob, split="val", data=data, train_listing=study.listing, output=tmp_path / "val.h5")
+    figure = drawn(feature_map, "draw_map", *network, tmp_path / "val.h5", "val", study.teacher, after=(CPU, 0))
     assert sum(map(len, points_of(figure).values())) == 20
     assert "20 validation images" in figure.axes[0].get_title()
 
 
-def test_images_without_labels_have_one_look_and_no_legend(study, job, drawn, quick, unlabelled):
-    figure = drawn(map_module, "draw_map", job, unlabelled, "train", study.teacher, after=(CPU, 0))
+def test_images_without_labels_have_one_look_and_no_legend(study, network, drawn, quick, unlabelled):
+    figure = drawn(feature_map, "draw_map", *network, unlabelled, "train", study.teacher, after=(CPU, 0))
     assert [len(points) for points in points_of(figure).values()] == [4]
     assert not figure.legends
 
 
-def test_the_figure_is_legible(study, job, drawn, quick, faults_of_layout):
-    figure = drawn(map_module, "draw_map", job, study.listing, "train", study.teacher, after=(CPU, 0))
+def test_the_figure_is_legible(study, network, drawn, quick, faults_of_layout):
+    figure = drawn(feature_map, "draw_map", *network, study.listing, "train", study.teacher, after=(CPU, 0))
     assert faults_of_layout(figure) == []
 
 
 @pytest.mark.parametrize("suffix", ["svg", "png"])
-def test_equal_inputs_give_equal_bytes(suffix, study, job, tmp_path):
+def test_equal_inputs_give_equal_bytes(suffix, study, network, tmp_path):
     for name in "ab":
-        draw_map(job, study.listing, "train", study.teacher, [tmp_path / f"{name}.{suffix}"], CPU, 0)
+        draw_map(*network, study.listing, "train", study.teacher, [tmp_path / f"{name}.{suffix}"], CPU, 0)
     assert (tmp_path / f"a.{suffix}").read_bytes() == (tmp_path / f"b.{suffix}").read_bytes()
 
 
-def test_points_are_pixels_in_the_svg_and_text_is_text(study, job, quick, tmp_path, texts):
-    draw_map(job, study.listing, "train", study.teacher, [tmp_path / "x.svg"], CPU, 0)
+def test_points_are_pixels_in_the_svg_and_text_is_text(study, network, quick, tmp_path, texts):
+    draw_map(*network, study.listing, "train", study.teacher, [tmp_path / "x.svg"], CPU, 0)
     assert "<image" in (tmp_path / "x.svg").read_text()
     assert set(read_listing(study.listing, "train").classes) <= set(texts(tmp_path / "x.svg"))
 
@@ -167,20 +169,20 @@ def refusal(*arguments):
     return str(caught.value)
 
 
-def test_too_few_images_are_refused(study, job, unlabelled, tmp_path):
+def test_too_few_images_are_refused(study, network, unlabelled, tmp_path):
     (tmp_path / "images" / "3.png").unlink()
     data = FolderData(source="folder", train=str(tmp_path / "images"), labels="none")
-    write_listing(DataJob(version=1, split="train", data=data), "data", None, unlabelled, 1)
-    message = refusal(job, unlabelled, "train", study.teacher, [tmp_path / "x.svg"])
+    run_stage(DataJob, split="train", data=data, output=unlabelled)
+    message = refusal(*network, unlabelled, "train", study.teacher, [tmp_path / "x.svg"])
     assert message == f"{unlabelled}: a map needs at least 4 images, but there are 3"
 
 
-def test_features_that_are_not_finite_are_refused(study, job, tmp_path):
+def test_features_that_are_not_finite_are_refused(study, network, tmp_path):
     write_backbone(tmp_path / "bad.safetensors", factor=float("nan"))
-    message = refusal(job, study.listing, "train", tmp_path / "bad.safetensors", [tmp_path / "x.svg"])
+    message = refusal(*network, study.listing, "train", tmp_path / "bad.safetensors", [tmp_path / "x.svg"])
     assert message.startswith(f"{tmp_path / 'bad.safetensors'}: holds weights that are not finite")
 
 
-def test_a_listing_of_the_other_split_is_refused(study, job, tmp_path):
-    message = refusal(job, study.listing, "val", study.teacher, [tmp_path / "x.svg"])
+def test_a_listing_of_the_other_split_is_refused(study, network, tmp_path):
+    message = refusal(*network, study.listing, "val", study.teacher, [tmp_path / "x.svg"])
     assert message.startswith(f"{study.listing}: lists the train images")

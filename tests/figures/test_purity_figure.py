@@ -6,12 +6,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from bingo.bags.knn import knn_bags
-from bingo.study.images import FolderData
-from bingo.data.listing import write_listing
 from bingo.errors import BingoError
-from bingo.figures import neighbours
+from bingo.report import neighbours
 from bingo.report.neighbours import draw_purity, purity_by_size
+from bingo.study.images import FolderData
 from bingo.study.jobs import DataJob
+from tests.stage import run_stage
 
 
 def unit_features(count, seed, dim=6):
@@ -125,7 +125,7 @@ def test_images_without_labels_are_refused(study, tmp_path):
     for number in range(3):
         Image.new("RGB", (8, 8), (60 * number, 0, 0)).save(tmp_path / "images" / f"{number}.png")
     data = FolderData(source="folder", train=str(tmp_path / "images"), labels="none")
-    write_listing(DataJob(version=1, split="train", data=data), "data", None, tmp_path / "listing.h5", 1)
+    run_stage(DataJob, split="train", data=data, output=tmp_path / "listing.h5")
     with pytest.raises(BingoError) as caught:
         draw_purity(tmp_path / "listing.h5", study.embeddings, study.teacher, [tmp_path / "x.svg"])
     assert str(caught.value).startswith(f"{tmp_path / 'listing.h5'}: purity needs labels")

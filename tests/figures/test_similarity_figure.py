@@ -7,7 +7,7 @@ from bingo.bags.bags import read_bags, write_bags
 from bingo.bags.groups import group_bags
 from bingo.bags.knn import knn_bags
 from bingo.errors import BingoError
-from bingo.figures import neighbours
+from bingo.report import neighbours
 from bingo.report.neighbours import draw_similarity, similarities_by_class
 
 

@@ -2,9 +2,8 @@ import pytest
 from matplotlib.colors import to_hex
 
 from bingo.errors import BingoError
-from bingo.figures import training
+from bingo.report import training
 from bingo.report.training import draw_training
-from bingo.study.jobs import TrainingFigureJob
 
 LOSSES = {
     "r50": [3, 2, 1],
@@ -12,7 +11,7 @@ LOSSES = {
     "bingo/seed-1": [5.5, 4.5, 4],
     "random/seed-0": [6, 5.5, 5.25],
 }
-JOB = TrainingFigureJob(version=2, panels={"r50": "moco", "bingo": "bingo paper", "random": "bingo paper", "x": "none"})
+TITLES = {"r50": "moco", "bingo": "bingo paper", "random": "bingo paper", "x": "none"}
 
 
 @pytest.fixture
@@ -29,7 +28,7 @@ def legend(axes):
 
 
 def test_losses_that_compare_share_a_panel_and_others_do_not(logs, drawn):
-    moco, bingo = drawn(training, "draw_training", JOB, logs).axes
+    moco, bingo = drawn(training, "draw_training", TITLES, logs).axes
     assert (moco.get_title(), bingo.get_title()) == ("moco", "bingo paper")
     assert [line.get_ydata().tolist() for line in moco.lines] == [LOSSES["r50"]]
     assert [line.get_ydata().tolist() for line in bingo.lines] == [LOSSES[name] for name in list(LOSSES)[1:]]
@@ -39,7 +38,7 @@ def test_losses_that_compare_share_a_panel_and_others_do_not(logs, drawn):
 
 
 def test_seeds_look_alike_and_students_differ_in_colour_and_dashes(logs, drawn):
-    first, second, other = drawn(training, "draw_training", JOB, logs).axes[1].lines
+    first, second, other = drawn(training, "draw_training", TITLES, logs).axes[1].lines
     assert to_hex(first.get_color()) == to_hex(second.get_color())
     assert first.get_linestyle() == second.get_linestyle()
     assert to_hex(first.get_color()) != to_hex(other.get_color())
@@ -50,8 +49,7 @@ def test_seeds_look_alike_and_students_differ_in_colour_and_dashes(logs, drawn):
 def test_the_figure_is_legible_and_has_no_empty_axes(panels, logs, drawn, faults_of_layout):
     title = "bingo official intra+inter+cutmix and more, number"
     names = {f"a-student-of-rather-long-name-{i}": f"{title} {i % panels}" for i in range(14)}
-    job = TrainingFigureJob(version=2, panels=names)
-    figure = drawn(training, "draw_training", job, dict.fromkeys(names, logs["r50"]))
+    figure = drawn(training, "draw_training", names, dict.fromkeys(names, logs["r50"]))
     assert faults_of_layout(figure) == []
     assert len(figure.axes) == panels
     assert all(axes.lines for axes in figure.axes)
@@ -60,13 +58,13 @@ def test_the_figure_is_legible_and_has_no_empty_axes(panels, logs, drawn, faults
 @pytest.mark.parametrize("suffix", ["svg", "png"])
 def test_equal_logs_give_equal_bytes(suffix, logs, tmp_path):
     for name in "ab":
-        draw_training(JOB, logs, [tmp_path / f"{name}.{suffix}"])
+        draw_training(TITLES, logs, [tmp_path / f"{name}.{suffix}"])
     assert (tmp_path / f"a.{suffix}").read_bytes() == (tmp_path / f"b.{suffix}").read_bytes()
 
 
 def test_a_run_without_a_panel_is_refused(logs, tmp_path):
     with pytest.raises(BingoError, match=r"^training figure: bing/seed-0 has no panel; did you mean 'bingo'"):
-        draw_training(JOB, {"bing/seed-0": logs["r50"]}, [tmp_path / "x.svg"])
+        draw_training(TITLES, {"bing/seed-0": logs["r50"]}, [tmp_path / "x.svg"])
 
 
 @pytest.mark.parametrize("content", ["", "epoch,lr\n0,0.1\n", "epoch,loss\n0,high\n", None])
@@ -76,7 +74,7 @@ def test_damaged_logs_are_refused_by_name(content, logs, tmp_path):
     if content is not None:
         bad.write_text(content)
     with pytest.raises(BingoError) as caught:
-        draw_training(JOB, logs, [tmp_path / "x.svg"])
+        draw_training(TITLES, logs, [tmp_path / "x.svg"])
     assert str(caught.value).startswith(f"{bad}: ")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "x.svg").exists()

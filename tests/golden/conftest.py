@@ -3,14 +3,15 @@ import pytest
 import torch
 
 from bingo.artifacts.hdf5 import write_hdf5
+from bingo.artifacts.tensors import network_digest, read_metadata, write_tensors
 from bingo.bags.bags import Bags, write_bags
-from bingo.study.images import DemoData
-from bingo.data.listing import read_listing, write_listing
-from bingo.study.jobs import DataJob
+from bingo.data.listing import read_listing
 from bingo.models.backbone import build_backbone
 from bingo.models.head import mlp_head
+from bingo.study.images import DemoData
+from bingo.study.jobs import DataJob
 from bingo.study.sections import Backbone, Preprocessing
-from bingo.artifacts.tensors import network_digest, read_metadata, write_tensors
+from tests.stage import run_stage
 
 torch.set_num_threads(1)
 
@@ -34,16 +35,14 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def listing_path(folder):
-    job = DataJob(version=1, split="train", data=DemoData(source="demo", max_train=TRAIN))
-    write_listing(job, "data", None, folder / "train-listing.h5", 1)
-    return folder / "train-listing.h5"
+    data, output = DemoData(source="demo", max_train=TRAIN), folder / "train-listing.h5"
+    return run_stage(DataJob, split="train", data=data, output=output).output
 
 
 @pytest.fixture(scope="session")
 def val_listing_path(folder, listing_path):
-    job = DataJob(version=1, split="val", data=DemoData(source="demo", max_val=VAL))
-    write_listing(job, "data", listing_path, folder / "val-listing.h5", 1)
-    return folder / "val-listing.h5"
+    data, output = DemoData(source="demo", max_val=VAL), folder / "val-listing.h5"
+    return run_stage(DataJob, split="val", data=data, train_listing=listing_path, output=output).output
 
 
 # What follows stands in for the results of earlier stages, so that a stage's numbers move with that stage alone.

@@ -15,21 +15,14 @@ import safetensors.torch
 import torch
 from pydantic import TypeAdapter
 
-from bingo import bags, data, embeddings, evaluation, student, targets, teacher
 from bingo.bags.bags import read_bags
-from bingo.stages.bags import make_bags
-from bingo.study.bags import KmeansBag, KnnBag, LabelBag, RandomBag
-from bingo.methods.moco import TrainedTeacher
 from bingo.data.listing import read_listing
-from bingo.stages.embeddings import make_embeddings
-from bingo.stages.evaluation import evaluate
-from bingo.study.jobs import BagsJob, EmbeddingsJob, EvaluationJob, StudentJob, TargetsJob, TeacherJob
+from bingo.methods.moco import TrainedTeacher
+from bingo.study.bags import KmeansBag, KnnBag, LabelBag, RandomBag
+from bingo.study.jobs import BagsJob, DataJob, EmbeddingsJob, EvaluationJob, StudentJob, TargetsJob, TeacherJob
 from bingo.study.schema import Student
-from bingo.stages.student import train_student
-from bingo.stages.targets import make_targets
-from bingo.stages.teacher import train_teacher
+from tests.stage import run_stage
 
-CPU = torch.device("cpu")
 TRAINING = {"epochs": 2, "batch_size": 32, "lr": 0.005, "precision": "float32"}
 STEADY = {**TRAINING, "schedule": {"milestones": [1], "factor": 0.999999}}
 
@@ -51,10 +44,10 @@ def training_numbers(log_csv, backbone):
     return (*pd.read_csv(log_csv)["loss"], float(torch.cat(biases).norm()))
 
 
-def require(found, expected, stage):
-    version = stage.STAGE_VERSION
-    assert version in expected, f"write the numbers of {stage.__name__}'s version {version} here"
-    assert found == expected[version], f"the numbers of {stage.__name__} moved: raise its STAGE_VERSION"
+def require(found, expected, kind):
+    version = kind.STAGE_VERSION
+    assert version in expected, f"write the numbers of {kind.STAGE}'s version {version} here"
+    assert found == expected[version], f"the numbers of {kind.STAGE} moved: raise its STAGE_VERSION"
 
 
 def test_data(listing_path, val_listing_path):
@@ -67,7 +60,7 @@ def test_data(listing_path, val_listing_path):
         "val": ["55427ad088b08b8e329bea4ef6f65d0f1243b29bb6697f0323e1416186189b84", [42, 50, 53], [3, 4, 8]],
     }
     # Version 2 keeps checksums of files.
-    require(found, dict.fromkeys((1, 2), version_1), data)
+    require(found, dict.fromkeys((1, 2), version_1), DataJob)
 
 
 @pytest.mark.parametrize(
@@ -77,30 +70,32 @@ def test_data(listing_path, val_listing_path):
 def test_teacher(views, expected, listing_path, backbone, preprocessing, tmp_path):
     settings = {"method": "moco", "backbone": backbone.model_dump(), "head": {"dim": 16}, "queue_size": 40}
     settings |= {"training": {**TRAINING, "views": views}, "key_momentum": 0.9}
-    job = TeacherJob(
-        version=teacher.STAGE_VERSION, preprocessing=preprocessing, teacher=TrainedTeacher.model_validate(settings)
+    job = run_stage(
+        TeacherJob,
+        preprocessing=preprocessing.network_input(),
+        teacher=TrainedTeacher.model_validate(settings),
+        listing=listing_path,
+        output=tmp_path / "teacher.safetensors",
+        training_log=tmp_path / "teacher.csv",
     )
-    output, log_csv = tmp_path / "teacher.safetensors", tmp_path / "teacher.csv"
-    train_teacher(job, "t", listing_path, output, log_csv, CPU, 0)
-    require(training_numbers(log_csv, output), expected, teacher)
+    require(training_numbers(job.training_log, job.output), expected, TeacherJob)
 
 
 def test_embeddings(listing_path, teacher_path, preprocessing, tmp_path):
-    job = EmbeddingsJob(version=embeddings.STAGE_VERSION, preprocessing=preprocessing)
-    make_embeddings(job, listing_path, teacher_path, tmp_path / "embeddings.h5", CPU, 0)
-    with h5py.File(tmp_path / "embeddings.h5") as file:
+    files = {"listing": listing_path, "teacher": teacher_path, "output": tmp_path / "embeddings.h5"}
+    job = run_stage(EmbeddingsJob, preprocessing=preprocessing, **files)
+    with h5py.File(job.output) as file:
         embedding = file["embedding"][:].astype(float)
     # Means, because the resizing of uint8 images differs by a grey level between CPUs.
     found = (*embedding[[0, 9, 63]].mean(1), embedding.std())
     version_1 = pytest.approx((0.51405, 0.68961, 0.36506, 0.77457), rel=3e-3)
     # Version 2 names its teacher by more than the weights.
-    require(found, {1: version_1, 2: version_1}, embeddings)
+    require(found, {1: version_1, 2: version_1}, EmbeddingsJob)
 
 
 def test_bags(listing_path, teacher_path, embeddings_path, tmp_path):
-    job = BagsJob(version=bags.STAGE_VERSION, bags=KnnBag(criterion="knn", teacher="t", size=3))
-    make_bags(job, listing_path, teacher_path, embeddings_path, tmp_path / "bags.h5")
-    made = read_bags(tmp_path / "bags.h5")
+    settings = KnnBag(criterion="knn", teacher="t", size=3)
+    made = grouped(settings, listing_path, teacher_path, embeddings_path, tmp_path)
     found = {
         "members": made.members[:9].tolist(),
         "drawn": made.draw(np.arange(6), seed=0, epoch=0).tolist(),
@@ -114,13 +109,12 @@ def test_bags(listing_path, teacher_path, embeddings_path, tmp_path):
         "purity": 0.078125,
     }
     # Version 2 clusters block by block.
-    require(found, dict.fromkeys((1, 2), version_1), bags)
+    require(found, dict.fromkeys((1, 2), version_1), BagsJob)
 
 
 def grouped(settings, listing_path, teacher_path, embeddings_path, folder):
-    job = BagsJob(version=bags.STAGE_VERSION, bags=settings)
-    make_bags(job, listing_path, teacher_path, embeddings_path, folder / "bags.h5")
-    return read_bags(folder / "bags.h5")
+    files = {"listing": listing_path, "teacher": teacher_path, "embeddings": embeddings_path}
+    return read_bags(run_stage(BagsJob, bags=settings, **files, output=folder / "bags.h5").output)
 
 
 @pytest.mark.parametrize(
@@ -137,29 +131,31 @@ def grouped(settings, listing_path, teacher_path, embeddings_path, folder):
 def test_bags_without_a_teacher(settings, expected, listing_path, tmp_path):
     made = grouped(settings, listing_path, None, None, tmp_path)
     found = (made.bag_of[:9].tolist(), made.draw(np.arange(6), seed=0, epoch=0).tolist(), made.attributes["purity"])
-    require(found, dict.fromkeys((1, 2), expected), bags)
+    require(found, dict.fromkeys((1, 2), expected), BagsJob)
 
 
 def test_bags_of_clusters(listing_path, teacher_path, embeddings_path, tmp_path):
     settings = KmeansBag(criterion="kmeans", teacher="t", clusters=6)
     made = grouped(settings, listing_path, teacher_path, embeddings_path, tmp_path)
     # Which image belongs to which cluster of noise depends on rounding; how near it is to the centroid, hardly.
-    require(made.attributes["mean_similarity"], dict.fromkeys((1, 2), pytest.approx(0.5434, rel=2e-2)), bags)
+    require(made.attributes["mean_similarity"], dict.fromkeys((1, 2), pytest.approx(0.5434, rel=2e-2)), BagsJob)
 
 
 def write_targets(listing_path, teacher_path, preprocessing, path, layer="projection", number=0, views=3):
     """Store a layer of a teacher for some views."""
-    job = TargetsJob(
-        version=targets.STAGE_VERSION,
-        preprocessing=preprocessing,
+    job = run_stage(
+        TargetsJob,
+        preprocessing=preprocessing.network_input(),
         recipe="small",
         precision="float32",
         layer=layer,
         number=number,
         views=views,
+        listing=listing_path,
+        teacher=teacher_path,
+        output=path,
     )
-    make_targets(job, listing_path, teacher_path, path, CPU, 0)
-    return path
+    return job.output
 
 
 def test_targets(listing_path, teacher_path, preprocessing, tmp_path):
@@ -174,7 +170,7 @@ def test_targets(listing_path, teacher_path, preprocessing, tmp_path):
             alike.append(np.einsum("nvd,nwd->", values, values) / (len(values) * 9))
     version_1 = (0.090515, 0.024521, 0.092224, 0.015343, -0.015686, 0.279053, 0.038117, 0.351562)
     expected = {1: pytest.approx((*version_1, 0.987934, 0.988562, 0.984849, 0.987848), rel=3e-3)}
-    require((*parts, *alike), expected, targets)
+    require((*parts, *alike), expected, TargetsJob)
 
 
 # What each method's settings are; all have one small network, two epochs and a short queue.
@@ -216,18 +212,25 @@ STUDENTS = {
 def test_student(name, listing_path, teacher_path, bags_path, backbone, preprocessing, tmp_path):
     settings, expected = STUDENTS[name]
     settings = {"backbone": backbone.model_dump(), "training": TRAINING, "queue_size": 40, **settings}
-    inputs = {"teacher_path": teacher_path, "targets_paths": []}
+    inputs = {"teacher": teacher_path}
     if "teacher_views" in settings:
         settings["training"] = {**TRAINING, "views": "small"}
         views = settings["teacher_views"]
         path = write_targets(listing_path, teacher_path, preprocessing, tmp_path / "targets.h5", views=views)
-        inputs = {"teacher_path": None, "targets_paths": [path]}
+        inputs = {"targets": [path]}
     method = TypeAdapter(Student).validate_python(settings)
-    job = StudentJob(version=student.STAGE_VERSION, preprocessing=preprocessing, student=method, seed=1)
-    train_student(job, "s", listing_path, **inputs, bags_path=bags_path, output=tmp_path / "out", device=CPU, workers=0)
-    require(
-        training_numbers(tmp_path / "out" / "log.csv", tmp_path / "out" / "backbone.safetensors"), expected, student
+    job = run_stage(
+        StudentJob,
+        preprocessing=preprocessing.network_input(),
+        student=method,
+        seed=1,
+        listing=listing_path,
+        bags=bags_path,
+        output=tmp_path / "out",
+        **inputs,
     )
+    found = training_numbers(job.output / "log.csv", job.output / "backbone.safetensors")
+    require(found, expected, StudentJob)
 
 
 @pytest.mark.parametrize(
@@ -240,9 +243,8 @@ def test_student(name, listing_path, teacher_path, bags_path, backbone, preproce
     ],
 )
 def test_evaluation(protocol, expected, listing_path, val_listing_path, teacher_path, preprocessing, tmp_path):
-    job = EvaluationJob(
-        version=evaluation.STAGE_VERSION, preprocessing=preprocessing, model="t", protocol=protocol, target="", seed=0
-    )
-    evaluate(job, listing_path, val_listing_path, teacher_path, None, tmp_path / "result.json", CPU, 0)
-    metrics = json.loads((tmp_path / "result.json").read_text())["metrics"]
-    require(metrics, expected, evaluation)
+    settings = {"preprocessing": preprocessing, "model": "t", "protocol": protocol, "target": "", "seed": 0}
+    files = {"listing": listing_path, "val_listing": val_listing_path, "weights": teacher_path}
+    job = run_stage(EvaluationJob, **settings, **files, output=tmp_path / "result.json")
+    metrics = json.loads(job.output.read_text())["metrics"]
+    require(metrics, expected, EvaluationJob)

@@ -11,28 +11,30 @@ from torch import nn
 
 from bingo.bags.groups import random_bags
 from bingo.bags.knn import knn_bags
-from bingo.study.images import DemoData, FolderData
 from bingo.data.images import open_images
-from bingo.data.listing import read_listing, write_listing
-from bingo.training.batches import TrainingBatches
-from bingo.training.embed import embed
-from bingo.training.device import pick_device
-from bingo.training.model import Learner
-from bingo.training.state import TrainingState
-from bingo.training.loop import make_optimizer, seed_step, take_step, train
-from bingo.study.jobs import DataJob
+from bingo.data.listing import read_listing
 from bingo.losses.info_nce import info_nce, queue_logsumexp
-from bingo.study.method import View
 from bingo.models.backbone import build_backbone
 from bingo.models.checkpoint import Teacher
 from bingo.models.fold import folded
 from bingo.models.fused import FusedBlock
 from bingo.models.head import mlp_head
+from bingo.study.images import DemoData, FolderData
+from bingo.study.jobs import DataJob
+from bingo.study.method import View
 from bingo.study.sections import Backbone, Preprocessing
+from bingo.training.batches import TrainingBatches
+from bingo.training.device import pick_device
+from bingo.training.embed import embed
+from bingo.training.loop import seed_step, train
+from bingo.training.model import Learner
+from bingo.training.run import MethodTask
+from bingo.training.state import TrainingState
 from bingo.training.teacher import OnlineTeacher, sent
 from bingo.views.recipes import RECIPES
 from tests.benchmarks.photos import write_photos
 from tests.methods.literal import METHODS, settings_of, step_input
+from tests.stage import run_stage
 
 if not torch.cuda.is_available():
     pytest.skip("there is no GPU", allow_module_level=True)
@@ -59,7 +61,7 @@ def photos(tmp_path_factory):
     folder = tmp_path_factory.mktemp("photos")
     write_photos(folder / "train", 48)
     data = FolderData(source="folder", train=str(folder / "train"))
-    write_listing(DataJob(version=1, split="train", data=data), "data", None, folder / "listing.h5", 4)
+    run_stage(DataJob, threads=4, split="train", data=data, output=folder / "listing.h5")
     return open_images(read_listing(folder / "listing.h5", "train"))
 
 
@@ -123,35 +125,47 @@ def test_loss_and_its_gradient_are_those_of_all_logits_at_once(batch, size):
     torch.testing.assert_close(gradient.double(), expected_gradient, rtol=0, atol=1e-5 * scale)
 
 
+def take_step(task, epoch, loss):
+    """Take one step as the training loop does."""
+    for group, lr in zip(task.optimizer.param_groups, task.learning_rates(epoch, 0), strict=True):
+        group["lr"] = lr
+    task.optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    task.optimizer.step()
+    task.after_step()
+
+
 @pytest.mark.parametrize("name", METHODS)
-def test_first_steps_of_training_are_those_of_the_cpu(name, learner):
+def test_first_steps_of_training_are_those_of_the_cpu(name, learner, noise):
     losses = []
     for device in (CPU, GPU):
         trained = learner(name, device)
-        optimizer = make_optimizer(trained, trained.method.training)
+        data = batches(noise, trained.method.views(), SMALL, bags=random_bags(48, 5, 0))
+        task = MethodTask(trained, data, trained.method.training, device)
         losses.append([])
         for number in range(3):
             batch = step_input(trained, number, epoch=2)
             batch = replace(batch, images={view: images.to(device) for view, images in batch.images.items()})
-            values = take_step(trained, trained, optimizer, batch, torch.float32)
-            losses[-1].append({term: float(value) for term, value in values.items()})
+            values = trained(batch, torch.float32)
+            take_step(task, 2, values["loss"])
+            losses[-1].append({term: float(value.detach()) for term, value in values.items()})
     for expected, found in zip(*losses, strict=True):
         assert found == pytest.approx(expected, rel=1e-3)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("name", METHODS)
-def test_a_step_never_waits_for_the_gpu(name, dtype, learner, noise):
+def test_a_step_never_waits_for_the_gpu(name, precision, learner, noise):
     trained = learner(name, GPU)
-    optimizer = make_optimizer(trained, trained.method.training)
+    training = trained.method.training.model_copy(update={"precision": precision})
     data = batches(noise, trained.method.views(), SMALL, bags=random_bags(48, 5, 0))
+
+    task = MethodTask(trained, data, training, GPU)
 
     def steps(epoch):
         for batch in data.batches(epoch, epoch + 1, 0):
             seed_step(0, epoch, batch.number)
-            images = data.render(batch.views, GPU)
-            step = replace(step_input(trained, 0), epoch=epoch, number=batch.number, images=images, rows=batch.rows)
-            take_step(trained, trained, optimizer, step, dtype)
+            take_step(task, epoch, task.loss(trained, batch)["loss"])
 
     steps(0)  # folds the teacher, and lets libraries set themselves up
     torch.cuda.synchronize()
@@ -192,7 +206,7 @@ def test_a_training_on_the_gpu_goes_on_where_it_was_stopped(workers, learner, no
         data = batches(noise, trained.method.views(), SMALL, "cifar")
         with state.exclusively():
             training = trained.method.training.model_copy(update={"epochs": 2})
-            return trained, train(trained, data, training, state, GPU, workers, "test")
+            return trained, train(MethodTask(trained, data, training, GPU), state, workers, "test")
 
     whole, rows = run("whole", stop=False)
     with pytest.raises(KeyboardInterrupt):
@@ -237,13 +251,7 @@ def test_embeddings_are_those_of_the_cpu(photos):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_grey_images_are_embedded_and_seen(workers, tmp_path):
-    write_listing(
-        DataJob(version=1, split="train", data=DemoData(source="demo", max_train=48)),
-        "data",
-        None,
-        tmp_path / "l.h5",
-        1,
-    )
+    run_stage(DataJob, split="train", data=DemoData(source="demo", max_train=48), output=tmp_path / "l.h5")
     grey = open_images(read_listing(tmp_path / "l.h5", "train"))
     preprocessing = Preprocessing(size=28, resize=28)
     [expected] = embed(nn.Flatten(), grey, preprocessing, CPU, 0, "bilinear")

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from bingo.importers.load import load_checkpoint
 from bingo.errors import BingoError
+from bingo.importers.load import load_checkpoint
 
 torch.set_num_threads(1)
 

@@ -3,12 +3,12 @@ import timm
 import torch
 import yaml
 
-from bingo.importers.inspect import describe
-from bingo.study.teachers import ImportedTeacher
 from bingo.errors import BingoError
+from bingo.importers.inspect import describe
 from bingo.models.backbone import build_backbone
 from bingo.models.checkpoint import write_teacher
 from bingo.study.sections import Backbone
+from bingo.study.teachers import ImportedTeacher
 
 from .source_networks import mlp, queue, settings, small18, small50, training, under
 

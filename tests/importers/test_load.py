@@ -9,14 +9,14 @@ import torch
 import torchvision
 from torch import nn
 
+from bingo.artifacts.tensors import write_tensors
 from bingo.importers.formats import FORMATS
 from bingo.importers.load import load_checkpoint
-from bingo.study.teachers import CheckpointFormat
 from bingo.models.backbone import build_backbone
 from bingo.models.checkpoint import write_teacher
 from bingo.models.head import head_from, mlp_head
 from bingo.study.sections import Backbone
-from bingo.artifacts.tensors import write_tensors
+from bingo.study.teachers import CheckpointFormat
 
 from .source_networks import DinoHead, mlp, queue, settings, settled, small18, small50, training, under
 

@@ -8,9 +8,9 @@ import torch
 from pydantic import TypeAdapter
 from torch import nn
 
-from bingo.training.model import Learner, StepInput
-from bingo.study.schema import Student
 from bingo.models.fold import folded
+from bingo.study.schema import Student
+from bingo.training.model import Learner, StepInput
 from bingo.training.teacher import OnlineTeacher
 
 BATCH, QUEUE, SIDE, LR = 6, 16, 16, 0.5

@@ -8,9 +8,9 @@ import torch
 from pydantic import TypeAdapter
 from torch import nn
 
-from bingo.training import learner as engine
-from bingo.study.schema import Student
 from bingo.artifacts.tensors import digest_tensors
+from bingo.study.schema import Student
+from bingo.training import model as engine
 
 from .literal import BATCH, METHODS, build, settings_of, step_input, train_step
 

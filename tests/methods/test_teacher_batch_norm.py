@@ -3,8 +3,8 @@ import copy
 import pytest
 import torch
 
-from bingo.training.teacher import OnlineTeacher
 from bingo.artifacts.tensors import digest_tensors
+from bingo.training.teacher import OnlineTeacher
 
 from .literal import METHODS, SIDE, build, settings_of, step_input, train_step, unit
 

@@ -8,12 +8,12 @@ import torchvision
 from torch import nn
 from torchvision.models.resnet import BasicBlock
 
+from bingo.artifacts.tensors import network_digest, read_tensors, write_tensors
 from bingo.errors import BingoError
 from bingo.models.backbone import build_backbone
 from bingo.models.checkpoint import load_teacher, read_backbone, write_teacher
 from bingo.models.head import mlp_head
 from bingo.study.sections import Backbone
-from bingo.artifacts.tensors import network_digest, read_tensors, write_tensors
 
 SPEC = Backbone(architecture="resnet10", stem="small", width=1 / 64)
 METADATA = {"backbone": SPEC.model_dump(), "method": "moco", "provenance": {"stage": "teacher"}}

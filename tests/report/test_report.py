@@ -13,12 +13,11 @@ import torch
 import yaml
 from PIL import Image
 
-from bingo.bags.bags import Bags, write_bags
-from bingo.study.schema import parse_study
-from bingo.errors import BingoError
-from bingo.study.jobs import ReportJob
-from bingo.report.page import write_report
 from bingo.artifacts.tensors import write_tensors
+from bingo.bags.bags import Bags, write_bags
+from bingo.errors import BingoError
+from bingo.report.page import write_report
+from bingo.study.schema import parse_study
 
 STUDY = {
     "study": "demo",
@@ -152,8 +151,7 @@ def report(inputs, output):
     """Write a report, all inputs in it but for those given, and return its HTML."""
 
     def write(study=None, left_out="", **instead):
-        job = ReportJob(version=1, study=parse_study(study or STUDY, "s"), left_out=left_out)
-        write_report(job, **{**inputs, **instead}, output=output)
+        write_report(parse_study(study or STUDY, "s"), left_out, **{**inputs, **instead}, output=output)
         return output.read_text(encoding="utf-8")
 
     return write
@@ -202,7 +200,7 @@ def test_every_link_is_an_anchor_of_the_page_or_a_file_beside_it(report, output)
 
 def test_the_page_may_stand_anywhere(inputs, tmp_path):
     output = tmp_path / "elsewhere" / "page.html"
-    write_report(ReportJob(version=1, study=parse_study(STUDY, "s"), left_out=""), **inputs, output=output)
+    write_report(parse_study(STUDY, "s"), "", **inputs, output=output)
     links = [link for link in Page(output.read_text()).attributes("a", "href") if not link.startswith("#")]
     assert all((output.parent / link).is_file() for link in links)
 

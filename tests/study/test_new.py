@@ -4,17 +4,13 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import yaml
-from PIL import Image
 
-from bingo import new
-from bingo.study.schema import parse_study
-from bingo.data.survey import Survey
+from bingo.data.folder import held_out
 from bingo.errors import BingoError
-from bingo.study.new import Machine, study_text, write_study
-from bingo.study.plan import Plan
+from bingo.study.new import HELD_OUT, Machine, Survey, study_text
+from bingo.study.schema import parse_study
 
 CPU, GPU = Machine(cuda=False, cores=2), Machine(cuda=True, cores=16)
 PHOTOS = Survey(
@@ -24,6 +20,7 @@ PHOTOS = Survey(
     names=[f"{kind}/{i}.jpg" for kind in ("ant", "bee") for i in range(1000)],
     validation=[],
     classes=["ant", "bee"],
+    held_out=set(),
     unlabelled="",
     unreadable={},
     decoded=2000,
@@ -34,9 +31,17 @@ PHOTOS = Survey(
 )
 
 
+def photos(**facts):
+    """Return a folder like `PHOTOS`; a fifth of its images validates where no others do."""
+    found = replace(PHOTOS, **facts)
+    if found.classes and not found.val and "held_out" not in facts:
+        found = replace(found, held_out=held_out(found.names, HELD_OUT))
+    return found
+
+
 def written(scale="full", machine=GPU, teacher=None, **facts):
     """Return the text and the study that are written for a folder like `PHOTOS`."""
-    text = study_text("birds", Path("photos"), Path("birds.yaml"), replace(PHOTOS, **facts), machine, scale, teacher)
+    text = study_text("birds", Path("photos"), Path("birds.yaml"), photos(**facts), machine, scale, teacher)
     return text, parse_study(yaml.safe_load(text), "birds.yaml")
 
 
@@ -129,13 +134,12 @@ def test_what_validates_is_used():
             "accuracies need labels: there are no class folders",
         ),
         (
-            {"names": [f"{i}/{j}.jpg" for i in range(3) for j in range(9)], "classes": ["0", "1", "2"]},
+            {"names": [f"{i}/{j}.jpg" for i in range(3) for j in range(9)], "held_out": set()},
             "too few images to hold some out",
         ),
     ],
 )
-def test_where_nothing_can_be_evaluated_the_file_says_why(facts, why, monkeypatch):
-    monkeypatch.setattr(new, "HELD_OUT", 0.001)  # so that one of each class is drawn
+def test_where_nothing_can_be_evaluated_the_file_says_why(facts, why):
     text, study = written(**facts)
     assert (study.evaluations, study.tables, study.data.held_out) == ([], {}, None)
     assert why in text
@@ -166,50 +170,9 @@ def test_too_few_or_too_small_images_are_refused():
         written(sides=(7, 7, 7))
 
 
-@pytest.fixture
-def photos(tmp_path, monkeypatch):
-    """A folder of forty photographs in two classes, one of which cannot be read; it is the working directory."""
-    generator = np.random.default_rng(0)
-    for i in range(40):
-        path = tmp_path / "photos" / ("ant", "bee")[i % 2] / f"{i}.jpg"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(generator.integers(0, 256, (200, 300, 3), dtype=np.uint8)).save(path)
-    (tmp_path / "photos/bee/3.jpg").write_text("no image")
-    monkeypatch.chdir(tmp_path)
-    return Path("photos")
-
-
-@pytest.mark.parametrize("cuda", [True, False])
-def test_the_file_is_written_for_the_machine_and_what_comes_next_is_told(photos, cuda, monkeypatch):
-    monkeypatch.setattr(new, "this_machine", lambda: GPU if cuda else CPU)
-    said = "\n".join(write_study("birds", photos, Path("birds.yaml"), None, None))
-    study = parse_study(yaml.safe_load(Path("birds.yaml").read_text()), "birds.yaml")
-    assert set(study.teachers) == {"resnet50" if cuda else "resnet10-w16"}
-    plan = Plan(study)
-    assert plan.left_out == ""
-    assert plan.path("report.html") == "results/birds/report.html"
-    assert "cannot be read: photos/bee/3.jpg" in said
-    assert "snakemake --cores all --configfile birds.yaml" in said
-    assert "bingo summary results/birds" in said
-
-
-def test_a_file_that_exists_is_left_as_it_is(photos):
-    Path("birds.yaml").write_text("mine")
-    with pytest.raises(BingoError, match=r"^birds\.yaml: exists already"):
-        write_study("birds", photos, Path("birds.yaml"), None, None)
-    assert Path("birds.yaml").read_text() == "mine"
-
-
-def test_a_teacher_that_is_none_is_refused_before_anything_is_written(photos):
-    Path("x.pt").write_text("no checkpoint")
-    with pytest.raises(BingoError, match=r"x\.pt"):
-        write_study("birds", photos, Path("birds.yaml"), None, Path("x.pt"))
-    assert not Path("birds.yaml").exists()
-
-
 @pytest.mark.parametrize("name", ["no", "on", "123", "null"])
 def test_names_that_yaml_takes_for_something_else_are_quoted(name):
-    text = study_text(name, Path("photos"), Path("x.yaml"), PHOTOS, GPU, "full", None)
+    text = study_text(name, Path("photos"), Path("x.yaml"), photos(), GPU, "full", None)
     study = parse_study(yaml.safe_load(text), "x.yaml")
     assert study.study == name
     assert list(study.tables) == [name]

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from bingo.study.schema import parse_study
 from bingo.errors import BingoError
+from bingo.study.jobs import BagsJob, DetectionJob, EvaluationJob, StudentJob
 from bingo.study.plan import Plan
-from bingo.study.settings import student_settings
+from bingo.study.report_jobs import MapFigureJob, TableJob
+from bingo.study.schema import parse_study
 
 STUDY = {
     "study": "s",
@@ -27,6 +28,11 @@ STUDY = {
 
 def plan(images):
     return Plan(parse_study({**STUDY, "data": {"source": "demo", "max_train": images}}, "s.yaml"))
+
+
+def sources(job):
+    """Return what a job reads beside the images and the network that it is about."""
+    return {name: files for name, files in job.inputs.items() if name not in ("listing", "weights")}
 
 
 @pytest.mark.parametrize("section", ["bags.knn", "teachers.big", "students.small"])
@@ -83,7 +89,7 @@ def rich(**changes):
 
 def test_a_student_waits_for_its_teacher_or_for_the_outputs_in_its_place_and_for_bags():
     targets = "results/s/targets"
-    assert {name: rich().student_inputs(name) for name in rich().study.students} == {
+    assert {name: sources(StudentJob.of(rich(), name, 0)) for name in rich().study.students} == {
         "alone": {},
         "online": {"teacher": "results/s/teachers/big.safetensors", "bags": "results/s/bags/knn.h5"},
         "stored": {"targets": [f"{targets}/big/small-float32-projection-0-2.h5"], "bags": "results/s/bags/kmeans.h5"},
@@ -112,7 +118,7 @@ def more(*names):
 def test_each_number_and_layer_of_stored_outputs_has_a_file():
     plan = more(*MORE)
     folder, bags = "results/s/targets/big", "results/s/bags/knn.h5"
-    assert {name: plan.student_inputs(name) for name in MORE} == {
+    assert {name: sources(StudentJob.of(plan, name, 0)) for name in MORE} == {
         "disco": {"targets": [f"{folder}/paper-auto-projection-{number}-2.h5" for number in (0, 1)]},
         "compress": {"targets": [f"{folder}/crop-flip-auto-features-0-2.h5"]},
         # Who draws no positives waits for no bags, though these name its teacher.
@@ -126,14 +132,14 @@ def test_each_number_and_layer_of_stored_outputs_has_a_file():
 def test_another_stored_student_changes_neither_inputs_nor_settings_of_this_one():
     whole = more(*MORE)
     for name in MORE:
-        alone = more(name)
-        assert alone.student_inputs(name) == whole.student_inputs(name)
-        assert student_settings(alone.study, name, 0) == student_settings(whole.study, name, 0)
+        alone, beside = (StudentJob.of(plan, name, 0) for plan in (more(name), whole))
+        assert alone.inputs == beside.inputs
+        assert alone.identity == beside.identity
 
 
 def test_bags_wait_for_a_teacher_and_its_embeddings_where_they_are_made_from_any():
     inputs = {"teacher": "results/s/teachers/big.safetensors", "embeddings": "results/s/embeddings/big.h5"}
-    found = {name: rich().bags_inputs(name) for name in rich().study.bags}
+    found = {name: sources(BagsJob.of(rich(), name)) for name in rich().study.bags}
     assert found == {"knn": inputs, "kmeans": inputs, "label": {}, "random": {}}
 
 
@@ -289,6 +295,13 @@ def results(*names):
     return {f"results/s/evaluation/{name}.json" for name in names}
 
 
+def evaluation_inputs(plan, evaluation):
+    """Return what an evaluation of any network reads beside it."""
+    inputs = EvaluationJob.of(plan, "given", 0, evaluation).inputs
+    assert inputs.pop("weights") == "results/s/teachers/given.safetensors"
+    return inputs
+
+
 def test_every_network_is_measured_by_every_protocol_of_the_study(photos):
     plan = measured(evaluations=["knn-10", "cifar10-linear"])
     runs = ("big/seed-7", "given/seed-0", "alone/seed-3", "alone/seed-4", "distilled/seed-3", "distilled/seed-4")
@@ -316,12 +329,12 @@ def test_what_only_a_table_names_is_measured_of_its_networks_alone(photos):
     assert len(plan.all_results()) == len(set(plan.all_results()))
     assert plan.detections() == ["coco-mask-rcnn"]
     assert sorted(plan.classifications()) == ["knn-10", "knn-20", "semi-1", "semi-10"]
-    assert plan.detection_images("coco-mask-rcnn").val_annotations == "coco/v.json"
+    assert DetectionJob.of(plan, "alone", 3, "coco-mask-rcnn").val_annotations == Path("coco/v.json")
 
 
 def test_an_evaluation_waits_for_the_listings_of_its_images(photos):
     plan = measured(evaluations=["knn-10", "flowers-knn-10", "cifar10-linear"], transfer={"flowers": FLOWERS})
-    assert {name: plan.evaluation_inputs(name) for name in plan.asked} == {
+    assert {name: evaluation_inputs(plan, name) for name in plan.asked} == {
         "knn-10": {"listing": "results/s/data/train-listing.h5", "val_listing": "results/s/data/val-listing.h5"},
         **{
             f"{target}-{protocol}": {
@@ -382,8 +395,8 @@ def test_missing_files_of_labels_and_published_numbers_are_refused_by_their_keys
     assert refusal(tables={"all": {"title": "T", "published": "odd.csv"}}).startswith(message)
     (photos / "paper.csv").write_text("method,student,teacher,protocol,metric,published,source\n")
     plan = measured(tables={"all": {"title": "T", "published": "paper.csv"}, "none": {"title": "T"}})
-    assert plan.published("all") == {"published": "paper.csv"}
-    assert plan.published("none") == {}
+    assert TableJob.of(plan, "all").inputs["published"] == "paper.csv"
+    assert "published" not in TableJob.of(plan, "none").inputs
 
 
 @pytest.mark.parametrize("kind", ["published", "label list", "annotations"])
@@ -409,16 +422,17 @@ def test_a_packed_study_reads_its_own_images_from_packs_and_others_from_their_fo
     data = {**MEASURED["data"], "pack": {}}
     plan = measured(data=data, evaluations=["knn-10", "flowers-knn-10"], transfer={"flowers": FLOWERS})
     packs = {"listing": "results/s/data/train.h5", "val_listing": "results/s/data/val.h5"}
-    assert plan.evaluation_inputs("knn-10") == packs
-    assert plan.evaluation_inputs("flowers-knn-10")["listing"] == "results/s/data/flowers/train-listing.h5"
-    assert (plan.listing("train"), plan.map_listing()) == (packs["listing"], packs["val_listing"])
+    assert evaluation_inputs(plan, "knn-10") == packs
+    assert evaluation_inputs(plan, "flowers-knn-10")["listing"] == "results/s/data/flowers/train-listing.h5"
+    assert plan.listing("train") == packs["listing"]
+    assert MapFigureJob.of(plan, "alone").inputs["listing"] == packs["val_listing"]
     assert measured().listing("train") == "results/s/data/train-listing.h5"
 
 
 def test_a_list_of_labelled_images_is_an_input_of_its_protocol_alone(photos):
     data = {**MEASURED["data"], "label_lists": {"semi-1": "list.txt"}}
     plan = measured(data=data, evaluations=["semi-1", "semi-10", "flowers-semi-1"], transfer={"flowers": FLOWERS})
-    inputs = {name: plan.evaluation_inputs(name) for name in plan.asked}
+    inputs = {name: evaluation_inputs(plan, name) for name in plan.asked}
     assert inputs["semi-1"]["label_list"] == "list.txt"
     assert "label_list" not in inputs["semi-10"]
     assert "label_list" not in inputs["flowers-semi-1"]  # it names images of the study's own
@@ -450,7 +464,7 @@ def test_on_imagenet_a_share_of_the_labels_is_that_of_its_published_list(photos,
             "(github.com/google-research/simclr, imagenet_subsets)"
         )
     one = {**data, "label_lists": {"semi-1": "list.txt"}}
-    assert measured(data=one, **use("semi-1")).evaluation_inputs("semi-1")["label_list"] == "list.txt"
+    assert evaluation_inputs(measured(data=one, **use("semi-1")), "semi-1")["label_list"] == "list.txt"
     assert "on ImageNet semi-10 uses" in refusal(data=one, **use("semi-1", "semi-10"))
     # What needs no such list, and other images, are measured without.
     assert measured(data=data, **use("knn-10", "linear-moco", "cifar10-finetune", "cifar10-semi-1")).left_out == ""
@@ -550,10 +564,11 @@ def test_students_with_bags_of_several_sizes_have_a_figure_of_them(photos):
 
 def test_maps_show_validation_images_where_there_are_any_and_the_first_of_a_students_networks(photos):
     plan, blind = measured(), measured(data={"source": "folder", "train": "photos/train"})
-    assert (plan.map_split(), plan.map_listing()) == ("val", "results/s/data/val-listing.h5")
-    assert (blind.map_split(), blind.map_listing()) == ("train", "results/s/data/train-listing.h5")
-    assert plan.first_weights("big") == "results/s/teachers/big.safetensors"
-    assert plan.first_weights("alone") == "results/s/students/alone/seed-3/backbone.safetensors"
+    big, alone, unseen = MapFigureJob.of(plan, "big"), MapFigureJob.of(plan, "alone"), MapFigureJob.of(blind, "alone")
+    assert (alone.split, alone.listing) == ("val", Path("results/s/data/val-listing.h5"))
+    assert (unseen.split, unseen.listing) == ("train", Path("results/s/data/train-listing.h5"))
+    assert big.weights == Path("results/s/teachers/big.safetensors")
+    assert alone.weights == Path("results/s/students/alone/seed-3/backbone.safetensors")
 
 
 def test_sheets_of_the_best_and_worst_bags_need_something_to_rank_them_by(photos):
@@ -635,7 +650,7 @@ def test_every_file_that_the_plan_speaks_of_is_what_a_rule_makes(photos):
         transfer={"coco": COCO, "flowers": FLOWERS},
         evaluations=["knn-10", "flowers-linear", "coco-mask-rcnn"],
     )
-    rules = "".join(path.read_text() for path in (Path(__file__).parents[1] / "workflow/rules").glob("*.smk"))
+    rules = "".join(path.read_text() for path in (Path(__file__).parents[2] / "workflow/rules").glob("*.smk"))
     patterns = [
         re.compile(re.sub(r"\\{(\w+)\\}", "[a-z0-9_-]+", re.escape(pattern)))
         for pattern in re.findall(r'"(results/\{study\}/[^"]+)"', rules)
@@ -644,11 +659,11 @@ def test_every_file_that_the_plan_speaks_of_is_what_a_rule_makes(photos):
     files |= {path for paths in plan.benchmarks().values() for path in paths}
     files |= {plan.path(f"figures/{name}.{suffix}") for name in plan.figures() for suffix in ("svg", "png")}
     files |= {plan.path(f"tables/{name}.{suffix}") for name in plan.tables for suffix in ("csv", "md", "tex")}
-    files |= {path for name in plan.classifications() for path in plan.evaluation_inputs(name).values()}
+    files |= {path for name in plan.classifications() for path in evaluation_inputs(plan, name).values()}
     for bag in bags:
-        files |= {plan.path(f"bags/{bag}.h5"), *plan.bags_inputs(bag).values()}
+        files |= {plan.path(f"bags/{bag}.h5"), *BagsJob.of(plan, bag).inputs.values()}
     for student in plan.study.students:
-        for paths in plan.student_inputs(student).values():
+        for paths in StudentJob.of(plan, student, 3).inputs.values():
             files |= {paths} if isinstance(paths, str) else set(paths)
     assert {path for path in files if not any(pattern.fullmatch(path) for pattern in patterns)} == set()
     assert len(files) > 80

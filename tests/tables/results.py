@@ -3,7 +3,9 @@
 import json
 
 from bingo.artifacts.provenance import digest_json
-from bingo.study.jobs import Row, TableJob
+from bingo.study.report_jobs import TableJob, TableTextJob
+from bingo.study.shown import Row
+from tests.stage import run_stage
 
 
 def row(model, method, student="", teacher="", bags="", architecture=""):
@@ -16,7 +18,7 @@ ROWS = [
     row("bingo", "bingo", "bingo", "r50", "knn-5", "resnet18"),
     row("official", "bingo", "official", "r50", "knn-5", "resnet18"),
 ]
-JOB = TableJob(version=1, rows=ROWS, evaluations=["linear-moco", "knn-10"])
+EVALUATIONS = ["linear-moco", "knn-10"]
 
 # Missing: teacher and `alone` by knn-10, one of three seeds of `bingo` by each, everything of `official` but one.
 RESULTS = [
@@ -54,6 +56,14 @@ def write_results(folder, results):
         path.write_text(json.dumps({**result, "digest": digest_json(result)}))
         paths.append(path)
     return paths
+
+
+def make_table(results, published, output, rows=ROWS, evaluations=EVALUATIONS):
+    run_stage(TableJob, rows=rows, evaluations=evaluations, results=results, published=published, output=output)
+
+
+def make_text(title, table, markdown, latex):
+    run_stage(TableTextJob, title=title, table=table, markdown=markdown, latex=latex)
 
 
 def markdown_rows(markdown):

@@ -7,12 +7,11 @@ from typing import get_args
 import pytest
 import yaml
 
-from bingo.study.schema import parse_study
-from bingo.study.protocols import PROTOCOLS, published_name
-from bingo.study.schema import Student
-from bingo.study.sections import ARCHITECTURES
-from bingo.study.settings import table_rows
 from bingo.report.table import read_published
+from bingo.study.protocols import PROTOCOLS, published_name
+from bingo.study.schema import Student, parse_study
+from bingo.study.sections import ARCHITECTURES
+from bingo.study.shown import table_rows
 
 CONFIG = Path(__file__).parents[2] / "config"
 XU = "Xu et al., ICLR 2022, arXiv:2107.01691"

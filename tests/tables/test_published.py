@@ -5,12 +5,9 @@ import csv
 import pytest
 
 from bingo.errors import BingoError
-from bingo.study.jobs import TableJob, TextJob
 from bingo.report.table import Published, read_published
-from bingo.stages.table import make_table
-from bingo.stages.table_text import make_text
 
-from .results import JOB, PUBLISHED, RESULTS, ROWS, markdown_rows, row, write_results
+from .results import PUBLISHED, RESULTS, ROWS, make_table, make_text, markdown_rows, row, write_results
 
 HEADER = "method,student,teacher,protocol,metric,published,source"
 LINE = 'bingo,resnet18,r50,linear,top1,61.4,"Authors, 2022"'
@@ -30,9 +27,9 @@ def file(tmp_path):
 def rows(tmp_path, file):
     """Make a table and return its lines as dictionaries."""
 
-    def make(lines, results=(), job=JOB):
+    def make(lines, results=(), **shown):
         output = tmp_path / "table.csv"
-        make_table(job, write_results(tmp_path, list(results)), file(HEADER, *lines), output)
+        make_table(write_results(tmp_path, list(results)), file(HEADER, *lines), output, **shown)
         return list(csv.DictReader(output.read_text().splitlines()))
 
     return make
@@ -81,7 +78,7 @@ def test_a_missing_or_misspelt_column_is_refused_by_name(file, column):
 def test_damaged_numbers_are_refused_by_name(file, line, tmp_path):
     path = file(HEADER, line)
     with pytest.raises(BingoError) as caught:
-        make_table(JOB, [], path, tmp_path / "table.csv")
+        make_table([], path, tmp_path / "table.csv")
     assert str(caught.value).startswith(f"{path}: ")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "table.csv").exists()
@@ -110,13 +107,13 @@ def test_two_numbers_for_one_teacher_are_refused(file):
     # A teacher is known by its name, so one of them would be lost, and the other perhaps that of another network.
     path = file(HEADER, "moco,,r50,linear,top1,67.4,Authors", "swav,,r50,linear,top1,75.3,Others")
     with pytest.raises(BingoError) as caught:
-        make_table(JOB, [], path, path.with_name("table.csv"))
+        make_table([], path, path.with_name("table.csv"))
     assert str(caught.value).startswith(f"{path}: two numbers for ")
 
 
 def test_a_linear_probe_on_fresh_views_stands_beside_the_published_one_and_no_other_protocol_does(rows):
-    job = TableJob(version=1, rows=ROWS[2:3], evaluations=["linear-cached", "linear-bingo", "cifar10-linear", "knn-10"])
-    found = {row["protocol"]: row["published"] for row in rows([LINE], job=job)}
+    shown = ["linear-cached", "linear-bingo", "cifar10-linear", "knn-10"]
+    found = {row["protocol"]: row["published"] for row in rows([LINE], rows=ROWS[2:3], evaluations=shown)}
     assert found == {"linear-cached": "", "linear-bingo": "61.4000", "cifar10-linear": "", "knn-10": ""}
 
 
@@ -131,8 +128,7 @@ def test_a_linear_probe_on_fresh_views_stands_beside_the_published_one_and_no_ot
     ],
 )
 def test_a_number_of_another_network_is_a_row_of_its_own(rows, other):
-    job = TableJob(version=1, rows=[other], evaluations=["linear-moco"])
-    alone, own = rows([LINE], job=job)
+    alone, own = rows([LINE], rows=[other], evaluations=["linear-moco"])
     assert (alone["method"], alone["student"], alone["teacher"]) == ("bingo", "resnet18", "r50")
     assert (alone["published"], alone["mean"], alone["seeds"]) == ("61.4000", "", "0")
     assert (own["student"], own["published"], own["source"]) == (other.student, "", "")
@@ -141,14 +137,14 @@ def test_a_number_of_another_network_is_a_row_of_its_own(rows, other):
 def test_a_teacher_is_known_by_its_name_whatever_made_it(rows):
     line = "swav,,r50,linear,top1,75.3,Others"
     teacher, student = ROWS[0], ROWS[1]
-    assert [row["published"] for row in rows([line], job=_table(teacher))] == ["75.3000"]
+    assert [row["published"] for row in rows([line], **_table(teacher))] == ["75.3000"]
     # A table that shows no teachers shows no published ones.
-    assert [row["published"] for row in rows([line], job=_table(student))] == [""]
-    assert [row["published"] for row in rows([line.replace("r50", "r152")], job=_table(teacher))] == ["75.3000", ""]
+    assert [row["published"] for row in rows([line], **_table(student))] == [""]
+    assert [row["published"] for row in rows([line.replace("r50", "r152")], **_table(teacher))] == ["75.3000", ""]
 
 
 def _table(*rows):
-    return TableJob(version=1, rows=list(rows), evaluations=["linear-moco"])
+    return {"rows": list(rows), "evaluations": ["linear-moco"]}
 
 
 def test_numbers_by_protocols_that_the_table_has_not_are_left_out(rows):
@@ -158,10 +154,10 @@ def test_numbers_by_protocols_that_the_table_has_not_are_left_out(rows):
 
 
 def test_a_protocol_without_top_1_gets_no_row_of_top_1(rows):
-    job = TableJob(version=1, rows=ROWS[1:3], evaluations=["coco-mask-rcnn"])
+    shown = {"rows": ROWS[1:3], "evaluations": ["coco-mask-rcnn"]}
     results = [("alone", "coco-mask-rcnn", 0, {"box_ap": 30.0, "box_ap50": 50.0})]
     line = "bingo,resnet18,r50,coco-mask-rcnn,box_ap,33.0,Others"
-    found = {(row["student"], row["metric"]): (row["mean"], row["published"]) for row in rows([line], results, job)}
+    found = {(row["student"], row["metric"]): (row["mean"], row["published"]) for row in rows([line], results, **shown)}
     assert found.pop(("bingo", "box_ap")) == ("", "33.0000")
     assert found.pop(("alone", "box_ap")) == ("30.0000", "")
     assert found.pop(("alone", "box_ap50")) == ("50.0000", "")
@@ -171,7 +167,7 @@ def test_a_protocol_without_top_1_gets_no_row_of_top_1(rows):
 @pytest.mark.parametrize("number", ["61", "61.4", "61.45", "0.4"])
 def test_a_published_number_is_quoted_with_all_its_digits(rows, tmp_path, number):
     rows([LINE.replace("61.4", number)], RESULTS)
-    make_text(TextJob(version=1, title="T"), tmp_path / "table.csv", tmp_path / "t.md", tmp_path / "t.tex")
+    make_text("T", tmp_path / "table.csv", tmp_path / "t.md", tmp_path / "t.tex")
     header, _, *body = markdown_rows((tmp_path / "t.md").read_text())
     shown = {line[header.index("published")] for line in body} - {""}
     assert {float(cell) for cell in shown} == {float(number)}
@@ -179,6 +175,6 @@ def test_a_published_number_is_quoted_with_all_its_digits(rows, tmp_path, number
 
 def test_numbers_of_none_of_the_protocols_leave_the_table_as_it_is_without(rows, tmp_path):
     results = write_results(tmp_path, RESULTS)
-    make_table(JOB, results, None, tmp_path / "without.csv")
+    make_table(results, None, tmp_path / "without.csv")
     rows([line for line in PUBLISHED.splitlines() if ",semi-1," in line], RESULTS)
     assert (tmp_path / "table.csv").read_text() == (tmp_path / "without.csv").read_text()

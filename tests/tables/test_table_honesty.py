@@ -9,11 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bingo.study.jobs import TableJob, TextJob
-from bingo.stages.table import make_table
-from bingo.stages.table_text import make_text
-
-from .results import ROWS, latex_rows, markdown_rows, write_results
+from .results import ROWS, latex_rows, make_table, make_text, markdown_rows, write_results
 
 MODELS = {row.model: row for row in ROWS}
 # What a publication calls the number of each.
@@ -65,8 +61,7 @@ def test_every_number_has_a_file_and_every_file_its_numbers(tmp_path_factory, re
         for metric, value in metrics.items():
             values[model, protocol, metric].append(value)
 
-    job = TableJob(version=1, rows=ROWS, evaluations=shown)
-    make_table(job, paths, folder / "published.csv", folder / "table.csv")
+    make_table(paths, folder / "published.csv", folder / "table.csv", evaluations=shown)
     rows = list(csv.DictReader((folder / "table.csv").read_text().splitlines()))
     quoted = set()
     for row in rows:
@@ -101,8 +96,8 @@ def test_every_number_has_a_file_and_every_file_its_numbers(tmp_path_factory, re
 
 def _require_texts(folder, rows):
     """What people read are the numbers of the CSV, rounded; the difference is that of two of them."""
-    job, markdown, latex = TextJob(version=1, title="T"), folder / "t.md", folder / "t.tex"
-    make_text(job, folder / "table.csv", markdown, latex)
+    markdown, latex = folder / "t.md", folder / "t.tex"
+    make_text("T", folder / "table.csv", markdown, latex)
     header, _, *body = markdown_rows(markdown.read_text())
     assert latex_rows(latex.read_text()) == [header, *body]
     read = [dict(zip(header, line, strict=True)) for line in body]

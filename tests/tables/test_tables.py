@@ -13,12 +13,19 @@ from hypothesis import strategies as st
 
 from bingo.artifacts.provenance import digest_json
 from bingo.errors import BingoError
-from bingo.study.jobs import TableJob, TextJob
 from bingo.report.table import COLUMNS, read_table
-from bingo.stages.table import make_table
-from bingo.stages.table_text import make_text
 
-from .results import JOB, PUBLISHED, RESULTS, ROWS, latex_rows, markdown_rows, row, write_results
+from .results import (
+    PUBLISHED,
+    RESULTS,
+    ROWS,
+    latex_rows,
+    make_table,
+    make_text,
+    markdown_rows,
+    row,
+    write_results,
+)
 
 # Worked out by hand from `RESULTS` and `PUBLISHED`. 52, 52.4, 52.8 deviate by -0.4, 0, 0.4 from their mean, so their
 # sample variance is 0.32 / 2; 76, 77, 78 by -1, 0, 1: 2 / 2; 61.3 and 61.9 by 0.3 each: 0.18 / 1; 54 and 59 by 2.5
@@ -32,13 +39,13 @@ TITLES = {"own": "Small & large, 100 % of labels", "published": "Beside the pape
 def made(tmp_path):
     """Make a table of results, and of published numbers where there are any: its path."""
 
-    def make(results, published=None, job=JOB):
+    def make(results, published=None, **shown):
         path = None
         if published is not None:
             path = tmp_path / "published.csv"
             path.write_text(published)
         output = tmp_path / "tables" / "table.csv"
-        make_table(job, write_results(tmp_path, results), path, output)
+        make_table(write_results(tmp_path, results), path, output, **shown)
         return output
 
     return make
@@ -51,7 +58,7 @@ def texts(tmp_path):
     def render(table, title="A title"):
         (tmp_path / "texts.csv").write_text(table)
         paths = tmp_path / "texts.md", tmp_path / "texts.tex"
-        make_text(TextJob(version=1, title=title), tmp_path / "texts.csv", *paths)
+        make_text(title, tmp_path / "texts.csv", *paths)
         return [path.read_text() for path in paths]
 
     return render
@@ -138,7 +145,7 @@ def test_without_results_there_is_no_number(made):
 def test_mean_and_std_are_those_of_the_sample(tmp_path_factory, values):
     folder = tmp_path_factory.mktemp("results")
     paths = write_results(folder, [("alone", "knn-10", i, {"top1": value}) for i, value in enumerate(values)])
-    make_table(TableJob(version=1, rows=ROWS[1:2], evaluations=["knn-10"]), paths, None, folder / "table.csv")
+    make_table(paths, None, folder / "table.csv", rows=ROWS[1:2], evaluations=["knn-10"])
     found = pd.read_csv(folder / "table.csv").iloc[0]
     assert found["mean"] == pytest.approx(np.mean(values), abs=6e-5)
     if len(values) == 1:
@@ -179,7 +186,7 @@ def test_damaged_results_are_refused_by_name(tmp_path, content):
             content = json.dumps({**said, "digest": digest_json(said)}).encode()
         bad.write_bytes(content)
     with pytest.raises(BingoError) as caught:
-        make_table(JOB, [good, bad], None, tmp_path / "table.csv")
+        make_table([good, bad], None, tmp_path / "table.csv")
     assert str(caught.value).startswith(f"{bad}: ")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "table.csv").exists()
@@ -198,9 +205,9 @@ def test_special_characters_are_escaped_in_latex(texts):
 @pytest.mark.parametrize("name", ["null", "nan", "na", "none", "001", "1e5", "true"])
 @pytest.mark.parametrize("published", [None, PUBLISHED])
 def test_a_network_may_have_any_name(name, published, made, texts):
-    job = TableJob(version=1, rows=[row(name, "bingo", name, name, name, name)], evaluations=["knn-10"])
+    rows = [row(name, "bingo", name, name, name, name)]
     beside = published and published + f"bingo,{name},{name},knn-10,top1,49.5,{name}\n"
-    table = made([(name, "knn-10", 0, {"top1": 50.0})], beside, job)
+    table = made([(name, "knn-10", 0, {"top1": 50.0})], beside, rows=rows, evaluations=["knn-10"])
     found = markdown_rows(texts(table.read_text())[0])[-1]
     assert found == latex_rows(texts(table.read_text())[1])[-1]
     if published is None:
@@ -211,7 +218,7 @@ def test_a_network_may_have_any_name(name, published, made, texts):
 
 
 def test_a_table_without_protocols_is_empty(texts, made):
-    table = made([], None, TableJob(version=1, rows=ROWS, evaluations=[])).read_text()
+    table = made([], evaluations=[]).read_text()
     assert table.splitlines() == [",".join(COLUMNS)]
     markdown, latex = texts(table, "Nothing yet")
     assert len(markdown_rows(markdown)) == 2
@@ -243,7 +250,7 @@ def test_damaged_tables_are_refused_by_name(tmp_path, content):
 def test_a_result_that_is_named_twice_is_refused(tmp_path):
     paths = write_results(tmp_path, RESULTS)
     with pytest.raises(BingoError, match="a second result of r50 by linear-moco with seed 0"):
-        make_table(JOB, [*paths, paths[0]], None, tmp_path / "table.csv")
+        make_table([*paths, paths[0]], None, tmp_path / "table.csv")
     assert not (tmp_path / "table.csv").exists()
 
 
@@ -251,7 +258,7 @@ def test_a_result_that_is_named_twice_is_refused(tmp_path):
 def test_a_result_of_another_table_is_refused_by_name(tmp_path, model, protocol):
     (path,) = write_results(tmp_path, [(model, protocol, 0, {"top1": 12.0})])
     with pytest.raises(BingoError, match=f"{path}: {model} by {protocol} is not in this table"):
-        make_table(JOB, [path], None, tmp_path / "table.csv")
+        make_table([path], None, tmp_path / "table.csv")
     assert not (tmp_path / "table.csv").exists()
 
 
@@ -259,4 +266,4 @@ def test_a_result_whose_digits_changed_is_refused(tmp_path):
     (path,) = write_results(tmp_path, RESULTS[:1])
     path.write_text(path.read_text().replace("67.31", "76.31"))
     with pytest.raises(BingoError, match=f"{path}: .*does not match its digest"):
-        make_table(JOB, [path], None, tmp_path / "table.csv")
+        make_table([path], None, tmp_path / "table.csv")

@@ -6,8 +6,6 @@ import torch
 
 from bingo.bags.knn import knn_bags
 from bingo.data.listing import Listing
-from bingo.training.batches import TrainingBatches
-from bingo.training.model import Learner
 from bingo.methods.bingo import Bingo
 from bingo.methods.disco import Disco
 from bingo.methods.moco import Moco
@@ -15,6 +13,8 @@ from bingo.models.backbone import build_backbone
 from bingo.models.checkpoint import Teacher
 from bingo.models.head import mlp_head
 from bingo.study.sections import Backbone, Preprocessing, Training
+from bingo.training.batches import TrainingBatches
+from bingo.training.model import Learner
 from bingo.training.teacher import OnlineTeacher
 from bingo.views.recipes import RECIPES
 

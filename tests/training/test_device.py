@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from bingo.training.device import autocast, describe_device, describe_machine, pick_device, resolve_precision
 from bingo.errors import BingoError
 from bingo.study.sections import Training
+from bingo.training.device import autocast, describe_device, describe_machine, pick_device, resolve_precision
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 

@@ -8,12 +8,14 @@ import pytest
 import torch
 from torch import nn
 
-from bingo.training import distributed
-from bingo.training.model import Learner
-from bingo.training.state import TrainingState
-from bingo.training.loop import train
 from bingo.errors import BingoError
 from bingo.models.batch_norm import synchronise_batch_norm
+from bingo.training import distributed
+from bingo.training.loop import train
+from bingo.training.model import Learner
+from bingo.training.run import MethodTask
+from bingo.training.state import TrainingState
+from bingo.training.step import Step, StepInput
 
 from .processes import run_in_processes
 
@@ -53,14 +55,10 @@ def without_batch_norm(network):
 def run(build, batches, training):
     """Train in one of several processes; return rows, rows of each batch, queue, weights."""
 
-    def run(name, folder, norm, stop=None, epochs=3):
+    def run(name, folder, norm="none", stop=None):
         learner: Learner = build(name, 0)
         if norm == "none":
             without_batch_norm(learner)
-        settings = training.model_copy(update={"sync_batch_norm": norm == "synced"})
-        object.__setattr__(learner, "method", learner.method.model_copy(update={"training": settings}))
-        if norm == "synced" and distributed.processes() > 1:
-            synchronise_batch_norm(learner, CPU)
         data = batches(learner)
         data.rank, data.processes = distributed.rank(), distributed.processes()
         seen, after_step = [], learner.after_step
@@ -78,7 +76,7 @@ def run(build, batches, training):
         learner.forward, learner.after_step = watched, stopping
         state = TrainingState(folder / "state.pt", "same")
         try:
-            rows = train(learner, data, settings, state, CPU, 0, "test")
+            rows = train(MethodTask(learner, data, training, CPU), state, 0, "test")
         except BingoError as error:
             return str(error), seen
         except SystemExit as end:
@@ -100,11 +98,10 @@ def assert_same(first, second, tolerance):
         torch.testing.assert_close(weight, other_weights[name], atol=tolerance, rtol=0)
 
 
-@pytest.mark.parametrize("norm", ["none", "synced"])
 @pytest.mark.parametrize("name", ["moco", "official", "disco"])
-def test_two_processes_train_as_one(name, norm, run, tmp_path):
-    alone = run(name, tmp_path / "one", norm)
-    first, second = run_in_processes(2, run, name, tmp_path / "two", norm)
+def test_two_processes_train_as_one(name, run, tmp_path):
+    alone = run(name, tmp_path / "one")
+    first, second = run_in_processes(2, run, name, tmp_path / "two")
     assert_same(first, alone, 1e-5)
     assert_same(second, first, 0)
 
@@ -118,22 +115,20 @@ def test_batch_statistics_of_parts_are_others(run, tmp_path):
 
 @pytest.mark.parametrize("asked", [0, 1])
 def test_a_run_stopped_in_one_process_goes_on_in_two_and_back(asked, run, tmp_path):
-    alone = run("moco", tmp_path / "alone", "none")
-    message, seen = run("moco", tmp_path, "none", (2, 0))
+    alone = run("moco", tmp_path / "alone")
+    message, seen = run("moco", tmp_path, stop=(2, 0))
     assert "holds the state after epoch 0 and 2 steps" in message
     # A signal to one of them stops both after the same step.
     told = run_in_processes(2, run, "moco", tmp_path, "none", (3, asked))
     assert [len(steps) for _, steps in told] == [3, 3]
     assert "holds the state after epoch 1 and 2 steps" in told[0][0]
     assert told[1][0] == 1  # without a word
-    rows, rest, queues, weights = run("moco", tmp_path, "none")
+    rows, rest, queues, weights = run("moco", tmp_path)
     assert_same((rows, [*seen, *told[0][1], *rest], queues, weights), alone, 1e-5)
 
 
 def keys_of_shuffled_halves(build, images):
     learner = build("moco", 0)
-    from bingo.training.model import Step, StepInput
-
     own = images[distributed.rank() * 8 :][:8]
     step = Step(learner, StepInput(0, 0, 1, {}, {}), torch.float32)
     statistics = []
@@ -177,4 +172,9 @@ def test_torchs_synchronised_layers_take_the_place_of_batch_norm_on_gpus(build, 
 def test_layers_that_do_more_than_batch_norm_are_refused():
     network = nn.Sequential(type("BatchNormAct2d", (nn.BatchNorm2d,), {})(4))
     with pytest.raises(BingoError, match="not for a network with BatchNormAct2d"):
-        synchronise_batch_norm(network, CPU)
+        synchronise_batch_norm(network, torch.device("cuda"))
+
+
+def test_batch_norm_is_not_synchronised_on_cpus(build):
+    with pytest.raises(BingoError, match=r"training\.sync_batch_norm: works on GPUs alone"):
+        synchronise_batch_norm(build("moco", 0), CPU)

@@ -2,10 +2,11 @@ import numpy as np
 import pytest
 import torch
 
-from bingo.training.model import Learner, Step, StepInput
 from bingo.methods.compress import Compress
 from bingo.methods.disco import Disco
 from bingo.study.method import View
+from bingo.training.model import Learner
+from bingo.training.step import Step, StepInput
 
 BATCH = 4
 

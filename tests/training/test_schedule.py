@@ -3,8 +3,8 @@ import math
 import pytest
 import torch
 
-from bingo.training.schedule import learning_rate
 from bingo.study.sections import Steps
+from bingo.training.schedule import learning_rate
 
 
 def rates_of(scheduler_of, epochs, lr):

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from bingo.training.state import Position, TrainingState
 from bingo.errors import BingoError
+from bingo.training.state import Position, TrainingState
 
 CPU = torch.device("cpu")
 ROWS = [{"epoch": 1, "lr": 0.1, "loss": 2.5}, {"epoch": 2, "lr": 0.05, "loss": 1 / 3}]
@@ -68,7 +68,8 @@ def assert_ignored(state, caplog):
     assert state.restore(module, optimizer, CPU).rows == []
     assert equal(tensors(module, optimizer), tensors(*trained(1)))
     (record,) = caplog.records
-    assert f"{state.path}: damaged, so training starts anew" in record.getMessage()
+    assert record.getMessage().startswith(f"{state.path}: damaged (")
+    assert record.getMessage().endswith("; training starts from the beginning")
     assert "\n" not in record.getMessage()
 
 
@@ -105,7 +106,8 @@ def test_a_damaged_state_gives_way_to_the_one_before_it(state, caplog):
     module, optimizer = trained(1)
     assert state.restore(module, optimizer, CPU).rows == ROWS
     assert equal(tensors(module, optimizer), tensors(*trained(0)))
-    assert f"{state.path}: damaged, so the state before it is looked at" in caplog.text
+    assert f"{state.path}: damaged (" in caplog.text
+    assert "; trying the previous state" in caplog.text
     # A kill while the next one is written finds that before it still there.
     state.save(module, optimizer, Position([*ROWS, *ROWS]))
     state.previous.replace(state.path)
@@ -123,7 +125,7 @@ def test_a_state_of_another_network_is_ignored_with_a_line(state, caplog):
     module = nn.Sequential(nn.Linear(6, 5), nn.BatchNorm1d(5))
     optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
     assert state.restore(module, optimizer, CPU).rows == []
-    assert "damaged, so training starts anew (its weights are not those of this network)" in caplog.text
+    assert "damaged (its weights are not those of this network)" in caplog.text
 
 
 def test_position_and_means_within_an_epoch_are_kept(state):
@@ -156,7 +158,7 @@ def test_who_waited_holds_a_lock_that_a_third_sees(state):
 
     class Waiting(logging.Handler):
         def emit(self, record):
-            assert "another process trains into it" in record.getMessage()
+            assert "another process is training into this file" in record.getMessage()
             waits.set()
 
     def second():
@@ -212,6 +214,6 @@ def test_a_second_process_waits_until_the_first_has_ended(tmp_path):
         second = subprocess.Popen(
             [sys.executable, "-c", script, str(state.path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
-        assert "another process trains into it" in second.stderr.readline()
+        assert "another process is training into this file" in second.stderr.readline()
         assert second.poll() is None
     assert second.communicate(timeout=60)[0] == "mine\n"

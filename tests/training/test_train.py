@@ -8,13 +8,14 @@ import pytest
 import torch
 from torch import nn
 
-from bingo.training import train as engine
-from bingo.training.model import StepInput
-from bingo.training.means import RunningMeans
-from bingo.training.state import TrainingState
-from bingo.training.loop import train
 from bingo.errors import BingoError
 from bingo.study.sections import Steps
+from bingo.training import loop
+from bingo.training.loop import train
+from bingo.training.means import RunningMeans
+from bingo.training.model import StepInput
+from bingo.training.run import MethodTask
+from bingo.training.state import TrainingState
 
 from .conftest import stop_in
 
@@ -31,7 +32,7 @@ def run_in(build, batches, training):
         prepare(learner)
         state = TrainingState(folder / "state.pt", identity)
         settings = training.model_copy(update=changes)
-        rows = train(learner, batches(learner), settings, state, CPU, workers, "test")
+        rows = train(MethodTask(learner, batches(learner), settings, CPU), state, workers, "test")
         return learner, rows, state
 
     return run_in
@@ -196,7 +197,7 @@ def seeds_of(learner, data, training, folder):
     """Return the seed of torch's generator at every step of a run."""
     seeds, forward = [], learner.forward
     learner.forward = lambda batch, dtype: seeds.append(torch.initial_seed()) or forward(batch, dtype)
-    train(learner, data, training, TrainingState(folder / "state.pt", "same"), CPU, 0, "test")
+    train(MethodTask(learner, data, training, CPU), TrainingState(folder / "state.pt", "same"), 0, "test")
     return seeds
 
 
@@ -225,6 +226,48 @@ def test_draws_of_different_epochs_differ(run):
     assert draws == first
 
 
+def test_without_a_state_the_same_is_trained_and_nothing_is_saved(build, batches, training, whole, tmp_path):
+    learner = build("moco", 0)
+    rows = train(MethodTask(learner, batches(learner), training, CPU), None, 0, "test")
+    expected, expected_rows = whole("moco")
+    assert (rows, same_bytes(learner, expected)) == (expected_rows, True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_a_state_a_signal_is_not_held_back(build, batches, training):
+    seen, learner = [], build("moco", 0)
+    after_step = learner.after_step
+    learner.after_step = lambda: seen.append(signal.getsignal(signal.SIGTERM)) or after_step()
+    before = signal.getsignal(signal.SIGTERM)
+    train(MethodTask(learner, batches(learner), training.model_copy(update={"epochs": 1}), CPU), None, 0, "test")
+    assert seen == [before] * STEPS
+
+
+class TwoGroups(MethodTask):
+    """A method's training with a learning rate of its own for the head, which falls by steps."""
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        parts = (self.module.backbone, self.module.head)
+        self.optimizer = torch.optim.SGD([{"params": part.parameters()} for part in parts])
+        self.seen = []
+
+    def learning_rates(self, epoch, step):
+        return [0.5, 0.1 / (1 + epoch * STEPS + step)]
+
+    def after_step(self):
+        super().after_step()
+        self.seen.append([group["lr"] for group in self.optimizer.param_groups])
+
+
+def test_each_parameter_group_has_its_own_learning_rate_in_every_step(build, batches, training):
+    learner = build("bingo", 0)
+    task = TwoGroups(learner, batches(learner), training, CPU)
+    rows = train(task, None, 0, "test")
+    assert task.seen == [[0.5, 0.1 / (1 + step)] for step in range(3 * STEPS)]
+    assert [row["lr"] for row in rows] == [0.5] * 3
+
+
 def test_a_learner_stays_where_it_is(run, monkeypatch):
     def prepare(learner):
         monkeypatch.setattr(type(learner), "to", lambda *_: pytest.fail("the learner was moved"))
@@ -246,7 +289,7 @@ def test_a_state_of_another_identity_is_not_gone_on_from(run, whole, caplog):
     learner, rows, state = run("moco")
     assert rows == expected_rows
     assert same_bytes(learner, expected)
-    assert f"{state.path}: of other settings or inputs" in caplog.text
+    assert f"{state.path}: belongs to other settings or inputs" in caplog.text
 
 
 def test_a_learner_is_trained_in_train_mode_whatever_mode_it_comes_in(run, whole):
@@ -279,7 +322,7 @@ def test_a_loss_that_is_not_finite_stops_with_its_step_and_keeps_the_last_whole_
 
 def test_a_first_epoch_that_goes_wrong_promises_no_state(run):
     run("moco", identity="other")  # leaves a file that is not this run's
-    with pytest.raises(BingoError, match=r"step 2 \(epoch 1, step 2\); no epoch was whole"):
+    with pytest.raises(BingoError, match=r"step 2 \(epoch 1, step 2\); lower the learning rate"):
         run("moco", prepare=spoil(2))
 
 
@@ -305,7 +348,7 @@ def test_a_weight_that_is_not_finite_after_the_last_step_is_no_result(run, build
 
 
 def test_a_long_epoch_is_checked_before_it_ends(run, monkeypatch):
-    monkeypatch.setattr(engine, "_STEPS_BETWEEN_CHECKS", 2)
+    monkeypatch.setattr(loop, "_STEPS_BETWEEN_CHECKS", 2)
     steps = []
 
     def prepare(learner):

@@ -1,5 +1,5 @@
 import copy
-import json
+import itertools
 import logging
 import math
 import subprocess
@@ -12,14 +12,27 @@ import pytest
 import torch
 import torch.nn.functional as F
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.summary.writer import event_file_writer
 from torch import nn
 
-from bingo.training import distributed
-from bingo.training import watch as watching
-from bingo.training.events import Events
-from bingo.training.state import Position, TrainingState
+from bingo.evaluation.knn import knn_accuracy
+from bingo.study.protocols import PROTOCOLS
+from bingo.training import distributed, monitor
 from bingo.training.loop import train
-from bingo.training.monitor import Watch, held_out_accuracy, in_eval_mode, is_collapsed, is_due, lowest_before_rise, mean_similarity, relative_deviation, watched_rows
+from bingo.training.monitor import (
+    Events,
+    Watch,
+    held_out_accuracy,
+    in_eval_mode,
+    is_collapsed,
+    is_due,
+    lowest_before_rise,
+    mean_similarity,
+    relative_deviation,
+    watched_rows,
+)
+from bingo.training.run import MethodTask
+from bingo.training.state import Position, TrainingState
 
 from ..conftest import disk_of
 from .conftest import stop_in
@@ -52,7 +65,7 @@ def run(build, batches, training, tmp_path):
         data, settings = labelled(learner, batches), training.model_copy(update=changes)
         watch = Watch(learner, data, settings, CPU, workers, "test", tmp_path / folder / "events") if watched else None
         state = TrainingState(tmp_path / folder / "state.pt", "same")
-        return learner, train(learner, data, settings, state, CPU, 0, "test", watch), watch
+        return learner, train(MethodTask(learner, data, settings, CPU), state, 0, "test", watch), watch
 
     return run
 
@@ -119,6 +132,14 @@ def test_held_out_accuracy_is_that_of_a_vote_among_the_ten_nearest():
         right += max(votes, key=votes.get) == labels[query]
     assert 5 < right < 25
     assert held_out_accuracy(rows, labels, 3) == pytest.approx(4 * right)
+
+
+def test_among_classes_with_the_same_votes_it_takes_the_one_that_knn_10_takes():
+    rows = units(1, 4).expand(13, -1).contiguous()  # three ask, the other ten vote
+    for first, second in itertools.permutations(range(7), 2):
+        labels = torch.tensor([*[min(first, second)] * 3, *[first] * 5, *[second] * 5])
+        expected = knn_accuracy(PROTOCOLS["knn-10"], rows[3:], labels[3:], rows[:3], labels[:3], 7)
+        assert held_out_accuracy(rows, labels, 7) == expected["top1"]
 
 
 def test_images_without_labels_neither_ask_nor_vote():
@@ -220,7 +241,8 @@ def in_processes(build, batches, training, folder, watched):
     data.rank, data.processes = distributed.rank(), distributed.processes()
     first = watched and distributed.is_first()
     watch = Watch(learner, data, training, CPU, 0, "test", folder / "events") if first else None
-    rows = train(learner, data, training, TrainingState(folder / "state.pt", "same"), CPU, 0, "test", watch)
+    state = TrainingState(folder / "state.pt", "same")
+    rows = train(MethodTask(learner, data, training, CPU), state, 0, "test", watch)
     return {name: tensor.numpy().tobytes() for name, tensor in learner.state_dict().items()}, rows
 
 
@@ -273,13 +295,16 @@ def learner_images():
 
 # In the middle of the first epoch, of the second, and in the last step.
 @pytest.mark.parametrize("step", [2, STEPS + 2, EPOCHS * STEPS])
-def test_the_events_of_an_interrupted_training_go_on_as_if_nothing_had_happened(step, run, tmp_path):
+def test_the_events_of_an_interrupted_training_go_on_as_if_nothing_had_happened(step, run, tmp_path, monkeypatch):
+    # It numbers the files of one process, and TensorBoard reads them in the order of their names: 10 before 9.
+    monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(0))
     run(folder="whole")
     expected = scalars(tmp_path / "whole" / "events")
     with pytest.raises(KeyboardInterrupt):
         run(prepare=stop_in(step))
     # Written by a process that was killed between its events and its state.
-    Events(tmp_path / "run" / "events").write((step - 1) // STEPS + 1, {"loss/loss": 99.0})
+    epoch = (step - 1) // STEPS + 1
+    Events(tmp_path / "run" / "events", epoch).write(epoch, {"loss/loss": 99.0})
     run(seed=99 if step > STEPS else 0)
     found = scalars(tmp_path / "run" / "events")
     del expected["training/images_per_second"]
@@ -300,34 +325,33 @@ def test_a_training_that_starts_anew_removes_old_events_and_nothing_else(run, tm
     assert [epoch for epoch, _ in scalars(folder)["loss/loss"]] == [1]
 
 
-def test_without_a_folder_tensorboard_is_not_even_imported():
-    code = (
-        "import sys, torch\nfrom bingo.training.events import Events\nfrom bingo.training import watch\n"
-        "events = Events(None)\nevents.begin(1)\nevents.write(1, {'loss/loss': 1.0})\n"
-        "print([name for name in sys.modules if name.startswith('tensorboard')])"
-    )
+def test_without_a_folder_tensorboard_is_not_even_imported(build, batches, training, monkeypatch):
+    code = "import sys; import bingo.training.monitor; print('torch.utils.tensorboard' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert json.loads(done.stdout.replace("'", '"')) == []
+    assert done.stdout == "False\n"
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    learner = build("moco", 0)
+    watch = Watch(learner, labelled(learner, batches), training, CPU, 0, "test", None)
+    watch.begin(Position())
+    assert "kNN" in watch.after_epoch(rows_of([1.0]))
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 @pytest.mark.parametrize("whole", [0, 1, 2])
 def test_events_end_where_the_disk_is_full_and_say_so_once(whole, tmp_path, caplog):
-    fitting = Events(tmp_path / "fitting")
-    fitting.begin(1)
+    fitting = Events(tmp_path / "fitting", 1)
     for epoch in range(1, whole + 1):
         fitting.write(epoch, {"loss/loss": 1.0})
     (file,) = (tmp_path / "fitting").iterdir()
-    events = Events(tmp_path / "events")
     with disk_of(file.stat().st_size + 10):  # not enough for one more
-        events.begin(1)
+        events = Events(tmp_path / "events", 1)
         for epoch in (1, 2, 3):
             events.write(epoch, {"loss/loss": 1.0})
     events.write(4, {"loss/loss": 1.0})
     (record,) = caplog.records
-    (path,) = (tmp_path / "events").iterdir()
-    assert record.getMessage() == f"--events: {path} cannot be written (File too large); going on without it"
-    found = scalars(tmp_path / "events")
-    assert [epoch for epoch, _ in found.get("loss/loss", [])] == [1, 2, 3][:whole]
+    folder = tmp_path / "events"
+    assert record.getMessage() == f"--events: {folder} cannot be written (File too large); going on without it"
+    assert [epoch for epoch, _ in scalars(folder).get("loss/loss", [])] == [1, 2, 3][:whole]
 
 
 def test_a_folder_that_cannot_be_made_ends_no_training(run, tmp_path, caplog):
@@ -360,7 +384,7 @@ def test_a_collapse_is_told_from_a_network_that_has_only_begun(similarity, steps
 
 
 def test_a_collapse_is_said_once_with_a_remedy(run, caplog, monkeypatch):
-    monkeypatch.setattr(watching, "SETTLED", 2 * STEPS)
+    monkeypatch.setattr(monitor, "SETTLED", 2 * STEPS)
     run(prepare=collapse)
     assert warnings_of(caplog) == [
         "test: after epoch 2 the projections of different images are nearly the same (mean similarity 1.000); "
@@ -369,7 +393,7 @@ def test_a_collapse_is_said_once_with_a_remedy(run, caplog, monkeypatch):
 
 
 def test_a_collapse_to_a_teacher_whose_outputs_are_all_the_same_is_the_teachers(run, caplog, monkeypatch):
-    monkeypatch.setattr(watching, "SETTLED", 2 * STEPS)
+    monkeypatch.setattr(monitor, "SETTLED", 2 * STEPS)
 
     def prepare(learner):
         collapse(learner)
@@ -459,7 +483,7 @@ def test_images_per_second_are_those_of_this_process(run, tmp_path, monkeypatch)
 
         learner.after_step = step
 
-    monkeypatch.setattr(watching.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(monitor.time, "monotonic", lambda: clock[0])
     run(prepare=ticking)
     found = scalars(tmp_path / "run" / "events")["training/images_per_second"]
     assert found == [(epoch, pytest.approx(BATCH / 2)) for epoch in (1, 2, 3)]

@@ -3,13 +3,17 @@
 import copy
 import json
 import os
+import shlex
+from pathlib import Path
 
 import h5py
 import numpy as np
 import pandas as pd
 import pytest
 
-from bingo import settings
+from bingo.study.bags import KnnBag
+from bingo.study.jobs import BagsJob, StudentJob
+from bingo.study.plan import Plan
 from bingo.study.schema import parse_study
 
 from .conftest import bingo, refused, tiny_study
@@ -160,14 +164,20 @@ class TestArtifacts:
 
     results = "results/tiny"
 
+    def run(self, workspace, job):
+        """Call a job's stage as its rule does."""
+        options = shlex.split(job.flags(*job.roles()))
+        return bingo(workspace, "stage", job.STAGE, "--settings", job.identity, *options)
+
     def bags(self, workspace, embeddings, size=3, output="out.h5"):
-        settings = f'{{"version": 1, "bags": {{"criterion": "knn", "teacher": "big", "size": {size}}}}}'
-        listing, teacher = f"{self.results}/data/train-listing.h5", f"{self.results}/teachers/big.safetensors"
-        return bingo(
-            workspace,
-            *("bags", "--settings", settings, "--listing", listing, "--teacher", teacher),
-            *("--embeddings", str(embeddings), "--output", output),
+        job = BagsJob(
+            bags=KnnBag(criterion="knn", teacher="big", size=size),
+            listing=Path(f"{self.results}/data/train-listing.h5"),
+            teacher=Path(f"{self.results}/teachers/big.safetensors"),
+            embeddings=Path(embeddings),
+            output=Path(output),
         )
+        return self.run(workspace, job)
 
     def of_another(self, finished, what, artifact, folder):
         """Copy an artifact and say in the copy that it belongs to another dataset or teacher."""
@@ -196,12 +206,8 @@ class TestArtifacts:
     @pytest.mark.parametrize("what", ["dataset", "teacher"])
     def test_bags_of_another_dataset_or_teacher(self, finished, tmp_path, what):
         other = self.of_another(finished, what, "bags/knn.h5", tmp_path)
-        result = bingo(
-            finished,
-            *("student", "--name", "x", "--settings", student_settings(), "--bags", str(other)),
-            *("--listing", f"{self.results}/data/train-listing.h5", "--output", str(tmp_path / "out")),
-            *("--teacher", f"{self.results}/teachers/big.safetensors"),
-        )
+        job = StudentJob.of(Plan(parse_study(tiny_study(), "tiny")), "distilled", 0)
+        result = self.run(finished, job.model_copy(update={"bags": other, "output": tmp_path / "out"}))
         refused(result, "other.h5", f"another {what}")
         assert not (tmp_path / "out/backbone.safetensors").exists()
 
@@ -213,10 +219,6 @@ class TestArtifacts:
         refused(self.bags(finished, other), "other.h5")
 
 
-def student_settings():
-    return settings.student_settings(parse_study(tiny_study(), "tiny"), "distilled", 0)
-
-
 def test_the_table_holds_what_the_result_files_hold(finished):
     results = finished.folder / "results/tiny"
     table = pd.read_csv(results / "tables/main.csv").fillna({"student": ""})
@@ -225,11 +227,3 @@ def test_the_table_holds_what_the_result_files_hold(finished):
         model = row.student or row.teacher
         result = json.loads((results / f"evaluation/{model}/seed-0/{row.protocol}.json").read_text())
         assert result["metrics"][row.metric] == pytest.approx(row.mean, abs=1e-3)
-
-
-def test_snakemakes_own_report_holds_tables_figures_and_bags(finished):
-    finished.write(tiny_study())
-    result = finished.run("--report", "workflow.html")
-    assert result.returncode == 0, result.stdout
-    page = (finished.folder / "workflow.html").read_text()
-    assert all(f'"{category}"' in page for category in ("Tables", "Figures", "Bags"))

@@ -99,8 +99,8 @@ def test_a_method_is_added_as_the_readme_says(tmp_path):
     shutil.copy(ROOT / "Snakefile", checkout)
     (checkout / "bingo/methods/regress.py").write_text(module)
     registry = checkout / "bingo/methods/__init__.py"
-    text = registry.read_text().replace("Moco | ", "Moco | Regress | ")
-    registry.write_text(text.replace("from typing", "from bingo.methods.regress import Regress\nfrom typing"))
+    text = registry.read_text().replace("[Moco, ", "[Moco, Regress, ", 1)
+    registry.write_text(text.replace("from bingo.study", "from bingo.methods.regress import Regress\nfrom bingo.study"))
     subprocess.run([sys.executable, "-m", "workflow.scripts.make_config_docs"], cwd=checkout, check=True)
     assert "method: regress" in (checkout / "config/README.md").read_text()
 

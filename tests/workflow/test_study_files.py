@@ -69,7 +69,7 @@ def test_the_workflow_is_found_where_the_catalog_looks(workspace):
         plans.append(re.findall(r"^(\w+) +(\d+)$", result.stdout, re.MULTILINE))
     assert ("report", "1") in plans[0]
     assert plans[0] == plans[1]
-    assert yaml.safe_load((ROOT / ".snakemake-workflow-catalog.yml").read_text())["usage"]["report"] is True
+    assert yaml.safe_load((ROOT / ".snakemake-workflow-catalog.yml").read_text())["usage"]["report"] is False
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

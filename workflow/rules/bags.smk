@@ -5,12 +5,12 @@ scattergather:
 
 rule bags_shard:
     input:
-        unpack(inputs("bags")),
+        unpack(job_inputs("bags")),
     output:
         temp("results/{study}/bags/shards/{bags}-{scatteritem}-{identity}.h5"),
     log:
         "logs/{study}/bags/{bags}-{scatteritem}-{identity}.log",
-    priority: 2  # students wait for it, most of what else is ready is waited for by the report alone
+    priority: 2  # students wait for it; most other jobs that are ready are for the report alone
     conda:
         "../../envs/bingo.yaml"
     threads: 2
@@ -18,9 +18,9 @@ rule bags_shard:
         gpu=GPU,
     params:
         listing=lambda wildcards: PLAN.listing("train"),
-        settings=settings("bags"),
-        sources=flags("bags", "teacher", "embeddings"),
-        part=lambda wildcards: options(part=wildcards.scatteritem),
+        settings=job_settings("bags"),
+        sources=job_flags("bags", "teacher", "embeddings"),
+        part=lambda wildcards: flags(part=wildcards.scatteritem),
     shell:
         "python -m bingo launch --gpus {resources.gpu} --processes 1"
         " bags --settings {params.settings:q} --listing {params.listing}"
@@ -30,12 +30,10 @@ rule bags_shard:
 
 use rule bags_shard as bags with:
     input:
-        unpack(inputs("bags")),
+        unpack(job_inputs("bags")),
         shards=branch(
             lambda wildcards: job("bags", wildcards).is_searched(),
-            then=lambda wildcards: shards(
-                "bags", gather.bags, "results/{study}/bags/shards/{bags}", wildcards
-            ),
+            then=job_shards("bags"),
         ),
     output:
         bags="results/{study}/bags/{bags}.h5",
@@ -49,9 +47,9 @@ use rule bags_shard as bags with:
         ),
     params:
         listing=lambda wildcards: PLAN.listing("train"),
-        settings=settings("bags"),
-        sources=flags("bags", "teacher", "embeddings"),
-        part=lambda wildcards, input: options(shards=input.get("shards", [])),
+        settings=job_settings("bags"),
+        sources=job_flags("bags", "teacher", "embeddings"),
+        part=lambda wildcards, input: flags(shards=input.get("shards", [])),
 
 
 rule sheets:
@@ -68,7 +66,7 @@ rule sheets:
     params:
         listing=lambda wildcards: PLAN.listing("train"),
         version=JOBS["sheets"].STAGE_VERSION,
-        pages=lambda wildcards, output: options(
+        pages=lambda wildcards, output: flags(
             pages=[f"{name}={path}" for name, path in output.items()]
         ),
     shell:

@@ -25,6 +25,8 @@ GPU = int(which("nvidia-smi") is not None)
 rules_folder = Path(workflow.current_basedir.get_path_or_uri(secret_free=True))
 checkout = shlex.quote(str(rules_folder.parents[1]))
 environment = f"BINGO_PARENT=$PPID PYTHONPATH={checkout}:${{{{PYTHONPATH:-}}}}"
+# glibc keeps freed memory: each batch would ask the system for it again, which takes 6 % of the time of the demo's teacher.
+environment += " MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=2147483647"
 if not workflow.deployment_settings.deployment_method:
     environment += f" PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH"
 # A stage stands in its shell's place: SIGTERM would end the shell, and Snakemake would not wait for a state to be saved.
@@ -36,7 +38,7 @@ if not workflow.is_main_process:
 
 
 def job(stage, wildcards):
-    """Return the job of a stage that a rule's wildcards, but for the study's name, say."""
+    """Return the stage's job that the wildcards name."""
     names = {
         name: int(value) if name in ("seed", "number", "views") else value
         for name, value in wildcards.items()
@@ -45,44 +47,58 @@ def job(stage, wildcards):
     return JOBS[stage].of(PLAN, **names)
 
 
-def inputs(stage):
-    """Return the function from wildcards to a job's input files."""
+# Sections of rules take functions of wildcards. These return such functions.
+
+
+def job_inputs(stage):
+    """Return the job's input files."""
     return lambda wildcards: job(stage, wildcards).inputs
 
 
-def settings(stage):
-    """Return the function from wildcards to a job's settings."""
+def job_settings(stage):
+    """Return the job's settings as JSON: Snakemake reruns the stage when they change."""
     return lambda wildcards: job(stage, wildcards).identity
 
 
-def flags(stage, *names):
-    """Return the function from wildcards to some of a job's files, as options; to all inputs by default."""
+def job_flags(stage, *names):
+    """Return some of the job's files as options of its command."""
     return lambda wildcards: job(stage, wildcards).flags(*names)
 
 
-def cpus_per_process(wildcards, threads):
-    """Return the cores of one process of a stage, for SLURM: its threads, and its loader processes."""
-    return threads + STUDY.data.workers
+def job_shards(stage):
+    """Return the files of the jobs that share the work; none if one job does it all.
+
+    Their names hold a digest of the settings: Snakemake must not compare the number of shards with that of a run with
+    other settings, whose shards are gone.
+    """
+
+    def paths(wildcards):
+        whole = job(stage, wildcards)
+        digest = hashlib.sha256(whole.identity.encode()).hexdigest()[:8]
+        name = f"{whole.output.stem}-{{scatteritem}}-{digest}.h5"
+        found = getattr(gather, stage)(str(whole.output.parent / "shards" / name))
+        return found if len(found) > 1 else []
+
+    return paths
 
 
-def options(**given):
-    """Repeat each option for each of its values: ``--shards a.h5 --shards b.h5``."""
+def flags(**values):
+    """Return options of a command, each repeated for all its values: ``--shards a.h5 --shards b.h5``."""
     return " ".join(
         f"--{name} {shlex.quote(str(value))}"
-        for name, values in given.items()
-        for value in ([values] if isinstance(values, str) else values)
+        for name, given in values.items()
+        for value in ([given] if isinstance(given, str) else given)
     )
 
 
-def shards(stage, gather, stem, wildcards):
-    """Return the files that the jobs of a scattered stage make; none where a single job does it all.
+def results_so_far(wildcards):
+    """Return the result files of a table that exist."""
+    return [path for path in PLAN.table_results(wildcards.table) if Path(path).exists()]
 
-    Their names tell the settings: Snakemake would take the number of shards that were made last with other settings,
-    and are gone since, for a change.
-    """
-    identity = hashlib.sha256(job(stage, wildcards).identity.encode()).hexdigest()[:8]
-    paths = gather(f"{stem.format(**wildcards)}-{{scatteritem}}-{identity}.h5")
-    return paths if len(paths) > 1 else []
+
+def cpus_per_process(wildcards, threads):
+    """Return the cores of one process of a stage, for SLURM: its threads and its loader processes."""
+    return threads + STUDY.data.workers
 
 
 # Jobs that fail may say why long before the end.

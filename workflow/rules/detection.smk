@@ -1,6 +1,6 @@
 rule detection:
     input:
-        unpack(inputs("detection")),
+        unpack(job_inputs("detection")),
     output:
         result="results/{study}/evaluation/{model}/seed-{seed}/{evaluation}.json",
     log:
@@ -17,8 +17,8 @@ rule detection:
         workers=STUDY.data.workers,
         cpus_per_gpu=cpus_per_process,
     params:
-        settings=settings("detection"),
-        files=flags(
+        settings=job_settings("detection"),
+        files=job_flags(
             "detection", "images", "annotations", "val_images", "val_annotations"
         ),
     shell:

@@ -11,7 +11,7 @@ rule embeddings_shard:
         temp("results/{study}/embeddings/shards/{teacher}-{scatteritem}-{identity}.h5"),
     log:
         "logs/{study}/embeddings/{teacher}-{scatteritem}-{identity}.log",
-    priority: 2  # students wait for it, most of what else is ready is waited for by the report alone
+    priority: 2  # students wait for it; most other jobs that are ready are for the report alone
     conda:
         "../../envs/bingo.yaml"
     threads: 2
@@ -22,8 +22,8 @@ rule embeddings_shard:
         cpus_per_gpu=cpus_per_process,
     params:
         listing=lambda wildcards: PLAN.listing("train"),
-        settings=settings("embeddings"),
-        part=lambda wildcards: options(part=wildcards.scatteritem),
+        settings=job_settings("embeddings"),
+        part=lambda wildcards: flags(part=wildcards.scatteritem),
     shell:
         "python -m bingo launch --gpus {resources.gpu} --nodes {resources.nodes}"
         " embeddings --settings {params.settings:q} --listing {params.listing}"
@@ -35,12 +35,7 @@ use rule embeddings_shard as embeddings with:
     input:
         listing=PLAN.listing("train"),
         teacher="results/{study}/teachers/{teacher}.safetensors",
-        shards=lambda wildcards: shards(
-            "embeddings",
-            gather.embeddings,
-            "results/{study}/embeddings/shards/{teacher}",
-            wildcards,
-        ),
+        shards=job_shards("embeddings"),
     output:
         embeddings="results/{study}/embeddings/{teacher}.h5",
     log:
@@ -54,5 +49,5 @@ use rule embeddings_shard as embeddings with:
         cpus_per_gpu=cpus_per_process,
     params:
         listing=lambda wildcards: PLAN.listing("train"),
-        settings=settings("embeddings"),
-        part=lambda wildcards, input: options(shards=input.get("shards", [])),
+        settings=job_settings("embeddings"),
+        part=lambda wildcards, input: flags(shards=input.get("shards", [])),

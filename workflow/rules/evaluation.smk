@@ -1,6 +1,6 @@
 rule evaluation:
     input:
-        unpack(inputs("evaluation")),
+        unpack(job_inputs("evaluation")),
     output:
         result="results/{study}/evaluation/{model}/seed-{seed}/{evaluation}.json",
     log:
@@ -18,8 +18,8 @@ rule evaluation:
         workers=STUDY.data.workers,
         cpus_per_gpu=cpus_per_process,
     params:
-        settings=settings("evaluation"),
-        files=flags("evaluation", "listing", "val_listing", "label_list"),
+        settings=job_settings("evaluation"),
+        files=job_flags("evaluation", "listing", "val_listing", "label_list"),
     shell:
         "python -m bingo launch --gpus {resources.gpu} --nodes {resources.nodes}"
         " evaluation --settings {params.settings:q} {params.files}"

@@ -1,6 +1,6 @@
 rule accuracy_figure:
     input:
-        unpack(inputs("accuracy_figure")),
+        unpack(job_inputs("accuracy_figure")),
     output:
         svg="results/{study}/figures/accuracy-{table}.svg",
         png="results/{study}/figures/accuracy-{table}.png",
@@ -9,7 +9,7 @@ rule accuracy_figure:
     conda:
         "../../envs/bingo.yaml"
     params:
-        settings=settings("accuracy_figure"),
+        settings=job_settings("accuracy_figure"),
     shell:
         "python -m bingo stage accuracy_figure"
         " --settings {params.settings:q} --table {input.table}"
@@ -18,7 +18,7 @@ rule accuracy_figure:
 
 rule bag_size_figure:
     input:
-        unpack(inputs("bag_size_figure")),
+        unpack(job_inputs("bag_size_figure")),
     output:
         svg="results/{study}/figures/bag-size.svg",
         png="results/{study}/figures/bag-size.png",
@@ -27,9 +27,11 @@ rule bag_size_figure:
     conda:
         "../../envs/bingo.yaml"
     params:
-        settings=settings("bag_size_figure"),
+        settings=job_settings("bag_size_figure"),
         results=PLAN.bag_size_results(),
-        files=lambda wildcards, input: options(results=input.get("results", [])),
+        files=lambda wildcards, input: job("bag_size_figure", wildcards).flags(
+            "results"
+        ),
     shell:
         "python -m bingo stage bag_size_figure"
         " --settings {params.settings:q} {params.files}"
@@ -38,7 +40,7 @@ rule bag_size_figure:
 
 rule training_figure:
     input:
-        PLAN.training_logs().values(),
+        unpack(job_inputs("training_figure")),
     output:
         svg="results/{study}/figures/training.svg",
         png="results/{study}/figures/training.png",
@@ -47,7 +49,7 @@ rule training_figure:
     conda:
         "../../envs/bingo.yaml"
     params:
-        settings=settings("training_figure"),
+        settings=job_settings("training_figure"),
         logs=[f"{name}={path}" for name, path in PLAN.training_logs().items()],
         files=lambda wildcards, input: job("training_figure", wildcards).flags("logs"),
     shell:
@@ -58,7 +60,7 @@ rule training_figure:
 
 rule purity_figure:
     input:
-        unpack(inputs("purity_figure")),
+        unpack(job_inputs("purity_figure")),
     output:
         svg="results/{study}/figures/purity-{teacher}.svg",
         png="results/{study}/figures/purity-{teacher}.png",
@@ -80,7 +82,7 @@ rule purity_figure:
 
 rule similarity_figure:
     input:
-        unpack(inputs("similarity_figure")),
+        unpack(job_inputs("similarity_figure")),
     output:
         svg="results/{study}/figures/similarity-{bags}.svg",
         png="results/{study}/figures/similarity-{bags}.png",
@@ -99,7 +101,7 @@ rule similarity_figure:
 
 rule map_figure:
     input:
-        unpack(inputs("map_figure")),
+        unpack(job_inputs("map_figure")),
     output:
         svg="results/{study}/figures/map-{model}.svg",
         png="results/{study}/figures/map-{model}.png",
@@ -114,7 +116,7 @@ rule map_figure:
         cpus_per_gpu=cpus_per_process,
     params:
         listing=lambda wildcards: job("map_figure", wildcards).inputs["listing"],
-        settings=settings("map_figure"),
+        settings=job_settings("map_figure"),
         weights=lambda wildcards: job("map_figure", wildcards).inputs["weights"],
         split=PLAN.map_split(),
     shell:

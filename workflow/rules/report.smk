@@ -1,6 +1,6 @@
 rule report:
     input:
-        unpack(lambda wildcards: job("report", wildcards).inputs),
+        unpack(job_inputs("report")),
         texts=PLAN.paths("tables/{}.md", PLAN.tables),
         results=PLAN.all_results(),
     output:
@@ -10,8 +10,10 @@ rule report:
     conda:
         "../../envs/bingo.yaml"
     params:
-        settings=settings("report"),
-        inputs=flags("report", "table", "figure", "sheet", "bags", "model", "benchmark"),
+        settings=job_settings("report"),
+        inputs=job_flags(
+            "report", "table", "figure", "sheet", "bags", "model", "benchmark"
+        ),
     shell:
         "python -m bingo stage report --settings {params.settings:q} --output {output.report} --log {log}"
         " {params.inputs}"

@@ -1,6 +1,6 @@
 rule student:
     input:
-        unpack(inputs("student")),
+        unpack(job_inputs("student")),
     output:
         backbone="results/{study}/students/{student}/seed-{seed}/backbone.safetensors",
         head="results/{study}/students/{student}/seed-{seed}/head.safetensors",
@@ -20,8 +20,8 @@ rule student:
         cpus_per_gpu=cpus_per_process,
     params:
         listing=lambda wildcards: PLAN.listing("train"),
-        settings=settings("student"),
-        sources=flags("student", "teacher", "targets", "bags"),
+        settings=job_settings("student"),
+        sources=job_flags("student", "teacher", "targets", "bags"),
         folder=subpath(output.backbone, parent=True),
     # The folder of events is no param: it changes no result, and so must not rerun any.
     shell:

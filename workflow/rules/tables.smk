@@ -13,7 +13,7 @@ rule tables_so_far:
 
 rule table:
     input:
-        unpack(inputs("table")),
+        unpack(job_inputs("table")),
     output:
         table="results/{study}/tables/{table}.csv",
     log:
@@ -21,10 +21,10 @@ rule table:
     conda:
         "../../envs/bingo.yaml"
     params:
-        settings=settings("table"),
-        published=flags("table", "published"),
+        settings=job_settings("table"),
+        published=job_flags("table", "published"),
         results=lambda wildcards: PLAN.table_results(wildcards.table),
-        files=lambda wildcards, input: options(results=input.get("results", [])),
+        files=lambda wildcards, input: flags(results=input.get("results", [])),
     shell:
         "python -m bingo stage table --settings {params.settings:q} --output {output.table}"
         " {params.published} --log {log} {params.files}"
@@ -41,23 +41,23 @@ rule table_text:
     conda:
         "../../envs/bingo.yaml"
     params:
-        settings=settings("table_text"),
+        settings=job_settings("table_text"),
     shell:
         "python -m bingo stage table_text --settings {params.settings:q} --table {input.table}"
         " --markdown {output.markdown} --latex {output.latex} --log {log}"
 
 
-# The same of the results that are there.
+# The same of the results that exist.
 use rule table as table_so_far with:
     input:
-        results=lambda wildcards: [
-            path for path in PLAN.table_results(wildcards.table) if Path(path).exists()
-        ],
+        results=results_so_far,
         published=lambda wildcards: job("table", wildcards).inputs.get("published", []),
     output:
         table="results/{study}/tables-so-far/{table}.csv",
     log:
         "logs/{study}/table_so_far/{table}.log",
+    params:
+        results=results_so_far,
 
 
 use rule table_text as table_text_so_far with:

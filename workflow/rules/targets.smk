@@ -19,7 +19,7 @@ rule targets:
         cpus_per_gpu=cpus_per_process,
     params:
         listing=lambda wildcards: PLAN.listing("train"),
-        settings=settings("targets"),
+        settings=job_settings("targets"),
     shell:
         "python -m bingo launch --gpus {resources.gpu} --nodes {resources.nodes}"
         " targets --settings {params.settings:q} --listing {params.listing}"

@@ -21,7 +21,7 @@ rule teacher:
         cpus_per_gpu=cpus_per_process,
     params:
         listing=lambda wildcards: PLAN.listing("train"),
-        settings=settings("teacher"),
+        settings=job_settings("teacher"),
     # The folder of events is no param: it changes no result, and so must not rerun any.
     shell:
         "python -m bingo launch --gpus {resources.gpu} --nodes {resources.nodes}"
@@ -43,7 +43,7 @@ rule imported_teacher:
     conda:
         "../../envs/bingo.yaml"
     params:
-        settings=settings("imported_teacher"),
+        settings=job_settings("imported_teacher"),
         checkpoint=lambda wildcards: PLAN.checkpoints()[wildcards.teacher],
     shell:
         "python -m bingo stage imported_teacher --settings {params.settings:q} --checkpoint {params.checkpoint:q}"

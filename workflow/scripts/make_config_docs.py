@@ -45,6 +45,7 @@ network on other images: those of an entry of `transfer`, or one of torchvision'
 as `data.preprocessing` says. Protocols of the study's own images do so too (`cifar10-knn-20`).
 """
 
+
 def _method(model: type[BaseModel]) -> str:
     return str(typing.get_args(model.model_fields["method"].annotation)[0])
 

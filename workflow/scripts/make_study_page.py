@@ -16,10 +16,10 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from bingo.study.schema import parse_study
-from bingo.study.plan import Plan
 from bingo.artifacts.results import read_result
 from bingo.report.table import read_table, readable_table
+from bingo.study.plan import Plan
+from bingo.study.schema import parse_study
 
 ROOT = Path(__file__).parents[2]
 PAGE, README = ROOT / "config/fashion-mnist.md", ROOT / "README.md"

@@ -124,7 +124,6 @@ def search() -> Iterator[Finding]:
 def decoders() -> Iterator[Finding]:
     """Decode a tiny image of each format, on a GPU too where there is one."""
     import torch
-    import torchvision
     from PIL import Image
 
     from bingo.data.decode import BadImageError, decode
@@ -143,12 +142,14 @@ def decoders() -> Iterator[Finding]:
         else:
             broken += [name] if (shown - torch.tensor(_COLOUR)).abs().max() > 8 else []
     if torch.cuda.is_available():
+        import torchvision
+
         try:
             torchvision.io.decode_jpeg(torch.frombuffer(bytearray(contents["JPEG"]), dtype=torch.uint8), device="cuda")
         except RuntimeError as error:
             yield Finding("note", f"nvJPEG does not work ({str(error).splitlines()[0]})", "leave decoder: cpu as it is")
     for name in broken:
-        yield Finding("fail", f"{name} files cannot be decoded", "reinstall torchvision: its wheel brings the decoders")
+        yield Finding("fail", f"{name} files cannot be decoded", "reinstall pillow: its wheel brings the decoders")
     if sound := [name for name in _FORMATS if name not in broken]:
         yield Finding("ok", f"decodes {', '.join(sound)}")
 

@@ -72,5 +72,5 @@ def _features(teacher: Teacher) -> int | None:
     """Return the width of a ResNet's features, None of what is told by a checkpoint or by another library."""
     if not isinstance(teacher, TrainedTeacher) or teacher.backbone.architecture not in RESNETS:
         return None
-    basic = teacher.backbone.architecture in ("resnet10", "resnet18", "resnet34")
-    return round((512 if basic else 2048) * teacher.backbone.width)
+    block, _ = RESNETS[teacher.backbone.architecture]
+    return round((512 if block == "BasicBlock" else 2048) * teacher.backbone.width)

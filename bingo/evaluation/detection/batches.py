@@ -16,7 +16,7 @@ Target = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
-class Batch:
+class DetectionBatch:
     """One step of training: B images of different sizes, with N objects in all.
 
     It is few tensors for many images: each tensor that leaves a worker holds a file descriptor.
@@ -87,7 +87,11 @@ class DetectionBatches:
         whole, rest = divmod(len(self.positions), self.batch_size)
         return whole + (rest > 1)
 
-    def __getitem__(self, place: tuple[int, int]) -> Batch:
+    def count(self, step: int) -> int:
+        """Return the number of images in a step."""
+        return min(self.batch_size, len(self.positions) - step * self.batch_size)
+
+    def __getitem__(self, place: tuple[int, int]) -> DetectionBatch:
         """Return the batch of (epoch, step).
 
         Raises:
@@ -105,7 +109,7 @@ class DetectionBatches:
             pixels.append(image)
             targets.append(target)
         masks = [target["masks"].flatten() for target in targets] if self.images.annotations.masks else None
-        return Batch(
+        return DetectionBatch(
             epoch=epoch,
             step=step,
             sizes=[(image.shape[1], image.shape[2]) for image in pixels],
@@ -116,7 +120,7 @@ class DetectionBatches:
             masks=None if masks is None else torch.cat(masks),
         )
 
-    def batches(self, start_epoch: int, epochs: int, workers: int, start_step: int = 0) -> Iterator[Batch]:
+    def batches(self, start_epoch: int, epochs: int, workers: int, start_step: int = 0) -> Iterator[DetectionBatch]:
         """Yield the batches from step ``start_step`` of ``start_epoch`` to the end of ``epochs``, one after the other.
 
         Raises:

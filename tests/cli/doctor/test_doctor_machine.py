@@ -12,10 +12,10 @@ import faiss
 import pytest
 import torch
 
-from bingo.data import decode as decode_module
-from bingo.data.decode import BadImageError, decode
 from bingo.cli.doctor import diagnose, examine, machine
 from bingo.cli.doctor.finding import Finding
+from bingo.data import decode as decode_module
+from bingo.data.decode import BadImageError, decode
 
 Usage = namedtuple("Usage", "total used free")
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 import yaml
 
-from bingo.study.schema import parse_study
 from bingo.cli.doctor.study import embeddings_bytes, study
 from bingo.study.plan import Plan
+from bingo.study.schema import parse_study
 
 Usage = namedtuple("Usage", "total used free")
 

@@ -6,13 +6,13 @@ import pytest
 import torch
 from PIL import Image
 
+from bingo.artifacts.tensors import write_tensors
 from bingo.evaluation.detection import network
 from bingo.evaluation.detection.annotations import read_annotations
 from bingo.evaluation.detection.coco import CocoImages
-from bingo.study.protocols import DETECTION_PROTOCOLS
 from bingo.models.backbone import build_backbone
+from bingo.study.protocols import DETECTION_PROTOCOLS
 from bingo.study.sections import Backbone, Steps
-from bingo.artifacts.tensors import write_tensors
 
 from .shapes import write_shapes
 

@@ -5,9 +5,9 @@ import pytest
 import torch
 from PIL import Image
 
+from bingo.errors import BingoError
 from bingo.evaluation.detection.annotations import read_annotations
 from bingo.evaluation.detection.coco import CocoImages
-from bingo.errors import BingoError
 
 SIZE = [(20, 30)]
 

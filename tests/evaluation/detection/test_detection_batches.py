@@ -3,8 +3,8 @@ import pytest
 import torch
 from PIL import Image
 
-from bingo.evaluation.detection.batches import DetectionBatches, flip, pictures
 from bingo.errors import BingoError
+from bingo.evaluation.detection.batches import DetectionBatches, flip, pictures
 
 CPU = torch.device("cpu")
 COLOURS = np.array([40, 90, 140, 190, 240])
@@ -66,6 +66,7 @@ def test_every_batch_holds_images_with_their_own_targets(painted):
 def test_the_last_batch_is_dropped_only_if_it_is_a_single_image(batch_size, counts, painted):
     data = DetectionBatches(painted, batch_size, seed=0)
     assert [len(data[0, step].sizes) for step in range(data.steps)] == counts
+    assert [data.count(step) for step in range(data.steps)] == counts
 
 
 def contents(batches):

@@ -6,16 +6,15 @@ from dataclasses import replace
 import pytest
 import torch
 
-from bingo.evaluation.detection import stage
+from bingo.artifacts.tensors import network_digest, read_metadata, write_tensors
+from bingo.errors import BingoError
 from bingo.evaluation.detection.annotations import read_annotations
 from bingo.evaluation.detection.coco import CocoImages
-from bingo.stages.detection import detect
-from bingo.errors import BingoError
-from bingo.study.protocols import DETECTION_PROTOCOLS
-from bingo.study.jobs import DetectionJob
 from bingo.models.backbone import build_backbone
+from bingo.stages import detection as stage
+from bingo.study.jobs import DetectionJob
+from bingo.study.protocols import DETECTION_PROTOCOLS
 from bingo.study.sections import Backbone, NetworkInput
-from bingo.artifacts.tensors import network_digest, read_metadata, write_tensors
 
 CPU = torch.device("cpu")
 
@@ -29,30 +28,35 @@ def short(monkeypatch, narrow, tiny):
 
 
 @pytest.fixture
-def job():
-    def make(protocol="short-mask", seed=0):
-        preprocessing = NetworkInput(size=32, mean=[0.4] * 3, std=[0.25] * 3)
+def job(shapes, model, tmp_path):
+    """The job of measuring the backbone on the generated shapes."""
+
+    def make(protocol="short-mask", seed=0, val=shapes["val"], train=shapes["train"], weights=model, name="result"):
         return DetectionJob(
-            version=1, preprocessing=preprocessing, model="bingo", protocol=protocol, target="shapes", seed=seed
+            preprocessing=NetworkInput(size=32, mean=[0.4] * 3, std=[0.25] * 3),
+            model="bingo",
+            protocol=protocol,
+            target="shapes",
+            seed=seed,
+            images=train[0],
+            annotations=train[1],
+            val_images=val[0],
+            val_annotations=val[1],
+            weights=weights,
+            output=tmp_path / "deep" / f"{name}.json",
         )
 
     return make
 
 
-@pytest.fixture
-def run(shapes, model, tmp_path):
-    """Run the stage on the generated shapes; return the result."""
-
-    def run(job, val=shapes["val"], train=shapes["train"], model=model, name="result"):
-        output = tmp_path / "deep" / f"{name}.json"
-        detect(job, *train, *val, model, output, CPU, 0)
-        return json.loads(output.read_text())
-
-    return run
+def run(job):
+    """Run the stage; return the result."""
+    stage.run(job, CPU, 0)
+    return json.loads(job.output.read_text())
 
 
 @pytest.mark.parametrize(("protocol", "kinds"), [("short-faster", ["box"]), ("short-mask", ["box", "mask"])])
-def test_the_result_says_what_was_measured_and_on_what(protocol, kinds, job, run, shapes, model, tmp_path):
+def test_the_result_says_what_was_measured_and_on_what(protocol, kinds, job, shapes, model, tmp_path):
     result = run(job(protocol, seed=4))
     assert (result["protocol"], result["model"], result["seed"]) == (f"shapes-{protocol}", "bingo", 4)
     assert set(result["metrics"]) == {f"{kind}_ap{at}" for kind in kinds for at in ("", "50", "75")}
@@ -63,13 +67,13 @@ def test_the_result_says_what_was_measured_and_on_what(protocol, kinds, job, run
         "val": hashlib.sha256(shapes["val"][1].read_bytes()).hexdigest(),
         "model": network_digest(read_metadata(model)),
     }
-    assert (provenance["stage"], provenance["version"], provenance["device"]) == ("detection", 1, "cpu")
-    assert provenance["settings"] == job(protocol, seed=4).model_dump(mode="json")
+    assert (provenance["stage"], provenance["version"], provenance["device"]) == ("detection", 2, "cpu")
+    assert provenance["settings"] == job(protocol, seed=4).settings
     assert sorted(path.name for path in (tmp_path / "deep").iterdir()) == [".result.json.sha256", "result.json"]
 
 
-def test_a_killed_stage_goes_on_from_its_last_epoch_and_ends_with_the_same_bytes(job, run, monkeypatch, tmp_path):
-    run(job("short-faster"), name="whole")
+def test_a_killed_stage_goes_on_from_its_last_epoch_and_ends_with_the_same_bytes(job, monkeypatch, tmp_path):
+    run(job("short-faster", name="whole"))
     states = []
 
     def stop(*arguments):
@@ -89,66 +93,66 @@ def test_a_killed_stage_goes_on_from_its_last_epoch_and_ends_with_the_same_bytes
     assert not (tmp_path / "deep/result.state.pt").exists()
 
 
-def test_a_state_of_another_seed_is_not_gone_on_from(job, run, monkeypatch, caplog):
+def test_a_state_of_another_seed_is_not_gone_on_from(job, monkeypatch, caplog):
     with monkeypatch.context() as patch:
         patch.setattr(stage, "detect_objects", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             run(job("short-faster", seed=1))
     run(job("short-faster", seed=2))
-    assert "of other settings or inputs, so training starts anew" in caplog.text
+    assert "belongs to other settings or inputs; training starts from the beginning" in caplog.text
 
 
-def test_an_unknown_protocol_is_refused(job, run):
+def test_an_unknown_protocol_is_refused(job):
     with pytest.raises(BingoError, match=r"no protocol 'mask-rcn'; did you mean 'mask-rcnn'\?"):
         run(job("mask-rcn"))
 
 
-def test_categories_must_be_the_same(job, run, shapes, tmp_path):
+def test_categories_must_be_the_same(job, shapes, tmp_path):
     folder, path = shapes["val"]
     changed = json.loads(path.read_text())
     changed["categories"][0]["name"] = "square"
     (tmp_path / "changed.json").write_text(json.dumps(changed))
     with pytest.raises(BingoError, match=r"changed\.json: its categories are not those of .*annotations\.json"):
-        run(job(), val=(folder, tmp_path / "changed.json"))
+        run(job(val=(folder, tmp_path / "changed.json")))
 
 
-def test_a_validation_set_of_crowds_is_refused_before_training(job, run, shapes, tmp_path):
+def test_a_validation_set_of_crowds_is_refused_before_training(job, shapes, tmp_path):
     folder, path = shapes["val"]
     crowds = json.loads(path.read_text())
     for entry in crowds["annotations"]:
         entry["iscrowd"] = 1
     (tmp_path / "crowds.json").write_text(json.dumps(crowds))
     with pytest.raises(BingoError, match=r"crowds\.json: has no object to be found"):
-        run(job(), val=(folder, tmp_path / "crowds.json"))
+        run(job(val=(folder, tmp_path / "crowds.json")))
 
 
-def test_a_network_that_is_no_resnet_is_refused(job, run, tmp_path):
+def test_a_network_that_is_no_resnet_is_refused(job, tmp_path):
     spec = Backbone(architecture="mobilenet_v3_large")
     path = tmp_path / "backbone.safetensors"
     write_tensors(path, build_backbone(spec).state_dict(), {"backbone": spec.model_dump()})
     with pytest.raises(BingoError, match="four stages"):
-        run(job(), model=path)
+        run(job(weights=path))
 
 
-def test_a_bad_training_image_ends_the_stage_with_a_line(job, run, shapes, tmp_path):
+def test_a_bad_training_image_ends_the_stage_with_a_line(job, shapes, tmp_path):
     folder, path = shapes["train"]
     shutil.copytree(folder, tmp_path / "images")
     (tmp_path / "images/0002.png").write_bytes(b"no image")
     with pytest.raises(BingoError, match=r"0002\.png: cannot be decoded"):
-        run(job("short-faster"), train=(tmp_path / "images", path))
+        run(job("short-faster", train=(tmp_path / "images", path)))
 
 
-def test_the_seed_reaches_new_weights_order_and_flips(job, tiny, shapes, model, tmp_path, monkeypatch):
+def test_the_seed_reaches_new_weights_order_and_flips(job, tiny, shapes, monkeypatch):
     calls = []
 
-    def train(detector, data, *_):
-        calls.append((detector.roi_heads.box_predictor.cls_score.weight.detach().clone(), data.seed))
+    def train(task, *_):
+        calls.append((task.module.roi_heads.box_predictor.cls_score.weight.detach().clone(), task.data.seed))
 
     monkeypatch.setattr(stage, "train", train)
     monkeypatch.setattr(stage, "detect_objects", lambda *_: [])
     train_set, val_set = (CocoImages(f, read_annotations(p, True)) for f, p in (shapes["train"], shapes["val"]))
     for seed in (0, 0, 5):
-        stage.measure(job(seed=seed), tiny, train_set, val_set, model, tmp_path / "result.json", CPU, 0)
+        stage.measure(job(seed=seed), tiny, train_set, val_set, CPU, 0)
     assert [seed for _, seed in calls] == [0, 0, 5]
     assert torch.equal(calls[0][0], calls[1][0])
     assert not torch.equal(calls[0][0], calls[2][0])

@@ -6,13 +6,14 @@ import pytest
 import torch
 from torch import nn
 
+from bingo.errors import BingoError
 from bingo.evaluation.detection.batches import DetectionBatches
 from bingo.evaluation.detection.network import build_detector
-from bingo.evaluation.detection.train import train, warmed_up
-from bingo.training.state import TrainingState
-from bingo.errors import BingoError
-from bingo.study.protocols import DETECTION_PROTOCOLS
+from bingo.evaluation.detection.train import DetectorTask, warmed_up
 from bingo.models.checkpoint import read_backbone
+from bingo.study.protocols import DETECTION_PROTOCOLS
+from bingo.training.loop import train
+from bingo.training.state import TrainingState
 
 CPU = torch.device("cpu")
 STEPS = 2  # an epoch of the 5 images, in batches of 2; the fifth is a batch of its own and left out
@@ -43,7 +44,7 @@ def test_the_steps_are_those_of_sgd_with_momentum_and_weight_decay(train_set, ti
     protocol = replace(tiny, lr=0.1, weight_decay=0.01)
     network = Valley()
     data = DetectionBatches(train_set, 2, seed=0)
-    rows = train(network, data, protocol, TrainingState(tmp_path / "state.pt", ""), CPU, 0, "test")
+    rows = train(DetectorTask(network, data, protocol, CPU), TrainingState(tmp_path / "state.pt", ""), 0, "test")
     weight, momentum, losses, lrs = 2.0, 0.0, [], []
     for step in range(3 * STEPS):
         lr = 0.1 * (0.1 if step >= 2 * STEPS else 1) * min(1, 0.001 + 0.999 * step / 3)
@@ -70,7 +71,7 @@ def run(narrow, train_set, model, tiny, tmp_path):
         prepare(detector)
         state = TrainingState(tmp_path / name / "state.pt", "same")
         data = DetectionBatches(train_set, protocol.batch_size, seed=0)
-        return detector, train(detector, data, protocol, state, CPU, 0, "test"), state
+        return detector, train(DetectorTask(detector, data, protocol, CPU), state, 0, "test"), state
 
     return run
 
@@ -126,7 +127,7 @@ def test_a_loss_that_is_not_finite_ends_training_and_keeps_the_last_epoch(run, t
 
         detector.forward = spoilt
 
-    with pytest.raises(BingoError, match=r"not finite in epoch 2, step 1; .*state\.pt"):
+    with pytest.raises(BingoError, match=r"not finite at step 3 \(epoch 2, step 1\); .*state\.pt"):
         run("spoilt", spoil)
     kept = torch.load(tmp_path / "spoilt/state.pt", weights_only=True)
     assert len(kept["rows"]) == 1

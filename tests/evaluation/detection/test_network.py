@@ -2,13 +2,13 @@ import pytest
 import torch
 from torch import nn
 
-from bingo.evaluation.detection.network import build_detector
+from bingo.artifacts.tensors import read_tensors
 from bingo.errors import BingoError
-from bingo.study.protocols import DETECTION_PROTOCOLS
+from bingo.evaluation.detection.network import build_detector
 from bingo.models.backbone import build_backbone
 from bingo.models.checkpoint import read_backbone
+from bingo.study.protocols import DETECTION_PROTOCOLS
 from bingo.study.sections import Backbone
-from bingo.artifacts.tensors import read_tensors
 
 MEAN, STD = [0.1, 0.2, 0.3], [0.4, 0.5, 0.6]
 FASTER, MASK = (DETECTION_PROTOCOLS[f"{kind}-rcnn-small"] for kind in ("faster", "mask"))

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, top_k_accuracy_score
 
-from bingo.evaluation.metrics import accuracy, votes
+from bingo.training.metrics import accuracy, votes
 
 
 @settings(max_examples=30, deadline=None)

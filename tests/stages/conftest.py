@@ -1,4 +1,5 @@
 from functools import cache
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -6,18 +7,19 @@ import pytest
 import torch
 
 from bingo.artifacts.provenance import digest_json
+from bingo.artifacts.tensors import network_digest, read_metadata
 from bingo.bags.bags import Bags, write_bags
-from bingo.study.images import DemoData
 from bingo.data import images
 from bingo.data.images import open_images
-from bingo.data.listing import read_listing, write_listing
-from bingo.study.jobs import DataJob, TargetsJob
+from bingo.data.listing import read_listing
 from bingo.models.backbone import build_backbone
 from bingo.models.checkpoint import write_teacher
 from bingo.models.head import mlp_head
+from bingo.stages import targets
+from bingo.study.images import DemoData
+from bingo.study.jobs import DataJob, TargetsJob
 from bingo.study.sections import Backbone, NetworkInput
-from bingo.stages.targets import make_targets
-from bingo.artifacts.tensors import network_digest, read_metadata
+from tests.stage import run_stage
 
 CPU = torch.device("cpu")
 COUNT = 42
@@ -45,7 +47,7 @@ def list_demo(tmp_path_factory):
     def list_demo(count):
         path = tmp_path_factory.mktemp("listing") / "train-listing.h5"
         data = DemoData(source="demo", max_train=count)
-        write_listing(DataJob(version=1, split="train", data=data), "data", None, path, 1)
+        run_stage(DataJob, split="train", data=data, output=path)
         listing = read_listing(path, "train")
         return SimpleNamespace(path=path, listing=listing, images=open_images(listing))
 
@@ -92,12 +94,13 @@ def transformer(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def job_of(preprocessing):
-    """Settings of the targets stage."""
-    defaults = {"recipe": "small", "precision": "float32", "layer": "projection", "number": 0, "views": 2}
+def job_of(preprocessing, demo, teacher):
+    """Return a job of the targets stage."""
+    settings = {"recipe": "small", "precision": "float32", "layer": "projection", "number": 0, "views": 2}
+    files = {"listing": demo.path, "teacher": teacher.path, "output": Path("targets.h5")}
 
     def job_of(**changes):
-        return TargetsJob(**{"version": 1, "preprocessing": preprocessing, **defaults, **changes})
+        return TargetsJob(**{"preprocessing": preprocessing, **settings, **files, **changes})
 
     return job_of
 
@@ -108,11 +111,11 @@ def targets_of(job_of, demo, teacher, tmp_path_factory):
     done = {}
 
     def targets_of(listing=demo, teacher=teacher, **changes):
-        job = job_of(**changes)
-        key = digest_json([job.model_dump(mode="json"), str(listing.path), str(teacher.path)])
+        job = job_of(listing=listing.path, teacher=teacher.path, **changes)
+        key = digest_json([job.settings, str(listing.path), str(teacher.path)])
         if key not in done:
             done[key] = tmp_path_factory.mktemp("targets") / "targets.h5"
-            make_targets(job, listing.path, teacher.path, done[key], CPU, 0)
+            targets.run(job.model_copy(update={"output": done[key]}), CPU, 0)
         return done[key]
 
     return targets_of

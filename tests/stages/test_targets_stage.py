@@ -9,17 +9,16 @@ import torch
 from PIL import Image
 from torchvision.transforms.v2 import functional as V
 
-from bingo.study.images import FolderData
-from bingo.data.listing import write_listing
 from bingo.errors import BingoError
-from bingo.study.jobs import DataJob
-from bingo.study.method import View
 from bingo.models.checkpoint import load_teacher
-from bingo.targets import stage
-from bingo.training.teacher import StoredTeacher, require_targets
-from bingo.stages.targets import describe_targets, make_targets
+from bingo.stages import targets as stage
+from bingo.study.images import FolderData
+from bingo.study.jobs import DataJob, TargetsJob
+from bingo.study.method import View
+from bingo.training.teacher import StoredTeacher, describe_targets, require_targets
 from bingo.views.parameters import draw_for_teacher
 from bingo.views.recipes import RECIPES
+from tests.stage import run_stage
 
 from .conftest import COUNT
 
@@ -109,29 +108,26 @@ def test_the_file_says_what_it_was_made_of(targets_of, demo, teacher, job_of):
     }
     assert attributes["drawn"] == describe_targets(job_of(), CPU)
     provenance = json.loads(attributes["provenance"])
-    assert (provenance["stage"], provenance["version"], provenance["device"]) == ("targets", 1, "cpu")
+    assert (provenance["stage"], provenance["version"]) == ("targets", TargetsJob.STAGE_VERSION)
+    assert provenance["device"] == "cpu"
     assert provenance["inputs"] == {"dataset": demo.listing.digest, "teacher": digest}
-    assert provenance["settings"] == job_of().model_dump(mode="json")
+    assert provenance["settings"] == job_of().settings
 
 
-def test_equal_inputs_and_any_number_of_workers_give_equal_bytes(
-    targets_of, job_of, demo, teacher, tmp_path, monkeypatch
-):
+def test_equal_inputs_and_any_number_of_workers_give_equal_bytes(job_of, tmp_path, monkeypatch):
     monkeypatch.setattr(stage, "_BATCH", 16)
     for workers in (0, 2):
-        make_targets(job_of(), demo.path, teacher.path, tmp_path / f"{workers}.h5", CPU, workers)
+        stage.run(job_of(output=tmp_path / f"{workers}.h5"), CPU, workers)
     assert (tmp_path / "0.h5").read_bytes() == (tmp_path / "2.h5").read_bytes()
 
 
 @pytest.mark.parametrize(("batch", "views"), [(1, 8), (5, 2), (COUNT, 1), (COUNT - 1, 3)])
-def test_the_batch_changes_no_more_than_rounding(
-    batch, views, targets_of, job_of, demo, teacher, tmp_path, monkeypatch
-):
+def test_the_batch_changes_no_more_than_rounding(batch, views, targets_of, job_of, tmp_path, monkeypatch):
     monkeypatch.setattr(stage, "_BATCH", batch)
     monkeypatch.setattr(stage, "_VIEWS_AT_ONCE", views)
     for layer, number in ALL:
         changes = {"views": 3, "layer": layer, "number": number}
-        make_targets(job_of(**changes), demo.path, teacher.path, tmp_path / "targets.h5", CPU, 0)
+        stage.run(job_of(**changes, output=tmp_path / "targets.h5"), CPU, 0)
         np.testing.assert_allclose(stored(tmp_path / "targets.h5"), stored(targets_of(**changes)), atol=1e-3)
 
 
@@ -150,26 +146,24 @@ def test_another_teacher_other_images_and_other_views_have_other_digests(targets
     assert len(digests) == len(paths)
 
 
-def test_precision_is_that_of_the_settings(targets_of, job_of, demo, teacher, tmp_path):
-    make_targets(job_of(precision="bfloat16"), demo.path, teacher.path, tmp_path / "targets.h5", CPU, 0)
+def test_precision_is_that_of_the_settings(targets_of, job_of, tmp_path):
+    stage.run(job_of(precision="bfloat16", output=tmp_path / "targets.h5"), CPU, 0)
     with h5py.File(tmp_path / "targets.h5") as half, h5py.File(targets_of()) as single:
         difference = np.abs(half["target"][:].astype(float) - single["target"][:].astype(float))
         assert json.loads(half.attrs["drawn"])["precision"] == "bfloat16"
     assert 1e-3 < difference.max() < 0.1
 
 
-def test_outputs_that_are_not_finite_name_the_teacher_and_leave_no_file(job_of, demo, make_teacher, tmp_path):
+def test_outputs_that_are_not_finite_name_the_teacher_and_leave_no_file(job_of, make_teacher, tmp_path):
     teacher = make_teacher(0, scale=math.inf)
-    message = refusal(make_targets, job_of(), demo.path, teacher.path, tmp_path / "targets.h5", CPU, 0)
+    message = refusal(stage.run, job_of(teacher=teacher.path, output=tmp_path / "targets.h5"), CPU, 0)
     assert message.startswith(f"{teacher.path}: ")
     assert "not finite" in message
     assert not list(tmp_path.iterdir())
 
 
-def test_a_teacher_that_cannot_take_images_of_the_size_is_refused_and_leaves_no_file(
-    job_of, demo, transformer, tmp_path
-):
-    message = refusal(make_targets, job_of(), demo.path, transformer, tmp_path / "targets.h5", CPU, 0)
+def test_a_teacher_that_cannot_take_images_of_the_size_is_refused_and_leaves_no_file(job_of, transformer, tmp_path):
+    message = refusal(stage.run, job_of(teacher=transformer, output=tmp_path / "targets.h5"), CPU, 0)
     assert message.startswith("backbone: cannot take images of 16 px (")
     assert not list(tmp_path.iterdir())
 
@@ -183,21 +177,18 @@ def folder(tmp_path):
         pixels = draw.integers(0, 256, size=(20 + 3 * i, 31 - 2 * i, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(tmp_path / "photos" / f"{i}.png")
     data = FolderData(source="folder", train=str(tmp_path / "photos"))
-    write_listing(DataJob(version=1, split="train", data=data), "data", None, tmp_path / "listing.h5", 1)
-    return tmp_path / "listing.h5"
+    return run_stage(DataJob, split="train", data=data, output=tmp_path / "listing.h5").output
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_an_image_that_went_away_stops_with_its_name_and_leaves_no_file(
-    workers, folder, job_of, teacher, tmp_path, monkeypatch
-):
+def test_an_image_that_went_away_stops_with_its_name_and_leaves_no_file(workers, folder, job_of, tmp_path, monkeypatch):
     monkeypatch.setattr(stage, "_BATCH", 4)
-    make_targets(job_of(views=3), folder, teacher.path, tmp_path / "whole.h5", CPU, workers)
+    stage.run(job_of(views=3, listing=folder, output=tmp_path / "whole.h5"), CPU, workers)
     with h5py.File(tmp_path / "whole.h5") as file:
         assert file["target"].shape == (9, 3, 8)
         assert (np.abs(np.linalg.norm(file["target"][:].astype(float), axis=2) - 1) < 2e-3).all()
     (tmp_path / "photos" / "7.png").unlink()
-    message = refusal(make_targets, job_of(), folder, teacher.path, tmp_path / "targets.h5", CPU, workers)
+    message = refusal(stage.run, job_of(listing=folder, output=tmp_path / "targets.h5"), CPU, workers)
     assert str(tmp_path / "photos" / "7.png") in message
     assert not list(tmp_path.glob("*targets*"))
 
@@ -230,11 +221,13 @@ def test_a_file_of_another_kind_or_none_is_refused(demo, job_of, tmp_path):
         assert message.startswith(f"{path}: ")
 
 
-def test_outputs_are_told_apart_by_all_that_bears_on_them_and_not_by_the_version(job_of):
-    assert set(CHANGES) | {"version", "preprocessing"} == set(type(job_of()).model_fields)
+def test_outputs_are_told_apart_by_all_that_bears_on_them_and_not_by_the_version(job_of, monkeypatch):
+    assert set(CHANGES) | {"version", "preprocessing"} == set(job_of().settings)
+    plain = describe_targets(job_of(), CPU)
     described = [describe_targets(job_of(**{key: value}), CPU) for key, value in CHANGES.items()]
-    assert len({describe_targets(job_of(), CPU), *described}) == len(CHANGES) + 1
-    assert describe_targets(job_of(version=7), CPU) == describe_targets(job_of(), CPU)
+    assert len({plain, *described}) == len(CHANGES) + 1
+    monkeypatch.setattr(TargetsJob, "STAGE_VERSION", 7)
+    assert describe_targets(job_of(), CPU) == plain
 
 
 def test_auto_precision_is_described_by_what_it_comes_to(job_of, monkeypatch):

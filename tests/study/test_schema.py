@@ -12,9 +12,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bingo.study.schema import Study, parse_study, study_schema
 from bingo.errors import BingoError
-from bingo.study.schema import Student
+from bingo.study.schema import Student, Study, parse_study, study_schema
 
 STUDY = yaml.safe_load("""
 study: s
@@ -440,7 +439,7 @@ def test_what_is_just_within_bounds_is_accepted(path, value):
 
 def test_every_fault_that_the_project_finds_is_of_the_type_that_is_said_in_full():
     # Of another type it would end in what was found: a whole section, say.
-    sources = {path: path.read_text() for path in (Path(__file__).parents[1] / "bingo").rglob("*.py")}
+    sources = {path: path.read_text() for path in (Path(__file__).parents[2] / "bingo").rglob("*.py")}
     calls = [call for text in sources.values() for call in re.findall(r"PydanticCustomError\(\s*([^,]+),", text)]
     assert set(calls) == {'"said"'}
     assert len(calls) > 10

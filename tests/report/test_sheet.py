@@ -9,15 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from bingo.bags import sheet
 from bingo.bags.bags import Bags
 from bingo.bags.groups import group_bags, label_bags, random_bags
 from bingo.bags.kmeans import kmeans_bags
 from bingo.bags.knn import knn_bags
-from bingo.report.sheet import choose_anchors, draw_sheet, same_class_share
 from bingo.data.listing import Listing
 from bingo.errors import BingoError
 from bingo.philox import Stream, permutation
+from bingo.report import sheet
+from bingo.report.sheet import choose_anchors, draw_sheet
 
 COUNT = 12  # as many anchors as a sheet shows
 PALETTE = [(20 * i, 255 - 20 * i, 10 + 15 * (i % 3)) for i in range(COUNT)]
@@ -295,7 +295,7 @@ def test_anchors_are_those_that_come_first_by_share_and_similarity(drawn, page):
 @given(drawn=bags_and_labels())
 def test_the_mean_share_is_the_purity(drawn):
     bags, label = drawn
-    shares = same_class_share(bags, label)
+    shares = bags.same_class_share(label)
     by_hand, _ = shares_by_hand(bags, label)
     assert np.flatnonzero(~np.isnan(shares)).tolist() == sorted(by_hand)
     np.testing.assert_allclose(shares[sorted(by_hand)], [by_hand[image] for image in sorted(by_hand)])

@@ -1,8 +1,8 @@
 """Training from stored teacher outputs is training with the teacher."""
 
-import json
 import shutil
 from dataclasses import dataclass
+from pathlib import Path
 
 import h5py
 import pandas as pd
@@ -12,15 +12,14 @@ import torch
 import torch.nn.functional as F
 from pydantic import TypeAdapter
 
-from bingo.training.model import Learner
+from bingo.artifacts.tensors import read_metadata
 from bingo.errors import BingoError
+from bingo.models.checkpoint import load_teacher
+from bingo.stages import student as stage
 from bingo.study.jobs import StudentJob
 from bingo.study.schema import Student
-from bingo.models.checkpoint import load_teacher
-from bingo.student import stage
-from bingo.stages.student import train_student
+from bingo.training.model import Learner
 from bingo.training.teacher import OnlineTeacher
-from bingo.artifacts.tensors import read_metadata
 
 from .conftest import COUNT
 
@@ -68,8 +67,9 @@ def settings_of(name, **changes):
     return TypeAdapter(Student).validate_python(COMMON | METHODS[name] | changes)
 
 
-def job_for(name, preprocessing, seed=0, **changes):
-    return StudentJob(version=1, preprocessing=preprocessing, student=settings_of(name, **changes), seed=seed)
+def train_student(settings, preprocessing, output, seed=0, **files):
+    network = {"preprocessing": preprocessing, "student": settings, "seed": seed}
+    stage.run(StudentJob(**network, name="s", output=output, **files), CPU, 0)
 
 
 @pytest.fixture
@@ -126,14 +126,13 @@ def train(record, demo, teacher, bags_of, preprocessing, files_of, tmp_path):
     """Train a student with the teacher or from stored outputs, and return what was recorded."""
 
     def train(name, views="online", seed=0, folder="student", **changes):
-        settings = settings_of(name, **changes)
-        online = views == "online"
-        targets = [] if online else files_of(settings, views)
-        bags = bags_of(teacher) if settings.draws_positives() else None
+        settings = settings_of(name, teacher_views=views, **changes)
+        files = {"teacher": teacher.path} if views == "online" else {"targets": files_of(settings, views)}
+        if settings.draws_positives():
+            files["bags"] = bags_of(teacher)
         record.batches, record.targets, record.losses = [], [], []
-        job = job_for(name, preprocessing, seed, teacher_views=views, **changes)
         output = tmp_path / folder
-        train_student(job, "s", demo.path, teacher.path if online else None, targets, bags, output, CPU, 0)
+        train_student(settings, preprocessing, output, seed, listing=demo.path, **files)
         return Run(record.batches, record.targets, record.losses, output)
 
     return train
@@ -314,16 +313,14 @@ def refused(demo, teacher, bags_of, preprocessing, targets_of, tmp_path):
 
     def refused(name="bingo", **changes):
         inputs = {
+            "preprocessing": preprocessing,
             "listing": demo.path,
-            "teacher": None,
             "targets": [targets_of()],
             "bags": bags_of(teacher),
-            "settings": {"teacher_views": 2},
             **changes,
         }
-        job = job_for(name, inputs.get("preprocessing", preprocessing), **inputs["settings"])
-        paths = (inputs["listing"], inputs["teacher"], inputs["targets"], inputs["bags"])
-        line = refusal(lambda: train_student(job, "s", *paths, tmp_path / "student", CPU, 0))
+        settings = settings_of(name, **inputs.pop("settings", {"teacher_views": 2}))
+        line = refusal(lambda: train_student(settings, output=tmp_path / "student", **inputs))
         assert not list(tmp_path.rglob("*.safetensors"))
         return line
 
@@ -407,12 +404,13 @@ def test_stored_outputs_beside_an_online_teacher_are_refused(refused, teacher):
 
 def test_bags_without_a_teacher_go_with_any(demo, make_teacher, bags_of, preprocessing, targets_of, tmp_path):
     other = make_teacher(1)
-    for folder, views, teacher, targets in (
-        ("online", "online", other.path, []),
-        ("stored", 1, None, [targets_of(views=1, teacher=other)]),
+    for folder, views, files in (
+        ("online", "online", {"teacher": other.path}),
+        ("stored", 1, {"targets": [targets_of(views=1, teacher=other)]}),
     ):
-        job = job_for("bingo", preprocessing, teacher_views=views, training={**COMMON["training"], "epochs": 1})
-        train_student(job, "s", demo.path, teacher, targets, bags_of(None), tmp_path / folder, CPU, 0)
+        settings = settings_of("bingo", teacher_views=views, training={**COMMON["training"], "epochs": 1})
+        files |= {"listing": demo.path, "bags": bags_of(None)}
+        train_student(settings, preprocessing, tmp_path / folder, **files)
         assert (tmp_path / folder / "backbone.safetensors").exists()
 
 
@@ -462,5 +460,7 @@ def test_an_interrupted_training_of_a_network_that_draws_ends_with_the_same_byte
 
 def test_settings_survive_the_command_line(preprocessing):
     for name in METHODS:
-        job = job_for(name, preprocessing, teacher_views=2)
-        assert StudentJob.model_validate_json(json.dumps(job.model_dump(mode="json"))) == job
+        files = {"listing": Path("listing.h5"), "output": Path("s")}
+        settings = {"preprocessing": preprocessing, "student": settings_of(name, teacher_views=2), "seed": 0}
+        job = StudentJob(**settings, name="s", **files)
+        assert StudentJob.read(job.identity, {"name": "s", **files}).settings == job.settings

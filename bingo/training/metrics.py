@@ -17,6 +17,14 @@ def accuracy(scores: Tensor, labels: Tensor) -> dict[str, float]:
     return {f"top{k}": 100 * float(hits[:, :k].any(1).double().mean()) for k in kept}
 
 
+def majority_weights(similarity: Tensor) -> Tensor:
+    """Return how much each of k neighbours' votes counts, from its ``similarity`` (N, k): the nearer, a bit more.
+
+    A vote counts 1; what similarity adds stays within 1/2 in sum, so it only decides between equal counts.
+    """
+    return 1 + similarity / (2 * similarity.shape[1] + 1)
+
+
 def votes(labels: Tensor, weights: Tensor, classes: int) -> Tensor:
     """Return (N, classes): for each row the sum of ``weights`` (N, k) over the neighbours' ``labels`` (N, k).
 

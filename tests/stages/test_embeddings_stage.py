@@ -6,38 +6,44 @@ import numpy as np
 import pytest
 import torch
 
-from bingo.study.images import DemoData
-from bingo.data.listing import read_listing, write_listing
-from bingo.embeddings import embeddings, stage
-from bingo.training.embed import embed
 from bingo.artifacts.embeddings import Embeddings, open_embeddings
-from bingo.stages.embeddings import make_embeddings, make_embeddings_shard
-from bingo.errors import BingoError
-from bingo.study.jobs import DataJob, EmbeddingsJob
-from bingo.models.backbone import build_backbone
-from bingo.models.checkpoint import load_teacher
-from bingo.models.checkpoint import write_teacher as write_teacher_file
-from bingo.study.sections import Backbone
 from bingo.artifacts.tensors import read_tensors, write_tensors
+from bingo.errors import BingoError
+from bingo.models.checkpoint import load_teacher
+from bingo.stages import embeddings as stage
+from bingo.study.jobs import EmbeddingsJob
+from bingo.study.sections import Preprocessing
+from bingo.training import embed as embedding
+from bingo.training.embed import embed
+from tests.stage import run_stage
 
 CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def preprocessing():
+    return Preprocessing(size=16, resize=20)
+
+
+@pytest.fixture(scope="module")
+def demo(list_demo):
+    return list_demo(21)
 
 
 @pytest.fixture(scope="module")
 def make(demo, preprocessing):
     """Run the stage."""
 
-    def make(teacher_path, output, workers=0, shards=()):
-        job = EmbeddingsJob(version=1, preprocessing=preprocessing)
-        make_embeddings(job, demo.path, teacher_path, output, CPU, workers, shards)
-        return output
+    def make(teacher_path, output, **fields):
+        files = {"listing": demo.path, "teacher": teacher_path, "output": output}
+        return run_stage(EmbeddingsJob, preprocessing=preprocessing, **files, **fields).output
 
     return make
 
 
 @pytest.fixture(scope="module")
-def teacher_path(write_teacher):
-    return write_teacher()
+def teacher_path(make_teacher):
+    return make_teacher(0).path
 
 
 @pytest.fixture(scope="module")
@@ -57,8 +63,8 @@ def read(demo, teacher_path):
     return lambda path: read_all(path, demo.path, demo.listing, teacher_path)
 
 
-def read_all(*inputs):
-    with open_embeddings(*inputs) as found:
+def read_all(path, listing_path, listing, teacher_path):
+    with open_embeddings(path, listing_path, listing.digest, len(listing), teacher_path) as found:
         return Embeddings(found.features[:], found.teacher_digest, found.digest)
 
 
@@ -93,36 +99,33 @@ def test_the_file_says_what_it_was_made_of(made, teacher_path, demo, preprocessi
     assert attributes["layer"] == "pooled backbone output"
     assert json.loads(attributes["preprocessing"]) == preprocessing.model_dump()
     provenance = json.loads(attributes["provenance"])
-    assert (provenance["stage"], provenance["version"]) == ("embeddings", 1)
+    assert (provenance["stage"], provenance["version"]) == ("embeddings", EmbeddingsJob.STAGE_VERSION)
     assert provenance["inputs"] == {"dataset": demo.listing.digest, "teacher": digest}
 
 
 def test_loader_workers_change_no_byte_of_the_file(make, teacher_path, tmp_path, monkeypatch):
-    monkeypatch.setattr(embeddings, "BATCH", 8)
-    alone, helped = (make(teacher_path, tmp_path / f"{workers}.h5", workers) for workers in (0, 2))
+    monkeypatch.setattr(embedding, "BATCH", 8)
+    alone, helped = (make(teacher_path, tmp_path / f"{workers}.h5", workers=workers) for workers in (0, 2))
     assert alone.read_bytes() == helped.read_bytes()
 
 
 def test_the_batch_changes_no_more_than_rounding(make, made, read, teacher_path, tmp_path, monkeypatch):
-    monkeypatch.setattr(embeddings, "BATCH", 4)
+    monkeypatch.setattr(embedding, "BATCH", 4)
     small = make(teacher_path, tmp_path / "small.h5")
     np.testing.assert_allclose(read(small).features, read(made).features, rtol=2e-3, atol=1e-3)  # a step of float16
 
 
 @pytest.fixture
-def shards(demo, preprocessing, teacher_path, tmp_path, monkeypatch):
+def shards(make, teacher_path, tmp_path, monkeypatch):
     """Make the shards of embeddings in batches of 4, so many."""
-    for module in (embeddings, stage):
+    for module in (embedding, stage):
         monkeypatch.setattr(module, "BATCH", 4)
 
-    def make(parts, teacher_path=teacher_path):
+    def shards(parts):
         paths = [tmp_path / f"{number}-of-{parts}.h5" for number in range(1, parts + 1)]
-        for path in paths:
-            job = EmbeddingsJob(version=1, preprocessing=preprocessing)
-            make_embeddings_shard(job, demo.path, teacher_path, path, CPU, 0, path.stem)
-        return paths
+        return [make(teacher_path, path, part=path.stem) for path in paths]
 
-    return make
+    return shards
 
 
 @pytest.mark.parametrize("parts", [1, 2, 5, 9])
@@ -146,9 +149,9 @@ def test_provenance_names_whatever_computed_shards_and_not_what_gathers_them(
     assert (provenance["device"], provenance["hardware"]) == ("cuda", "A, B")
 
 
-def test_shards_of_another_teacher_or_not_all_of_them_are_refused(shards, make, write_teacher, teacher_path, tmp_path):
+def test_shards_of_another_teacher_or_not_all_of_them_are_refused(shards, make, make_teacher, teacher_path, tmp_path):
     paths = shards(3)
-    message = refusal(lambda: make(write_teacher(seed=1), tmp_path / "out.h5", shards=paths))
+    message = refusal(lambda: make(make_teacher(1).path, tmp_path / "out.h5", shards=paths))
     assert message == f"{paths[0]}: was made with other settings or inputs; delete it and run again"
     message = refusal(lambda: make(teacher_path, tmp_path / "out.h5", shards=[paths[0], paths[2]]))
     assert message == f"{paths[2]}: begins with row 16 where 8 is needed; name all shards"
@@ -175,43 +178,38 @@ def test_embeddings_are_read_as_they_are_stored(made, read, teacher_path):
     assert found.teacher_digest == load_teacher(teacher_path, CPU).digest
 
 
-def test_equal_inputs_give_equal_bytes_and_another_teacher_another_digest(make, made, write_teacher, tmp_path):
-    assert make(write_teacher(), tmp_path / "again.h5").read_bytes() == made.read_bytes()
+def test_equal_inputs_give_equal_bytes_and_another_teacher_another_digest(make, made, make_teacher, tmp_path):
+    assert make(make_teacher(0).path, tmp_path / "again.h5").read_bytes() == made.read_bytes()
     digests = set()
-    for path in (made, make(write_teacher(seed=1), tmp_path / "other.h5")):
+    for path in (made, make(make_teacher(1).path, tmp_path / "other.h5")):
         with h5py.File(path) as file:
             digests.add(file.attrs["digest"])
     assert len(digests) == 2
 
 
-def test_features_beyond_float16_name_the_teacher_and_leave_no_file(make, write_teacher, tmp_path):
-    teacher_path = write_teacher(scale=1e8)
+def test_features_beyond_float16_name_the_teacher_and_leave_no_file(make, make_teacher, tmp_path):
+    teacher_path = make_teacher(0, scale=1e8).path
     message = refusal(make, teacher_path, tmp_path / "embeddings.h5")
     assert message.startswith(f"{teacher_path}: ")
     assert "float16" in message
     assert not list(tmp_path.iterdir())
 
 
-def test_a_teacher_that_cannot_take_images_of_the_size_is_refused_and_leaves_no_file(make, tmp_path):
-    pytest.importorskip("timm")
-    spec = Backbone(architecture="timm/vit_tiny_patch16_224")
-    path = tmp_path / "teacher.safetensors"
-    write_teacher_file(path, spec, build_backbone(spec).state_dict(), {}, {"method": "imported"})
-    message = refusal(make, path, tmp_path / "embeddings.h5")
+def test_a_teacher_that_cannot_take_images_of_the_size_is_refused_and_leaves_no_file(make, transformer, tmp_path):
+    message = refusal(make, transformer, tmp_path / "embeddings.h5")
     assert message.startswith("backbone: cannot take images of 16 px (")
     assert message.endswith("); set data.preprocessing.size")
-    assert list(tmp_path.iterdir()) == [path]
+    assert not list(tmp_path.iterdir())
 
 
-def test_embeddings_of_another_dataset_are_refused(made, teacher_path, tmp_path):
-    other = tmp_path / "other.h5"
-    write_listing(DataJob(version=1, split="train", data=DemoData(source="demo", max_train=20)), "data", None, other, 1)
-    message = refusal(read_all, made, other, read_listing(other, "train"), teacher_path)
+def test_embeddings_of_another_dataset_are_refused(made, list_demo, teacher_path):
+    other = list_demo(20)
+    message = refusal(read_all, made, other.path, other.listing, teacher_path)
     assert message.startswith(f"{made}: belongs to another dataset")
 
 
-def test_embeddings_of_another_teacher_are_refused(made, demo, write_teacher):
-    message = refusal(read_all, made, demo.path, demo.listing, write_teacher(seed=1))
+def test_embeddings_of_another_teacher_are_refused(made, demo, make_teacher):
+    message = refusal(read_all, made, demo.path, demo.listing, make_teacher(1).path)
     assert message.startswith(f"{made}: belongs to another teacher")
 
 

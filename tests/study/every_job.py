@@ -1,0 +1,124 @@
+"""A study with a job of every stage, and all its jobs."""
+
+import copy
+
+import yaml
+
+from bingo.study.images import CocoSet
+from bingo.study.jobs import (
+    BagsJob,
+    DataJob,
+    DetectionJob,
+    EmbeddingsJob,
+    EvaluationJob,
+    ImportJob,
+    PackJob,
+    StudentJob,
+    TargetsJob,
+    TeacherJob,
+)
+from bingo.study.plan import Plan
+from bingo.study.report_jobs import (
+    AccuracyFigureJob,
+    BagSizeFigureJob,
+    MapFigureJob,
+    PurityFigureJob,
+    ReportJob,
+    SimilarityFigureJob,
+    TableJob,
+    TableTextJob,
+    TrainingFigureJob,
+)
+from bingo.study.schema import parse_study
+from bingo.study.shown import model_seeds
+
+STUDY = yaml.safe_load("""
+study: s
+seeds: [0, 1]
+data: {source: folder, train: photos/train, val: photos/val, pack: {shorter_side: 320}}
+teachers:
+  big: {method: moco, backbone: &big {architecture: resnet50}}
+  given: {checkpoint: given.pt}
+bags:
+  knn-5: {criterion: knn, teacher: big}
+  knn-9: {criterion: knn, teacher: big, size: 9}
+  classes: {criterion: label}
+students:
+  alone: {method: moco, backbone: &small {architecture: resnet18}}
+  bingo-5: {method: bingo, bags: knn-5, backbone: *small}
+  bingo-9: {method: bingo, bags: knn-9, backbone: *small}
+  label: {method: bingo, bags: classes, teacher: given, backbone: *small}
+  seed: {method: seed, teacher: given, teacher_views: 2, backbone: *small}
+transfer:
+  flowers: {source: folder, train: flowers/train, val: flowers/val}
+  coco: {source: coco, train: c/train, train_annotations: c/train.json, val: c/val, val_annotations: c/val.json}
+evaluations: [knn-10, flowers-linear]
+tables:
+  all: {title: All}
+  some: {title: Some, students: [bingo-5, alone], evaluations: [semi-1, coco-mask-rcnn], published: paper.csv}
+""")
+
+
+def make_data(folder):
+    """Make the folders and files that `STUDY` and its variants name; a plan looks at them."""
+    for images in ("photos/train", "photos/val", "flowers/train", "flowers/val", "elsewhere"):
+        for name in ("a", "b"):
+            (folder / images / name).mkdir(parents=True)
+    for path in ("c/train/x.jpg", "c/val/x.jpg", "c/train.json", "c/val.json", "elsewhere.json"):
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).touch()
+    for path in ("given.pt", "moved/given.pt", "lists/1percent.txt"):
+        (folder / path).parent.mkdir(exist_ok=True)
+        (folder / path).touch()
+    for name in ("paper.csv", "other.csv"):
+        (folder / name).write_text("method,student,teacher,protocol,metric,published,source\n")
+
+
+def changed(path, value):
+    """Return the study with another value at a key; None takes the key away."""
+    raw = copy.deepcopy(STUDY)
+    *folders, key = path.split(".")
+    section = raw
+    for folder in folders:
+        section = section[folder]
+    section[key] = value
+    if value is None:
+        del section[key]
+    return raw
+
+
+def plan_of(raw):
+    """Return the plan of a study; its data are in the working folder."""
+    return Plan(parse_study(raw, "s.yaml"))
+
+
+def every_job(raw):
+    """Return every job of a study, by a name for it."""
+    plan = plan_of(raw)
+    study = plan.study
+    jobs = {"report": ReportJob.of(plan), "training": TrainingFigureJob.of(plan), "bag size": BagSizeFigureJob.of(plan)}
+    for split in ("train", "val"):
+        jobs |= {f"data {split}": DataJob.of(plan, split), f"pack {split}": PackJob.of(plan, split)}
+        sets = [name for name, images in study.transfer.items() if not isinstance(images, CocoSet)]
+        jobs |= {f"{name} {split}": DataJob.of(plan, split, name) for name in sets}
+    for name in study.teachers:
+        kind = TeacherJob if name in plan.trained_teachers() else ImportJob
+        jobs |= {f"teacher {name}": kind.of(plan, name), f"embeddings {name}": EmbeddingsJob.of(plan, name)}
+        jobs[f"purity {name}"] = PurityFigureJob.of(plan, name)
+    for name in study.bags:
+        jobs |= {f"bags {name}": BagsJob.of(plan, name), f"similarity {name}": SimilarityFigureJob.of(plan, name)}
+    for name, entry in study.students.items():
+        jobs |= {f"student {name} {seed}": StudentJob.of(plan, name, seed) for seed in study.seeds}
+        if (views := entry.stored_views()) is not None:
+            drawn = (entry.training.views, entry.training.precision, entry.layer, 0, views)
+            jobs[f"targets {name}"] = TargetsJob.of(plan, study.teacher_of(name), *drawn)
+    for model in (*study.teachers, *study.students):
+        jobs[f"map {model}"] = MapFigureJob.of(plan, model)
+        for name in plan.asked:
+            kind = DetectionJob if name in plan.detections() else EvaluationJob
+            for seed in model_seeds(study, model):
+                jobs[f"{name} {model} {seed}"] = kind.of(plan, model, seed, name)
+    for name in study.tables:
+        jobs |= {f"table {name}": TableJob.of(plan, name), f"text {name}": TableTextJob.of(plan, name)}
+        jobs[f"accuracy {name}"] = AccuracyFigureJob.of(plan, name)
+    return jobs

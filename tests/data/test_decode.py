@@ -1,5 +1,4 @@
 import io
-import multiprocessing
 import struct
 import zlib
 
@@ -9,8 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
+from PIL.PngImagePlugin import PngInfo
 
-from bingo.data.decode import SUFFIXES, BadImageError, decode
+from bingo.data.decode import SUFFIXES, BadImageError, decode, jpeg_orientation
 
 # A colour ramp that is its own mirror image along no axis.
 RAMP = np.clip(np.add.outer(np.linspace(0, 200, 24), np.linspace(0, 55, 36))[..., None] * [1, 0.5, 0.8], 0, 255)
@@ -29,15 +29,15 @@ def pixels(image):
     return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
 
 
-def png(values):
-    """A 16-bit PNG of (H, W) grey or (H, W, 3) coloured values, which Pillow cannot write."""
+def png(values, cut=0):
+    """A 16-bit PNG of (H, W) grey or (H, W, 3) coloured values, which Pillow cannot write; its last rows left out."""
 
     def chunk(kind, content):
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
     height, width = values.shape[:2]
     header = struct.pack(">IIBBBBB", width, height, 16, 2 if values.ndim == 3 else 0, 0, 0, 0)
-    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values[: height - cut])
     chunks = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + chunks
 
@@ -78,9 +78,14 @@ def test_every_kind_of_image_becomes_the_rgb_that_pillow_sees(mode, kind):
     assert (found.int() - pixels(Image.open(io.BytesIO(content))).int()).abs().max() <= 1
 
 
-def test_a_transparent_palette_keeps_its_colours():
-    content = encode(PICTURE.convert("P"), "png", transparency=0)
-    assert torch.equal(decode(content), pixels(Image.open(io.BytesIO(content))))
+@pytest.mark.parametrize("transparency", [0, b"\x80" * 256], ids=["a colour", "shades"])
+@pytest.mark.parametrize("kind", ["png", "gif"])
+@pytest.mark.filterwarnings("error")
+def test_a_transparent_palette_keeps_its_colours(kind, transparency):
+    if kind == "gif" and transparency != 0:
+        pytest.skip("GIF has no shades of transparency")
+    image = PICTURE.convert("P")
+    assert torch.equal(decode(encode(image, kind, transparency=transparency)), pixels(image))
 
 
 @pytest.mark.parametrize("shape", [(24, 36), (24, 36, 3)], ids=["grey", "colour"])
@@ -93,7 +98,7 @@ def test_16_bit_images_are_scaled_to_8_bits(shape):
     assert decode(png(np.full(shape, 2**16 - 1))).min() == 255
 
 
-@pytest.mark.parametrize("kind", ["jpeg", "png"])
+@pytest.mark.parametrize("kind", ["jpeg", "png", "webp"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_images_are_turned_upright_by_their_exif_orientation(kind, orientation):
     exif = Image.Exif()
@@ -104,6 +109,33 @@ def test_images_are_turned_upright_by_their_exif_orientation(kind, orientation):
     assert torch.equal(found, pixels(ImageOps.exif_transpose(Image.open(io.BytesIO(content)))))
 
 
+@pytest.mark.parametrize("orientation", range(2, 9))
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+def test_an_image_with_damaged_exif_data_is_turned_by_them_or_stands_as_it_is_stored(orientation):
+    exif = Image.Exif()
+    exif[0x112], exif[0x10F], exif[0x11A] = orientation, "maker", 72.0
+    content = encode(PICTURE, "jpeg", exif=exif)
+    stored = pixels(Image.open(io.BytesIO(content)))
+    turned = decode(content)
+    start, draw = content.index(b"Exif\0\0") + 6, np.random.default_rng(orientation)
+    length = int.from_bytes(content[start - 8 : start - 6]) - 8
+    for place in range(start, start + length):
+        found = decode(content[:place] + draw.bytes(1) + content[place + 1 :])
+        assert torch.equal(found, turned) or found.shape in (stored.shape, stored.permute(0, 2, 1).shape)
+    cut = content[: start - 8] + (20).to_bytes(2) + content[start - 6 : start + 12] + content[start + length :]
+    assert torch.equal(decode(cut), stored)
+
+
+def test_only_a_grey_or_rgb_jpeg_has_an_orientation_to_scale_it_by():
+    exif = Image.Exif()
+    exif[0x112] = 6
+    content = encode(PICTURE, "jpeg", exif=exif)
+    assert jpeg_orientation(content) == 6
+    assert jpeg_orientation(encode(PICTURE.convert("L"), "jpeg")) == 1
+    others = [encode(PICTURE.convert("CMYK"), "jpeg"), encode(PICTURE, "png", exif=exif), content[:100], b""]
+    assert [jpeg_orientation(other) for other in others] == [0, 0, 0, 0]
+
+
 def test_of_an_animated_gif_the_first_picture_is_taken():
     other = Image.fromarray(255 - np.array(PICTURE))
     content = encode(PICTURE, "gif", save_all=True, append_images=[other])
@@ -112,7 +144,7 @@ def test_of_an_animated_gif_the_first_picture_is_taken():
 
 def test_animated_webp_is_refused():
     content = encode(PICTURE, "webp", save_all=True, append_images=[NOISE.resize(PICTURE.size)], lossless=True)
-    with pytest.raises(BadImageError, match="Animated webp"):
+    with pytest.raises(BadImageError, match="animated WebP"):
         decode(content)
 
 
@@ -134,31 +166,47 @@ def test_files_that_are_no_image_are_refused_in_one_line(content):
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_an_image_cut_off_anywhere_is_refused(kind):
+def test_an_image_cut_off_anywhere_is_refused_or_has_all_its_pixels(kind):
     content = encode(NOISE, kind)
-    # All pixels of a PNG lie before the twelve bytes that mark its end.
-    for length in range(len(content) - 12):
-        with pytest.raises(BadImageError):
-            decode(content[:length])
+    whole = decode(content)
+    # All pixels of a PNG lie before two checksums and the twelve bytes that mark its end; those of a GIF before two.
+    spare = {"png": 20, "gif": 2}.get(kind, 0)
+    for length in range(len(content)):
+        if length < len(content) - spare:
+            with pytest.raises(BadImageError):
+                decode(content[:length])
+        else:
+            assert torch.equal(decode(content[:length]), whole)
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_a_damaged_image_is_decoded_or_refused_but_does_not_end_the_process(kind):
+def test_a_damaged_image_is_decoded_or_refused(kind):
     content = encode(NOISE, kind)
+    whole = decode(content)
+    for bad in damaged(content):
+        try:
+            found = decode(bad)
+        except BadImageError:
+            continue
+        assert (found.dtype, found.ndim, found.shape[0]) == (torch.uint8, 3, 3)
+        assert kind != "png" or torch.equal(found, whole), "a PNG has checksums"
 
-    def decode_all():
-        for bad in damaged(content):
-            try:
-                found = decode(bad)
-            except BadImageError:
-                continue
-            assert kind != "png", "a PNG has checksums"
-            assert (found.dtype, found.ndim, found.shape[0]) == (torch.uint8, 3, 3)
 
-    process = multiprocessing.get_context("fork").Process(target=decode_all)
-    process.start()
-    process.join()
-    assert process.exitcode == 0
+@pytest.mark.parametrize("shape", [(24, 36), (24, 36, 3)], ids=["grey", "colour"])
+@pytest.mark.parametrize("cut", [1, 2, 12, 24])
+def test_a_png_whose_rows_end_early_in_sound_chunks_is_refused(cut, shape):
+    values = np.random.default_rng(0).integers(2**8, 2**16, shape)
+    with pytest.raises(BadImageError, match="truncated"):
+        decode(png(values, cut))
+    black = values * (np.arange(24) < 20).reshape(24, *[1] * (len(shape) - 1))
+    assert decode(png(black))[:, -2:].max() == 0
+
+
+def test_pillows_limits_for_the_files_of_strangers_are_lifted():
+    assert Image.MAX_IMAGE_PIXELS is None
+    info = PngInfo()
+    info.add_text("comment", "a" * 2**21, zip=True)
+    assert torch.equal(decode(encode(PICTURE, "png", pnginfo=info)), pixels(PICTURE))
 
 
 @settings(deadline=None, max_examples=60)

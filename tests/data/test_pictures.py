@@ -10,7 +10,7 @@ from torchvision.transforms.v2 import functional as V
 
 from bingo.data import pictures as module
 from bingo.data.decode import decode
-from bingo.data.pictures import Picture, decode_scaled, is_plain_jpeg, scale_of
+from bingo.data.pictures import Picture, scale_of
 from bingo.errors import BingoError
 from bingo.study.sections import Preprocessing
 from bingo.views.apply import MODES, centre
@@ -119,19 +119,10 @@ def test_scaled_images_stand_as_their_exif_orientation_says(orientation, size):
     content = encode(photo(*size), orientation)
     picture, pixels = picture_of(content)
     height, width = picture.size
-    assert is_plain_jpeg(content) == (orientation == UPRIGHT)
+    assert picture.jpeg_orientation == orientation
     for box, view_size in (((0, 0, height, width), (20, 20)), ((5, 9, 49, 51), (12, 12)), ((1, 1, 41, 50), (10, 10))):
         assert difference(picture.view(box, view_size, "bilinear"), whole_view(pixels, box, view_size)) < 2.5
-    assert None not in picture._scaled.values()
-
-
-def test_the_orientation_is_that_which_torchvision_reads():
-    # Pillow alone would turn the image by what XMP says.
-    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="3"/></x:xmpmeta>'
-    picture, pixels = picture_of(encode(photo(80, 80), xmp=xmp))
-    found = picture.view((0, 0, 80, 80), (20, 20), "bilinear")
-    assert list(picture._scaled) == [4]
-    assert difference(found, whole_view(pixels, (0, 0, 80, 80), (20, 20))) < 2
+    assert picture._scaled
 
 
 def test_a_view_does_not_depend_on_the_other_views_of_an_image():
@@ -146,8 +137,8 @@ def test_a_view_does_not_depend_on_the_other_views_of_an_image():
 
 def test_an_image_is_decoded_once_for_each_scale(monkeypatch):
     calls = []
-    monkeypatch.setattr(module, "decode_scaled", lambda *given: calls.append(given[2]) or decode_scaled(*given))
-    monkeypatch.setattr(module, "decode", lambda content: calls.append(1) or decode(content))
+    decode_once = Picture._decode
+    monkeypatch.setattr(Picture, "_decode", lambda self, scale: calls.append(scale) or decode_once(self, scale))
     content = encode(photo(300, 200))
     picture = Picture("photo.jpg", content, (300, 200))
     for _ in range(2):
@@ -177,9 +168,9 @@ def test_the_evaluation_view_of_a_scaled_image_is_that_of_the_whole_one(size, re
 )
 def test_what_libjpeg_cannot_scale_is_decoded_whole(content):
     picture, pixels = picture_of(content)
-    assert decode_scaled(content, picture.size, 4) is None
-    assert not is_plain_jpeg(content)
+    assert picture.jpeg_orientation == 0
     assert torch.equal(picture.view((0, 0, 64, 64), (16, 16), "bilinear"), whole_view(pixels, (0, 0, 64, 64), (16, 16)))
+    assert not picture._scaled
 
 
 @pytest.mark.parametrize("options", [{"progressive": True}, {"subsampling": 0}, {"subsampling": 2}])
@@ -191,11 +182,6 @@ def test_grey_progressive_and_subsampled_jpegs_are_scaled(mode, options):
         < 2
     )
     assert list(picture._scaled) == [2]
-
-
-def test_an_image_larger_than_pillow_opens_is_scaled_all_the_same(monkeypatch):
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    assert decode_scaled(encode(photo(64, 64)), (64, 64), 4) is not None
 
 
 @pytest.mark.parametrize("cut", [200, 1000, -300])
@@ -234,4 +220,3 @@ def test_damaged_exif_data_turn_an_image_at_no_scale_otherwise_than_whole():
         box, size = (0, 0, *picture.size), (picture.size[0] // 4, picture.size[1] // 4)
         assert difference(picture.view(box, size, "bilinear"), whole_view(pixels, box, size)) < 3
         assert list(picture._scaled) == [4]
-        assert picture._scaled[4] is not None

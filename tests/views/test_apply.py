@@ -1,3 +1,4 @@
+import io
 import weakref
 from dataclasses import replace
 
@@ -5,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torchvision.io import encode_png
 from torchvision.transforms import CenterCrop, InterpolationMode, Resize
 from torchvision.transforms.v2 import functional as V
 
@@ -40,7 +40,9 @@ def picture(height, width):
 
 def encoded(source):
     """The same as a file without loss."""
-    return Picture("photo.png", encode_png(source).numpy().tobytes(), tuple(source.shape[1:]))
+    file = io.BytesIO()
+    pillow(source).save(file, "PNG")
+    return Picture("photo.png", file.getvalue(), tuple(source.shape[1:]))
 
 
 def pillow(source):

@@ -123,15 +123,9 @@ def jpeg_orientation(content: bytes) -> int:
 
 def pixels(image: Image.Image) -> "Tensor":
     """Return the pixels of an RGB image: uint8 (3, H, W)."""
-    return padded_pixels(image)[:3]
-
-
-def padded_pixels(image: Image.Image) -> "Tensor":
-    """Return the pixels of an RGB image as Pillow holds them, which is faster: uint8 (4, H, W), the last one empty."""
     import torch
 
-    memory = io.BytesIO(image.tobytes("raw", "RGBX")).getbuffer()  # writable, as torch wants it, without a copy
-    return torch.frombuffer(memory, dtype=torch.uint8).view(image.height, image.width, 4).permute(2, 0, 1)
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
 def _check_last_rows(image: PngImageFile, content: bytes) -> None:

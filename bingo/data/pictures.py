@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from bingo.data.decode import BadImageError, jpeg_orientation, open_image, padded_pixels, pixels, upright
+from bingo.data.decode import BadImageError, jpeg_orientation, open_image, pixels, upright
 from bingo.errors import BingoError
 from bingo.study.sections import Interpolation
 from bingo.views.apply import Box
@@ -58,7 +58,7 @@ class Picture:
         Raises:
             BingoError: it cannot be decoded.
         """
-        return self._pixels[:3]
+        return self._whole
 
     def view(self, box: Box, size: tuple[int, int], interpolation: Interpolation) -> Tensor:
         """Return what ``box`` shows, resized to ``size`` with antialiasing: uint8 (3, *size).
@@ -70,12 +70,12 @@ class Picture:
         if scale > 1 and self.jpeg_orientation:
             return self._view_of_scaled(scale, box, size, interpolation)
         top, left, height, width = box
-        crop = self._pixels[None, :, top : top + height, left : left + width]
+        crop = self._whole[None, :, top : top + height, left : left + width]
         if (height, width) != size:
-            # What torchvision's resized_crop comes to; pixel by pixel in memory, it takes half the time.
+            # What torchvision's resized_crop comes to; it is faster so, pixel by pixel in memory.
             crop = crop.contiguous(memory_format=torch.channels_last)
             crop = F.interpolate(crop, size, mode=interpolation, antialias=True)
-        return crop[0, :3]
+        return crop[0]
 
     @cached_property
     def jpeg_orientation(self) -> int:
@@ -83,8 +83,8 @@ class Picture:
         return jpeg_orientation(self.content)
 
     @cached_property
-    def _pixels(self) -> Tensor:
-        return padded_pixels(self._decode(1))
+    def _whole(self) -> Tensor:
+        return pixels(self._decode(1))
 
     def _decode(self, scale: int) -> Image.Image:
         """Decode to 1 / ``scale`` of the sides, rounded up; only JPEGs have a scale other than 1."""

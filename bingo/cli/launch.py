@@ -55,7 +55,6 @@ def launch(stage: Sequence[str], gpus: int, nodes: int = 1, processes: int | Non
     os.environ |= {
         "LOGLEVEL": "CRITICAL",  # torchrun's own: it would warn at each start of the OMP_NUM_THREADS that it sets
         "PET_SIGNALS_TO_HANDLE": _SIGNALS,
-        "TORCHELASTIC_SIGNALS_TO_HANDLE": _SIGNALS,  # before torch 2.10
         "PET_SHUTDOWN_TIMEOUT": str(_SECONDS_TO_SAVE),
     }
     os.execvp(words[0], words)

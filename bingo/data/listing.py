@@ -1,4 +1,4 @@
-"""The data stage: which images there are, in which order, with which labels, and the digest of it all.
+"""Listings: which images there are, in which order, with which labels, and the digest of it all.
 
 A listing is one HDF5 file with one group, `train` or `val`: `label` (N,) int64, -1 where unknown; `size` (N, 2)
 int64, height and width in pixels; and either `index` (N,) int64, the position in a named set, or, for a folder, `path`

@@ -105,6 +105,7 @@ def finetune(
     nn.init.normal_(head.weight, std=0.01, generator=torch.Generator().manual_seed(data.seed))
     nn.init.zeros_(head.bias)
     network = nn.Sequential(backbone, head).to(device).requires_grad_(True)
+    torch.manual_seed(data.seed)  # some of timm's networks draw which paths to drop
     train(FinetuneTask(network, data, labels, protocol, device), None, workers, "fine-tuning")
     share_buffers(network)  # each process has running statistics of its own
     return network.eval()

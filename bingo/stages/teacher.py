@@ -7,7 +7,6 @@ import torch
 from bingo.data.listing import read_listing
 from bingo.models.checkpoint import write_teacher
 from bingo.study.jobs import TeacherJob
-from bingo.study.teachers import ImportedTeacher
 from bingo.training.log_csv import write_log
 from bingo.training.model import Learner
 from bingo.training.run import Inputs, train_method
@@ -21,7 +20,6 @@ def run(job: TeacherJob, device: torch.device, workers: int) -> None:
         BingoError: an input is damaged, or the loss is not finite.
     """
     teacher = job.teacher
-    assert not isinstance(teacher, ImportedTeacher)
 
     def write(learner: Learner, rows: list[Row], provenance: dict[str, Any]) -> None:
         write_log(job.training_log, rows)

@@ -105,7 +105,7 @@ class Job(Strict):
         except (OSError, ValueError) as error:
             fault = "no JSON" if path is None else f"{path} cannot be read"
             raise BingoError(f"--settings: {fault} ({error})") from error
-        if not isinstance(given, dict) or given.pop("version", None) != cls.STAGE_VERSION:
+        if not isinstance(given, dict) or given.pop("version", None) != cls.STAGE_VERSION or given.keys() & cls.roles():
             raise BingoError(f"--settings: are no settings of {cls.STAGE}, version {cls.STAGE_VERSION}")
         try:
             return cls.model_validate({**given, **files})

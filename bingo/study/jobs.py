@@ -23,7 +23,7 @@ from bingo.study.method import Layer
 from bingo.study.plan import Plan
 from bingo.study.schema import Student
 from bingo.study.sections import NetworkInput, Precision, Preprocessing, RecipeName
-from bingo.study.teachers import CheckpointFormat, ImportedTeacher, Teacher
+from bingo.study.teachers import CheckpointFormat, ImportedTeacher, TrainedTeacher
 
 Split = Literal["train", "val"]
 Events = Annotated[Path | None, Role.OPTION]
@@ -101,7 +101,7 @@ class TeacherJob(Job):
     DEVICE: ClassVar[Device] = "shared"
 
     preprocessing: NetworkInput
-    teacher: Teacher
+    teacher: TrainedTeacher
     name: Label
     """Name for progress lines."""
     listing: Input
@@ -116,9 +116,11 @@ class TeacherJob(Job):
     @classmethod
     def of(cls, plan: Plan, teacher: str) -> Self:
         """Return the job of one trained teacher."""
+        entry = plan.study.teachers[teacher]
+        assert not isinstance(entry, ImportedTeacher)
         return cls(
             preprocessing=plan.study.data.preprocessing.network_input(),
-            teacher=plan.study.teachers[teacher],
+            teacher=entry,
             name=teacher,
             listing=Path(plan.listing("train")),
             output=Path(plan.weights(teacher, 0)),
@@ -287,7 +289,7 @@ class StudentJob(Job):
     def of(cls, plan: Plan, student: str, seed: int) -> Self:
         """Return the job of one student with one seed.
 
-        Teacher and bags are input files, so how they are named does not count: the settings name bags by their kind.
+        Teacher and bags are input files, so what the study calls them is no setting, which names bags by their kind.
         """
         study, entry = plan.study, plan.study.students[student]
         teacher, bags, named = study.teacher_of(student), study.bags_of(student), entry.named_bags()

@@ -2,8 +2,8 @@
 
 `Study` is one YAML; the JSON schema in config/schema.json is generated from it. Its sections are in `images`,
 `teachers`, `bags`, and, where several entries share them, `sections`; the settings of each method are in
-`bingo.methods`, and what single stages are given of a study in `jobs`. Imports no torch: Snakemake reads this at every
-start.
+`bingo.methods`, and what single stages are given of a study in `jobs` and `report_jobs`. Imports no torch: Snakemake
+reads this at every start.
 """
 
 import re

@@ -44,8 +44,10 @@ def _teacher_kind(value: Any) -> str:
 if TYPE_CHECKING:
     from bingo.study.method import Method
 
+    TrainedTeacher = Method
     Teacher = Method | ImportedTeacher
 else:
+    TrainedTeacher = Union[tuple(TEACHERS)]  # noqa: UP007
     Teacher = Annotated[
         Annotated[Union[tuple(TEACHERS)], Tag("trained")]  # noqa: UP007
         | Annotated[ImportedTeacher, Tag("imported")],

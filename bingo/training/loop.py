@@ -75,7 +75,8 @@ def train(task: Task, state: TrainingState | None, workers: int, title: str, mon
 
     Args:
         task: what is trained, on what, and by which loss.
-        state: where the training is saved on its way; None to save nothing, so that a signal ends it at once.
+        state: where the training is saved on its way; None to save nothing, so that a signal ends it at once, and what
+            networks draw comes from torch's generator as it is.
         workers: loader processes.
         title: name for progress lines.
         monitor: looks at the module after each epoch; of several processes only the first one has it.
@@ -105,7 +106,8 @@ def train(task: Task, state: TrainingState | None, workers: int, title: str, mon
             for step in range(position.step, data.steps):
                 for group, lr in zip(optimizer.param_groups, task.learning_rates(epoch, step), strict=True):
                     group["lr"] = lr
-                seed_step(data.seed, epoch, step)
+                if state is not None:
+                    seed_step(data.seed, epoch, step)
                 values = task.loss(model, next(batches))  # scalars; to read one would wait for the GPU
                 loss = values["loss"]
                 optimizer.zero_grad(set_to_none=True)

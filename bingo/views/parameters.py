@@ -11,7 +11,6 @@ from torch import Tensor
 from bingo.philox import Stream, uniform
 from bingo.views.recipes import Recipe
 
-_CROP_TRIES = 10
 # Columns of the uniform draws of one view; their order is part of what a seed means.
 _SCALE, _RATIO = slice(0, 10), slice(10, 20)
 _TOP, _LEFT, _FLIP, _JITTER = 20, 21, 22, 23

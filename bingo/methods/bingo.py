@@ -3,9 +3,9 @@
 from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field, model_validator
-from pydantic_core import PydanticCustomError
 
 from bingo.study.method import Distillation, DistillationHead, Step, View
+from bingo.study.sections import fault
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,26 +34,20 @@ class Bingo(Distillation):
 
     @model_validator(mode="after")
     def _terms_fit(self) -> Self:
-        def refuse(message: str) -> PydanticCustomError:
-            return PydanticCustomError("said", message)
-
         terms = self.active_terms()
         if len(set(terms)) < len(terms):
-            raise refuse("terms: a term is repeated")
+            raise fault("terms: a term is repeated")
         if self.objective == "paper":
             if "cutmix" in terms:
-                raise refuse("terms: cutmix belongs to the objective official")
+                raise fault("terms: cutmix belongs to the objective official")
             if self.inter_free_epochs is not None:
-                raise refuse("inter_free_epochs: belongs to the objective official")
+                raise fault("inter_free_epochs: belongs to the objective official")
         elif terms == ["inter"] and self.inter_start() > 0:
-            raise refuse("terms: with inter alone, inter_free_epochs must be 0, else there is no loss at the start")
+            raise fault("terms: with inter alone, inter_free_epochs must be 0, else there is no loss at the start")
         elif "inter" in terms and self.inter_start() >= self.training.epochs:
-            message = "inter_free_epochs: {free} leave no inter pairs in {epochs} epochs; set it below {epochs}, "
-            raise PydanticCustomError(
-                "said",
-                message + "or set terms",
-                {"free": self.inter_start(), "epochs": self.training.epochs},
-            )
+            free, epochs = self.inter_start(), self.training.epochs
+            message = f"inter_free_epochs: {free} leave no inter pairs in {epochs} epochs; set it below {epochs}"
+            raise fault(f"{message}, or set terms")
         return self
 
     def named_bags(self) -> str:

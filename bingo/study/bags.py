@@ -4,9 +4,8 @@ from abc import abstractmethod
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
-from pydantic_core import PydanticCustomError
 
-from bingo.study.sections import Strict
+from bingo.study.sections import Strict, fault
 
 
 class Ivf(Strict):
@@ -20,7 +19,7 @@ class Ivf(Strict):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.probes > self.lists:
-            raise PydanticCustomError("said", "probes must be at most lists")
+            raise fault("probes must be at most lists")
         return self
 
 
@@ -69,8 +68,7 @@ class KnnBag(BagSection):
     @classmethod
     def _exact_or_index(cls, value: Any) -> Any:
         if value != "exact" and not isinstance(value, dict | IvfSearch):
-            message = "must be exact, or a section with ivf, found {value}"
-            raise PydanticCustomError("said", message, {"value": repr(value)})
+            raise fault(f"must be exact, or a section with ivf, found {value!r}")
         return value
 
     def named_teacher(self) -> str:

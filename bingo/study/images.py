@@ -3,9 +3,8 @@
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
-from pydantic_core import PydanticCustomError
 
-from bingo.study.sections import Preprocessing, Strict
+from bingo.study.sections import Preprocessing, Strict, fault
 
 SOURCES = Literal["fashion-mnist", "cifar10", "cifar100", "stl10"]
 
@@ -54,9 +53,9 @@ class FolderSet(_Set):
     @model_validator(mode="after")
     def _held_out_by_class(self) -> Self:
         if self.held_out is not None and self.val is not None:
-            raise PydanticCustomError("said", "held_out and val both name validation images; leave one out")
+            raise fault("held_out and val both name validation images; leave one out")
         if self.held_out is not None and self.labels == "none":
-            raise PydanticCustomError("said", "held_out needs class folders, but labels is none; leave one out")
+            raise fault("held_out needs class folders, but labels is none; leave one out")
         return self
 
 

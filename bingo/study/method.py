@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self
 
 from pydantic import Field, field_validator, model_validator
-from pydantic_core import PydanticCustomError
 
-from bingo.study.sections import Backbone, Strict, Training
+from bingo.study.sections import Backbone, Strict, Training, fault
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -173,23 +172,18 @@ class Distillation(Method):
     @classmethod
     def _online_or_number(cls, value: Any) -> Any:
         if value != "online" and (type(value) is not int or value < 1):
-            raise PydanticCustomError(
-                "said", "must be online or a whole number from 1, found {value}", {"value": repr(value)}
-            )
+            raise fault(f"must be online or a whole number from 1, found {value!r}")
         return value
 
     @model_validator(mode="after")
     def _can_be_stored(self) -> Self:
         if self.teacher_views != "online":
             if self.teacher_batch_norm == "batch":
-                message = "teacher_views: outputs that depend on the batch cannot be stored; set online, or "
-                raise PydanticCustomError("said", message + "teacher_batch_norm: eval")
+                message = "teacher_views: outputs that depend on the batch cannot be stored"
+                raise fault(f"{message}; set online, or teacher_batch_norm: eval")
             if self.teacher_views > self.training.epochs:
-                raise PydanticCustomError(
-                    "said",
-                    "teacher_views: {views} are more than the {epochs} epochs, which use one each; lower it",
-                    {"views": self.teacher_views, "epochs": self.training.epochs},
-                )
+                views, epochs = self.teacher_views, self.training.epochs
+                raise fault(f"teacher_views: {views} are more than the {epochs} epochs, which use one each; lower it")
         return self
 
 

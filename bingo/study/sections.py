@@ -26,6 +26,11 @@ ARCHITECTURES = (*RESNETS, *OTHER_NETWORKS)
 TIMM = "timm/"
 
 
+def fault(message: str) -> PydanticCustomError:
+    """Return the error of a key, with what is wrong and what helps; `bingo.study.schema` names the key."""
+    return PydanticCustomError("said", message)
+
+
 class Strict(BaseModel):
     """A section of the study: unknown keys are errors, values are not coerced, instances do not change."""
 
@@ -39,7 +44,7 @@ class Strict(BaseModel):
         for key in section if isinstance(section, dict) else ():
             if key not in cls.model_fields:
                 hint = nearest(str(key), cls.model_fields)
-                raise PydanticCustomError("said", "unknown key '{key}'{hint}", {"key": key, "hint": hint})
+                raise fault(f"unknown key '{key}'{hint}")
         return section
 
 
@@ -70,7 +75,7 @@ class Preprocessing(NetworkInput):
     @model_validator(mode="after")
     def _crop_fits(self) -> Self:
         if self.resize < self.size:
-            raise PydanticCustomError("said", "resize must be at least size")
+            raise fault("resize must be at least size")
         return self
 
     def network_input(self) -> NetworkInput:
@@ -80,11 +85,7 @@ class Preprocessing(NetworkInput):
 
 def _known_architecture(name: str) -> str:
     if name not in ARCHITECTURES and not (name.startswith(TIMM) and len(name) > len(TIMM)):
-        raise PydanticCustomError(
-            "said",
-            "there is no architecture '{name}'{hint}; timm's are timm/<name>",
-            {"name": name, "hint": nearest(name, ARCHITECTURES)},
-        )
+        raise fault(f"there is no architecture '{name}'{nearest(name, ARCHITECTURES)}; timm's are timm/<name>")
     return name
 
 
@@ -105,9 +106,7 @@ class Backbone(Strict):
     @model_validator(mode="after")
     def _only_resnets_vary(self) -> Self:
         if self.architecture not in RESNETS and (self.stem != "imagenet" or self.width != 1):
-            raise PydanticCustomError(
-                "said", "stem and width belong to ResNets, {name} has neither", {"name": self.architecture}
-            )
+            raise fault(f"stem and width belong to ResNets, {self.architecture} has neither")
         return self
 
 
@@ -157,18 +156,13 @@ class Training(Strict):
     @classmethod
     def _cosine_or_steps(cls, value: Any) -> Any:
         if value != "cosine" and not isinstance(value, dict | Steps):
-            message = "must be cosine, or a section with milestones and factor, found {value}"
-            raise PydanticCustomError("said", message, {"value": repr(value)})
+            raise fault(f"must be cosine, or a section with milestones and factor, found {value!r}")
         return value
 
     @model_validator(mode="after")
     def _milestones_are_reached(self) -> Self:
         late = [] if self.schedule == "cosine" else [m for m in self.schedule.milestones if m >= self.epochs]
         if late:
-            message = "schedule: milestone {late} is never reached in {epochs} epochs; set cosine, or milestones below "
-            raise PydanticCustomError(
-                "said",
-                message + "{epochs}",
-                {"late": late[0], "epochs": self.epochs},
-            )
+            message = f"schedule: milestone {late[0]} is never reached in {self.epochs} epochs"
+            raise fault(f"{message}; set cosine, or milestones below {self.epochs}")
         return self

@@ -7,7 +7,7 @@ import typer
 
 from bingo.cli.logs import Log, start
 from bingo.errors import BingoError
-from bingo.study.jobs import ExportFormat, ExportJob
+from bingo.study.sections import ExportFormat
 
 
 def new(
@@ -64,6 +64,7 @@ def export(
     """Write a backbone in a format that other software loads."""
     start(log)
     from bingo.stages.export import run
+    from bingo.study.jobs import ExportJob
 
     run(ExportJob(to=to, resize=resize, weights=model, output=output), threads=1)
 

@@ -4,14 +4,14 @@ import logging
 import sys
 import time
 import traceback
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from bingo.cli import commands, stage
+from bingo.cli import commands
 from bingo.cli.logs import PROCESSES, RANK, start
 from bingo.errors import BingoError
-from bingo.study.stages import JOBS
 
 INTRODUCTION = """\
 BINGO makes small vision backbones strong without labels: a student learns to put an image, and the members of its bag
@@ -25,10 +25,29 @@ From a folder of images to a trained student and a report, in the folder of this
 """
 EPILOG = "README.md explains studies, methods and protocols, config/README.md every key of a study file."
 
-app = typer.Typer(help=INTRODUCTION, epilog=EPILOG, pretty_exceptions_enable=False, no_args_is_help=True)
+
+class _StagesWhenAsked(TyperGroup):
+    """Builds the stages' commands only where one is called: `bingo --help` needs none of them."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args[0] != "stage":
+            return super().resolve_command(ctx, args)
+        from bingo.cli.stage import app as stages
+
+        return "stage", typer.main.get_command(stages), args[1:]
+
+
+app = typer.Typer(
+    cls=_StagesWhenAsked, help=INTRODUCTION, epilog=EPILOG, pretty_exceptions_enable=False, no_args_is_help=True
+)
 for command in (commands.new, commands.summary, commands.doctor, commands.inspect, commands.export):
     app.command()(command)
-app.add_typer(stage.app, name="stage")
+
+
+@app.command()
+def stage() -> None:
+    """Run one stage, as Snakemake does."""
+
 
 _SECONDS_FOR_THE_FIRST = 5
 """A fault that all processes of a job have is told by the first one; torchrun then ends the others."""
@@ -47,6 +66,7 @@ def launch(
     """Run a stage with one process per GPU, on GPUs that no other launch of this user holds."""
     start(None)
     from bingo.cli.launch import launch as become
+    from bingo.study.stages import JOBS
 
     shared = [name for name, job in JOBS.items() if job.DEVICE == "shared"]
     if (nodes > 1 or (gpus if processes is None else processes) > 1) and stage[0] not in shared:

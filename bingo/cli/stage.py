@@ -15,7 +15,7 @@ from bingo.errors import BingoError
 from bingo.study.job import Job
 from bingo.study.stages import JOBS
 
-app = typer.Typer(help="Run one stage, as Snakemake does.", no_args_is_help=True)
+app = typer.Typer(help="Run one stage, as Snakemake does.", no_args_is_help=True, add_completion=False)
 Settings = Annotated[str, typer.Option(help="The stage's settings as JSON, or @FILE that holds it.")]
 Threads = Annotated[int, typer.Option(min=1, help="CPU threads to compute with.")]
 Workers = Annotated[int, typer.Option(min=0, help="Loader processes; 0 loads in the same process.")]

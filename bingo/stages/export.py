@@ -11,7 +11,8 @@ from bingo.export.safetensors import export_safetensors
 from bingo.export.study_folder import evaluated_resize
 from bingo.export.timm import export_timm
 from bingo.export.torchvision import export_torchvision
-from bingo.study.jobs import ExportFormat, ExportJob
+from bingo.study.jobs import ExportJob
+from bingo.study.sections import ExportFormat
 
 _WEIGHTS: dict[ExportFormat, Callable[[Path, Path], None]] = {
     "detectron2": export_detectron2,

@@ -22,7 +22,7 @@ from bingo.study.job import (
 from bingo.study.method import Layer
 from bingo.study.plan import Plan
 from bingo.study.schema import Student
-from bingo.study.sections import NetworkInput, Precision, Preprocessing, RecipeName
+from bingo.study.sections import ExportFormat, NetworkInput, Precision, Preprocessing, RecipeName
 from bingo.study.teachers import CheckpointFormat, ImportedTeacher, TrainedTeacher
 
 Split = Literal["train", "val"]
@@ -410,9 +410,6 @@ class DetectionJob(MeasurementJob):
     def irrelevant(self) -> Exclusion:
         """Return what detectors have of their own."""
         return {"preprocessing": {"size", "decoder"}}
-
-
-ExportFormat = Literal["detectron2", "huggingface", "onnx", "safetensors", "timm", "torchvision"]
 
 
 class ExportJob(Job):

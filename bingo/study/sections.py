@@ -12,6 +12,7 @@ Deviation = Annotated[float, Field(gt=0)]
 Precision = Literal["auto", "float32", "bfloat16"]
 RecipeName = Literal["paper", "cifar", "small", "crop-flip"]
 Interpolation = Literal["bilinear", "bicubic"]
+ExportFormat = Literal["detectron2", "huggingface", "onnx", "safetensors", "timm", "torchvision"]
 RESNETS: dict[str, tuple[Literal["BasicBlock", "Bottleneck"], list[int]]] = {
     "resnet10": ("BasicBlock", [1, 1, 1, 1]),
     "resnet18": ("BasicBlock", [2, 2, 2, 2]),

@@ -46,7 +46,7 @@ def start(log: Path | None) -> None:
         file.setLevel(logging.INFO if RANK == 0 else logging.WARNING)
         handlers.append(file)
     logging.basicConfig(level=logging.INFO, handlers=handlers, force=True)  # a launch has begun with others
-    logging.getLogger("faiss").setLevel(logging.WARNING)  # it tells which builds of itself it has not
+    logging.getLogger("faiss").setLevel(logging.WARNING)  # it logs which of its builds are missing
     if parents := [int(parent) for parent in os.environ.get("BINGO_PARENT", "").split()]:
         _watch(tuple(parents))
 

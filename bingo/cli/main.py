@@ -52,7 +52,7 @@ def stage() -> None:
 _SECONDS_FOR_THE_FIRST = 5
 """A fault that all processes of a job have is told by the first one; torchrun then ends the others."""
 _SECONDS_FOR_THE_CULPRIT = 15
-"""Processes that have lost one whose fault it is fail too, and need not say so."""
+"""Delay secondary failures so that the root cause prints first."""
 
 
 # What follows the stage's name is the stage's, --help too.

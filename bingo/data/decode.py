@@ -93,7 +93,7 @@ def upright(image: Image.Image) -> Image.Image:
         image.load()
     if (turn := orientation(image)) != 1:
         image = image.copy()
-        image.info.clear()  # Pillow would write the EXIF data anew, and fail where they are damaged
+        image.info.clear()  # Pillow would rewrite the EXIF data, and fail if they are damaged
         image.getexif()[ExifTags.Base.Orientation] = turn
         ImageOps.exif_transpose(image, in_place=True)
     if image.mode.startswith("I;16"):  # Pillow would cut off what is above 255

@@ -16,8 +16,8 @@ def run(job: TableJob, threads: int) -> None:  # noqa: ARG001
     """Gather result files into a tidy CSV, one row a number.
 
     `mean` and `std` (of the sample; empty for one seed) are in percent over `seeds` result files. A number that no
-    file holds is an empty cell. `published` and `source` come from the file of published numbers; those of networks
-    that this study has not are rows of their own.
+    file holds is an empty cell. `published` and `source` come from the file of published numbers; numbers of
+    networks that are not in this study get rows of their own.
 
     Raises:
         BingoError: a file cannot be read, or a result belongs to no row of the table.

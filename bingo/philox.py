@@ -32,7 +32,7 @@ class Stream(IntEnum):
     SHUFFLE = 10
     CENTROID = 11
     RECALL = 12
-    WATCH = 13
+    MONITOR = 13
 
 
 def philox(counter: NDArray[np.uint64], key: tuple[int, int]) -> NDArray[np.uint64]:

@@ -11,7 +11,7 @@ from bingo.errors import BingoError
 
 
 @contextmanager
-def atomic(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a temporary name beside ``path``; flush and rename it to ``path`` if the block ends well.
 
     Raises:
@@ -39,23 +39,23 @@ def atomic(path: Path) -> Iterator[Path]:
 
 def write_text(path: Path, text: str) -> None:
     """Write ``text`` to ``path`` atomically, in UTF-8."""
-    with atomic(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 @contextmanager
-def atomic_checked(path: Path) -> Iterator[Path]:
+def atomic_write_checked(path: Path) -> Iterator[Path]:
     """As `atomic`; leave the file's SHA-256 beside it, in `.<name>.sha256`, for `read_checked`.
 
     For what later stages read in formats that hold no checksum of their own: CSV, JSON, SVG, PNG.
     """
-    with atomic(path) as temporary:
+    with atomic_write(path) as temporary:
         yield temporary
         write_text(_checksum_path(path), hashlib.sha256(temporary.read_bytes()).hexdigest() + "\n")
 
 
 def read_checked(path: Path) -> bytes:
-    """Read what `atomic_checked` wrote; a file without a checksum beside it is taken as it is.
+    """Read what `atomic_write_checked` wrote; a file without a checksum beside it is taken as it is.
 
     Raises:
         BingoError: the file is missing, or not the one that was written there.

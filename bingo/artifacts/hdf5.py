@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 import h5py
 import numpy as np
 
-from bingo.artifacts.files import atomic
+from bingo.artifacts.files import atomic_write
 from bingo.errors import BingoError
 
 # Fletcher's sum of zeros is zero, so a chunk of nothing but zeros would pass; as a stream of gzip, uncompressed, it
@@ -55,7 +55,7 @@ def write_hdf5(path: Path, attributes: Mapping[str, Any]) -> Iterator[h5py.File]
     Attributes that are no strings or numbers are stored as JSON. Everything but the data of datasets is covered by
     a checksum after the end of what HDF5 reads; data must bring their own (`CHECKED`, or one for each image).
     """
-    with atomic(path) as temporary, _Sink(temporary, "w+") as sink:
+    with atomic_write(path) as temporary, _Sink(temporary, "w+") as sink:
         with h5py.File(sink, "w", libver=("v110", "v110")) as file:
             for name, value in attributes.items():
                 plain = isinstance(value, str | int | float)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bingo.artifacts.files import atomic_checked, read_checked
+from bingo.artifacts.files import atomic_write_checked, read_checked
 from bingo.artifacts.provenance import digest_json
 from bingo.errors import BingoError
 
@@ -40,7 +40,7 @@ def write_result(
         "provenance": dict(provenance),
     }
     result["digest"] = digest_json(result)
-    with atomic_checked(path) as temporary:
+    with atomic_write_checked(path) as temporary:
         temporary.write_text(json.dumps(result, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 

@@ -53,7 +53,7 @@ class Shard:
     rows: range
 
 
-def whole_shards(paths: Sequence[Path], kind: str, count: int, origin: Mapping[str, Any]) -> list[Shard]:
+def require_complete_shards(paths: Sequence[Path], kind: str, count: int, origin: Mapping[str, Any]) -> list[Shard]:
     """Return shards in the order of their rows, those without rows left out.
 
     Raises:
@@ -87,9 +87,9 @@ def require_rows(shard: Shard, dataset: h5py.Dataset, dtype: DTypeLike) -> None:
         BingoError: they are not.
     """
     if dataset.ndim != 2 or len(dataset) != len(shard.rows) or dataset.dtype != dtype:
-        raise damaged(shard, f"holds {dataset.dtype} {dataset.shape}")
+        raise damaged_shard(shard, f"holds {dataset.dtype} {dataset.shape}")
 
 
-def damaged(shard: Shard, why: str) -> BingoError:
+def damaged_shard(shard: Shard, why: str) -> BingoError:
     """Return what is said of a shard that cannot be gathered."""
     return BingoError(f"{shard.path}: damaged ({why}); delete it and run again")

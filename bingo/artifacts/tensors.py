@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import safetensors
 
-from bingo.artifacts.files import atomic
+from bingo.artifacts.files import atomic_write
 from bingo.artifacts.provenance import digest_json
 from bingo.errors import BingoError
 
@@ -44,7 +44,7 @@ def write_tensors(path: Path, tensors: "Mapping[str, Tensor]", metadata: Mapping
     whole = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     said = {**metadata, "digest": digest_tensors(whole)}
     header = {"bingo": json.dumps({**said, "checksum": digest_json(said)}, sort_keys=True)}
-    with atomic(path) as temporary:
+    with atomic_write(path) as temporary:
         # Not save_file: that hides a full disk in an error of its own and ignores the umask.
         temporary.write_bytes(safetensors.torch.save(whole, metadata=header))
 

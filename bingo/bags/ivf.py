@@ -7,7 +7,7 @@ import numpy as np
 
 from bingo.bags.checks import require_images
 from bingo.bags.kmeans import cluster_rows
-from bingo.bags.neighbours import MOST_ON_GPU, Block, UnitRows, take_rows, units
+from bingo.bags.neighbours import MAX_GPU_NEIGHBOURS, Block, UnitRows, query_blocks, take_rows
 from bingo.philox import Stream, permutation
 from bingo.progress import Progress
 from bingo.study.bags import Ivf
@@ -27,7 +27,7 @@ def ivf_neighbours(features: UnitRows, k: int, settings: Ivf, rows: range) -> It
         features: (N, D) of unit length.
         k: 1 to N.
         settings: lists, 1 to N, and how many are looked into.
-        rows: which rows, from a multiple of `bingo.bags.neighbours.UNIT` on.
+        rows: which rows, from a multiple of `bingo.bags.neighbours.QUERY_BLOCK` on.
 
     Yields:
         Rows of ``features``, similarity (b, k) falling, position (b, k); -1 where the lists hold fewer.
@@ -40,10 +40,10 @@ def ivf_neighbours(features: UnitRows, k: int, settings: Ivf, rows: range) -> It
         return
     index = _train(features, settings, k)
     with Progress("index", len(features), "images") as progress:
-        for part in units(range(len(features))):
+        for part in query_blocks(range(len(features))):
             index.add(features[part])
             progress.advance(part.stop - part.start)
-    for part in units(rows):
+    for part in query_blocks(rows):
         similarity, found = index.search(features[part], k)
         yield part, similarity, found
 
@@ -61,7 +61,7 @@ def _train(features: UnitRows, settings: Ivf, k: int) -> Any:
         quantizer, dim, settings.lists, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT, False
     )
     index.train(sample[:1])  # lists are those of the quantizer, and float16 has nothing to learn
-    if faiss.get_num_gpus() > 0 and max(k, settings.probes) <= MOST_ON_GPU:
+    if faiss.get_num_gpus() > 0 and max(k, settings.probes) <= MAX_GPU_NEIGHBOURS:
         index = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, index)
     index.nprobe = settings.probes
     return index

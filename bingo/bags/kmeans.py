@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from bingo.bags.bags import Bags
 from bingo.bags.checks import require_images
 from bingo.bags.groups import group_bags
-from bingo.bags.neighbours import Floats, Rows, Search, UnitRows, take_rows, units
+from bingo.bags.neighbours import Floats, RowSource, Search, UnitRows, query_blocks, take_rows
 from bingo.philox import Stream, permutation
 from bingo.progress import Progress
 
@@ -27,7 +27,7 @@ class Assignment(NamedTuple):
     """(K, D) of the images of each."""
 
 
-def kmeans_bags(features: Rows, clusters: int, iterations: int, seed: int) -> Bags:
+def kmeans_bags(features: RowSource, clusters: int, iterations: int, seed: int) -> Bags:
     """Return a bag for each cluster: each image belongs to the centroid with the largest cosine similarity.
 
     BINGO minimises the mean of -v_i . c_q(i) over images v_i and centroids c; without the sign it is the attribute
@@ -49,7 +49,7 @@ def kmeans_bags(features: Rows, clusters: int, iterations: int, seed: int) -> Ba
     return bags
 
 
-def cluster_rows(rows: Rows, clusters: int, iterations: int, seed: int) -> tuple[Floats, Assignment]:
+def cluster_rows(rows: RowSource, clusters: int, iterations: int, seed: int) -> tuple[Floats, Assignment]:
     """Return centroids of unit length, (K, D), of rows of unit length, and to which each row belongs.
 
     Holds K x D numbers thrice (float32, float32, float64), a unit of rows for each GPU, and the initial sample.
@@ -59,14 +59,14 @@ def cluster_rows(rows: Rows, clusters: int, iterations: int, seed: int) -> tuple
         for _ in range(iterations):
             found = assign(rows, centroids)
             progress.advance(1)
-            moved = move(rows, found)
+            moved = update_centroids(rows, found)
             if np.array_equal(moved, centroids):
                 return centroids, found
             centroids = moved
         return centroids, assign(rows, centroids)
 
 
-def first_centroids(rows: Rows, clusters: int, seed: int) -> Floats:
+def first_centroids(rows: RowSource, clusters: int, seed: int) -> Floats:
     """Draw rows as initial centroids (K, D) by AFK-MC2, out of a random sample where there are many rows.
 
     Like k-means++, it seldom starts with two centroids in one cluster, but does not read all images for each.
@@ -90,9 +90,9 @@ def first_centroids(rows: Rows, clusters: int, seed: int) -> Floats:
     return kmeans.centroids
 
 
-def assign(rows: Rows, centroids: Floats) -> Assignment:
+def assign(rows: RowSource, centroids: Floats) -> Assignment:
     """Assign each row of (N, D) to a centroid of (K, D); sums are taken in the order of the rows, whatever the GPUs."""
-    search, parts = Search(1), units(range(len(rows)))
+    search, parts = Search(1), query_blocks(range(len(rows)))
     found = Assignment(np.empty(len(rows), np.int64), np.empty(len(rows), np.float32), np.zeros(centroids.shape))
     for first in range(0, len(parts), search.engines):
         own = parts[first : first + search.engines]
@@ -105,7 +105,7 @@ def assign(rows: Rows, centroids: Floats) -> Assignment:
     return found
 
 
-def move(rows: Rows, found: Assignment) -> Floats:
+def update_centroids(rows: RowSource, found: Assignment) -> Floats:
     """Return the mean directions of clusters, (K, D); empty clusters move to images that fit worst.
 
     The images least similar to their centroids, of equal ones the first, become the centroids of empty clusters, in the

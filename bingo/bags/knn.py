@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from bingo.bags.bags import Bags
 from bingo.bags.checks import require_images
 from bingo.bags.ivf import ivf_neighbours
-from bingo.bags.neighbours import Block, Found, Rows, UnitRows, nearest_neighbours, take_rows, units
+from bingo.bags.neighbours import Block, Neighbours, RowSource, UnitRows, nearest_neighbours, query_blocks, take_rows
 from bingo.philox import Stream, permutation
 from bingo.progress import Progress
 from bingo.study.bags import IvfSearch, NeighbourSearch
@@ -18,7 +18,9 @@ log = logging.getLogger(__name__)
 _RECALL_SAMPLE = 1000
 
 
-def knn_bags(features: Rows, size: int, search: NeighbourSearch = "exact", found: Found | None = None) -> Bags:
+def knn_bags(
+    features: RowSource, size: int, search: NeighbourSearch = "exact", found: Neighbours | None = None
+) -> Bags:
     """Return for each image the ``size`` others with the largest cosine similarity, most similar first.
 
     BINGO uses 5 neighbours, searched exactly. What an approximate search finds is compared with the exact search for
@@ -50,14 +52,14 @@ def knn_bags(features: Rows, size: int, search: NeighbourSearch = "exact", found
     )
 
 
-def find_neighbours(features: Rows, size: int, search: NeighbourSearch, rows: range) -> Found:
+def find_neighbours(features: RowSource, size: int, search: NeighbourSearch, rows: range) -> Neighbours:
     """Return similarity and position of the nearest others of some rows: float32 and int64 (b, size).
 
     Args:
         features: (N, D).
         size: others per image, 1 to N - 1.
         search: how to find them.
-        rows: whom to find neighbours for, from a multiple of `bingo.bags.neighbours.UNIT` on.
+        rows: whom to find neighbours for, from a multiple of `bingo.bags.neighbours.QUERY_BLOCK` on.
 
     Raises:
         BingoError: as `knn_bags`.
@@ -76,7 +78,7 @@ def find_neighbours(features: Rows, size: int, search: NeighbourSearch, rows: ra
     short = rows.start + np.flatnonzero((members < 0).any(axis=1))
     if len(short):
         log.info("%s images found too few others in the probed lists: searched exactly", f"{len(short):,}")
-    for part in units(rows):
+    for part in query_blocks(rows):
         own = short[(short >= part.start) & (short < part.stop)]
         # So few that they are one unit again.
         for _, found_similarity, found_members in nearest_neighbours(take_rows(unit, own), unit, size + 1):
@@ -91,7 +93,7 @@ def _search(unit: UnitRows, k: int, search: NeighbourSearch, rows: range) -> Ite
     return nearest_neighbours(unit, unit, k, rows)
 
 
-def measure_recall(features: Rows, members: NDArray[np.int64]) -> float:
+def measure_recall(features: RowSource, members: NDArray[np.int64]) -> float:
     """Return the share of images' exact neighbours that are among ``members`` (N, k), over a sample of images.
 
     Which of several equal images is found does count: where images are repeated, neighbours are better than this says.

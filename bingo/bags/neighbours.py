@@ -14,25 +14,25 @@ from numpy.typing import NDArray
 
 from bingo.errors import BingoError
 
-UNIT = 16_384
+QUERY_BLOCK = 16_384
 """Queries looked up in one call, counted from row 0: a row's result never depends on how queries are shared out."""
-MOST_ON_GPU = 2048
+MAX_GPU_NEIGHBOURS = 2048
 """Neighbours that faiss can select on a GPU; more are looked up on the CPU."""
 _ALIGNED = 1024
 """Rows of a chunk of embeddings, and of the blocks in which faiss multiplies: larger ones are not faster."""
 
 Floats = NDArray[np.float32]
-Found = tuple[Floats, NDArray[np.int64]]
+Neighbours = tuple[Floats, NDArray[np.int64]]
 Block = tuple[slice, Floats, NDArray[np.int64]]
-Engine = Callable[[list[Floats], Floats, int], list[Found]]
+Engine = Callable[[list[Floats], Floats, int], list[Neighbours]]
 """From units of queries, a bank and k to what is found for each unit."""
 
 
-class Budget(NamedTuple):
+class MemoryBudget(NamedTuple):
     """Bytes that a search holds beside its arguments."""
 
     queries: int
-    """Queries as float32 and what is found for them; one UNIT at least."""
+    """Queries as float32 and what is found for them; one QUERY_BLOCK at least."""
     bank: int
     """A block of the bank as float32, for up to 5 neighbours; as much more for more, up to `most`. Two are held."""
     most: int
@@ -44,12 +44,12 @@ class Budget(NamedTuple):
 
 
 # Little, for faiss multiplies small blocks anyway: larger ones are not faster, but where much is selected in each.
-CPU = Budget(queries=32 << 20, bank=4 << 20, most=128 << 20)
-GPU = Budget(queries=4 << 30, bank=512 << 20, most=512 << 20)
-"""On the host, for all GPUs together; each GPU holds a UNIT of queries, a bank block and faiss's 1.5 GiB."""
+CPU = MemoryBudget(queries=32 << 20, bank=4 << 20, most=128 << 20)
+GPU = MemoryBudget(queries=4 << 30, bank=512 << 20, most=512 << 20)
+"""On the host, for all GPUs together; each GPU holds a QUERY_BLOCK of queries, a bank block and faiss's 1.5 GiB."""
 
 
-class Rows(Protocol):
+class RowSource(Protocol):
     """N rows of D numbers, read where they are asked for."""
 
     @property
@@ -66,7 +66,7 @@ class Rows(Protocol):
 class UnitRows:
     """Rows scaled to unit length, as float32, whenever a block is read; rows of zeros stay."""
 
-    def __init__(self, source: Rows) -> None:
+    def __init__(self, source: RowSource) -> None:
         """Describe the rows; nothing is read yet."""
         self.source = source
         self.shape = source.shape
@@ -102,7 +102,7 @@ class Search:
         import faiss
 
         faiss.cvar.distance_compute_blas_query_bs = _ALIGNED  # as fast as 4,096, with a quarter of the memory
-        gpus = faiss.get_num_gpus() if k <= MOST_ON_GPU else 0
+        gpus = faiss.get_num_gpus() if k <= MAX_GPU_NEIGHBOURS else 0
         self.budget = GPU if gpus else CPU
         self._engines: list[Engine] = [_look_up]
         if gpus:
@@ -113,7 +113,7 @@ class Search:
         """Number of GPUs, or 1."""
         return len(self._engines)
 
-    def __call__(self, units: list[Floats], bank: Floats, k: int) -> list[Found]:
+    def __call__(self, units: list[Floats], bank: Floats, k: int) -> list[Neighbours]:
         """Return similarity (b, k) and position in ``bank`` (b, k) for each unit (b, D); GPUs share the units out."""
         count = len(self._engines)
         if count == 1:
@@ -128,14 +128,14 @@ class Search:
         return found
 
 
-def _look_up(units: list[Floats], bank: Floats, k: int) -> list[Found]:
+def _look_up(units: list[Floats], bank: Floats, k: int) -> list[Neighbours]:
     """Return similarity and position in ``bank`` (N, D), (b, k) each, for each unit (b, D)."""
     import faiss
 
     return [faiss.knn(unit, bank, k, metric=faiss.METRIC_INNER_PRODUCT) for unit in units]
 
 
-def _look_up_on_gpu(resources: Any, device: int, units: list[Floats], bank: Floats, k: int) -> list[Found]:
+def _look_up_on_gpu(resources: Any, device: int, units: list[Floats], bank: Floats, k: int) -> list[Neighbours]:
     """Do the same on a GPU, to which the bank goes once for all units."""
     import faiss
 
@@ -148,13 +148,13 @@ def _look_up_on_gpu(resources: Any, device: int, units: list[Floats], bank: Floa
     return [index.search(unit, k) for unit in units]
 
 
-def units(rows: range) -> list[slice]:
-    """Cut rows into units; ``rows`` begins at a multiple of UNIT."""
-    return [slice(low, min(low + UNIT, rows.stop)) for low in range(rows.start, rows.stop, UNIT)]
+def query_blocks(rows: range) -> list[slice]:
+    """Cut rows into units; ``rows`` begins at a multiple of QUERY_BLOCK."""
+    return [slice(low, min(low + QUERY_BLOCK, rows.stop)) for low in range(rows.start, rows.stop, QUERY_BLOCK)]
 
 
 def nearest_neighbours(
-    queries: Rows, bank: Rows, k: int, rows: range | None = None, budget: Budget | None = None
+    queries: RowSource, bank: RowSource, k: int, rows: range | None = None, budget: MemoryBudget | None = None
 ) -> Iterator[Block]:
     """Yield, unit after unit of queries, their ``k`` nearest rows of ``bank`` by inner product.
 
@@ -166,8 +166,8 @@ def nearest_neighbours(
         queries: (Q, D) float32.
         bank: (N, D) float32, all finite.
         k: 1 to N.
-        rows: which queries, from a multiple of UNIT on; all by default.
-        budget: bytes to hold, `CPU` or `GPU` by default. The bank is read once for each `Budget.queries`.
+        rows: which queries, from a multiple of QUERY_BLOCK on; all by default.
+        budget: bytes to hold, `CPU` or `GPU` by default. The bank is read once for each `MemoryBudget.queries`.
 
     Yields:
         Rows of ``queries``, similarity (b, k), position in ``bank`` (b, k).
@@ -175,8 +175,8 @@ def nearest_neighbours(
     search = Search(k + 1)
     budget = budget or search.budget
     width = bank.shape[1]
-    held = max(1, budget.queries // (UNIT * (4 * width + 24 * k)))
-    parts = units(range(len(queries)) if rows is None else rows)
+    held = max(1, budget.queries // (QUERY_BLOCK * (4 * width + 24 * k)))
+    parts = query_blocks(range(len(queries)) if rows is None else rows)
     for first in range(0, len(parts), held):
         some = parts[first : first + held]
         # The units are gone before the next ones are read.
@@ -186,7 +186,7 @@ def nearest_neighbours(
             yield part, similarity, index
 
 
-def _best(search: Search, blocks: list[Floats], bank: Rows, k: int, step: int) -> list[Found]:
+def _best(search: Search, blocks: list[Floats], bank: RowSource, k: int, step: int) -> list[Neighbours]:
     """Return similarity and position (b, k) for units of queries (b, D); ``step`` rows of the bank are read at once."""
     best = [(np.full((len(block), k), -np.inf, np.float32), np.full((len(block), k), -1)) for block in blocks]
     for start, block in _blocks(bank, step):
@@ -195,13 +195,13 @@ def _best(search: Search, blocks: list[Floats], bank: Rows, k: int, step: int) -
             _merge(kept, np.flatnonzero((found[0][:, 0] > kept[0][:, -1]) & ~tied), found, start)
             for some in np.split(np.flatnonzero(tied), range(_ALIGNED, tied.sum(), _ALIGNED)):
                 if len(some):
-                    [wide] = search([unit[some]], block, min(max(k + 1, MOST_ON_GPU), len(block)))
+                    [wide] = search([unit[some]], block, min(max(k + 1, MAX_GPU_NEIGHBOURS), len(block)))
                     _merge(kept, some, wide, start)
         del block  # while the next but one is read
     return best
 
 
-def _blocks(bank: Rows, most: int) -> Iterator[tuple[int, Floats]]:
+def _blocks(bank: RowSource, most: int) -> Iterator[tuple[int, Floats]]:
     """Yield each block's first row and the block, of at most ``most`` rows; the next is read meanwhile."""
     step = max(1, most // _ALIGNED * _ALIGNED or most)
     with ThreadPoolExecutor(1) as reader:
@@ -215,7 +215,7 @@ def _blocks(bank: Rows, most: int) -> Iterator[tuple[int, Floats]]:
             del block
 
 
-def _tied(kept: Found, found: Found) -> NDArray[np.bool_]:
+def _tied(kept: Neighbours, found: Neighbours) -> NDArray[np.bool_]:
     """Tell for which queries faiss may have left out a row as similar as the last that is wanted: (b,).
 
     It keeps any of several equal ones. Those no better than what is kept do not count.
@@ -227,7 +227,7 @@ def _tied(kept: Found, found: Found) -> NDArray[np.bool_]:
     )
 
 
-def _merge(kept: Found, rows: NDArray[np.int64], found: Found, start: int) -> None:
+def _merge(kept: Neighbours, rows: NDArray[np.int64], found: Neighbours, start: int) -> None:
     """Put what was found for some queries in a later block of the bank among the best so far, in place.
 
     Args:
@@ -244,11 +244,11 @@ def _merge(kept: Found, rows: NDArray[np.int64], found: Found, start: int) -> No
     kept[1][rows] = np.take_along_axis(index, best, 1)
 
 
-def take_rows(source: Rows, positions: NDArray[np.int64]) -> Floats:
+def take_rows(source: RowSource, positions: NDArray[np.int64]) -> Floats:
     """Return the rows at ``positions`` (b,) in their order, reading ``source`` once from end to end: float32 (b, D)."""
     taken = np.empty((len(positions), source.shape[1]), dtype=np.float32)
     order = np.argsort(positions, kind="stable")
-    for part in units(range(len(source))):
+    for part in query_blocks(range(len(source))):
         low, high = np.searchsorted(positions, (part.start, part.stop), sorter=order)
         if low < high:
             taken[order[low:high]] = source[part][positions[order[low:high]] - part.start]

@@ -23,7 +23,7 @@ _SIGNALS = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"
 _SECONDS_TO_SAVE = 60
 """How long torchrun waits for its processes after a signal."""
 
-_ITSELF = [sys.executable, "-m", "bingo"]
+_BINGO_COMMAND = [sys.executable, "-m", "bingo"]
 
 
 def launch(stage: Sequence[str], gpus: int, nodes: int = 1, processes: int | None = None) -> None:
@@ -46,7 +46,7 @@ def launch(stage: Sequence[str], gpus: int, nodes: int = 1, processes: int | Non
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     elif "SLURM_JOB_ID" not in os.environ:
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(claim(visible_devices(), gpus, jobs_per_gpu()))
-    if words[: -len(stage)] == _ITSELF:
+    if words[: -len(stage)] == _BINGO_COMMAND:
         return
     parents = os.environ.pop("BINGO_PARENT", "")
     if nodes == 1:
@@ -70,7 +70,7 @@ def command(stage: Sequence[str], gpus: int, nodes: int, processes: int) -> list
         return _on_nodes(stage, gpus, nodes)
     if processes > 1:
         return [*_torchrun(processes), "--standalone", "-m", "--", "bingo", *stage]
-    return [*_ITSELF, *stage]
+    return [*_BINGO_COMMAND, *stage]
 
 
 def visible_devices() -> list[str]:

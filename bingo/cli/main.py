@@ -26,7 +26,7 @@ From a folder of images to a trained student and a report, in the folder of this
 EPILOG = "README.md explains studies, methods and protocols, config/README.md every key of a study file."
 
 
-class _StagesWhenAsked(TyperGroup):
+class _LazyStages(TyperGroup):
     """Builds the stages' commands only where one is called: `bingo --help` needs none of them."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
@@ -38,7 +38,7 @@ class _StagesWhenAsked(TyperGroup):
 
 
 app = typer.Typer(
-    cls=_StagesWhenAsked, help=INTRODUCTION, epilog=EPILOG, pretty_exceptions_enable=False, no_args_is_help=True
+    cls=_LazyStages, help=INTRODUCTION, epilog=EPILOG, pretty_exceptions_enable=False, no_args_is_help=True
 )
 for command in (commands.new, commands.summary, commands.doctor, commands.inspect, commands.export):
     app.command()(command)
@@ -49,9 +49,9 @@ def stage() -> None:
     """Run one stage, as Snakemake does."""
 
 
-_SECONDS_FOR_THE_FIRST = 5
+_ROOT_CAUSE_DELAY_SECONDS = 5
 """A fault that all processes of a job have is told by the first one; torchrun then ends the others."""
-_SECONDS_FOR_THE_CULPRIT = 15
+_LOST_PEER_DELAY_SECONDS = 15
 """Delay secondary failures so that the root cause prints first."""
 
 
@@ -82,12 +82,12 @@ def main() -> None:
         app()
     except BingoError as error:
         if RANK > 0:
-            time.sleep(_SECONDS_FOR_THE_FIRST)
+            time.sleep(_ROOT_CAUSE_DELAY_SECONDS)
         logging.getLogger("bingo").error("error: %s", error)
         sys.exit(1)
     except Exception:
         if PROCESSES == 1:
             raise
-        time.sleep(_SECONDS_FOR_THE_CULPRIT)
+        time.sleep(_LOST_PEER_DELAY_SECONDS)
         traceback.print_exc()
         sys.exit(1)

@@ -12,7 +12,7 @@ from bingo.artifacts.files import write_text
 from bingo.data.survey import printable, survey
 from bingo.errors import BingoError
 from bingo.importers.inspect import describe
-from bingo.study.new import Machine, Scale, Survey, described, study_text
+from bingo.study.new import FolderSurvey, Machine, Scale, describe_survey, study_text
 from bingo.study.plan import Plan
 from bingo.study.schema import parse_study
 
@@ -53,9 +53,9 @@ def write_study(name: str, folder: Path, output: Path, scale: Scale | None, teac
     return [*_findings(found), *trained_on, f"wrote {output}; next:", *_next(name, output)]
 
 
-def _findings(found: Survey) -> list[str]:
+def _findings(found: FolderSurvey) -> list[str]:
     """Return what was found, a line each."""
-    lines = [f"{found.train}: {described(found)}"]
+    lines = [f"{found.train}: {describe_survey(found)}"]
     lines += [f"{found.val}: {len(found.validation):,} validation images"] if found.val else []
     lines += [f"left aside: {said}" for said in found.aside]
     lines += [f"no labels: {found.unlabelled}"] if found.unlabelled else []

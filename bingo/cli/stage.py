@@ -35,10 +35,10 @@ def run(job: Job, threads: int, workers: int) -> None:
     import torch
 
     from bingo.training.device import pick_device
-    from bingo.training.distributed import join, leave
+    from bingo.training.distributed import init_processes, leave
 
     torch.set_num_threads(threads)
-    stage.run(job, join() if job.DEVICE == "shared" else pick_device(), workers)
+    stage.run(job, init_processes() if job.DEVICE == "shared" else pick_device(), workers)
     leave()
 
 

@@ -12,7 +12,7 @@ from bingo.data.decode import SUFFIXES, BadImageError, decode_image
 from bingo.errors import BingoError
 from bingo.progress import Progress
 
-_AT_ONCE = 1024
+_CHUNK_FILES = 1024
 """Files waiting for a decoder: a task for every file of a folder would fill the memory."""
 
 
@@ -81,7 +81,7 @@ def held_out(names: Iterable[str], share: float) -> set[str]:
 
 
 @dataclass(frozen=True)
-class Examined:
+class ImageEntry:
     """What a listing keeps of a sound image."""
 
     height: int
@@ -92,10 +92,10 @@ class Examined:
     """64 hexadecimal digits."""
 
 
-def examine(root: Path, names: list[str], threads: int, title: str) -> Iterator[Examined | BadImageError]:
+def decode_files(root: Path, names: list[str], threads: int, title: str) -> Iterator[ImageEntry | BadImageError]:
     """Decode each file and yield what it is, in order, or why it cannot be decoded."""
 
-    def examine_one(name: str) -> Examined | BadImageError:
+    def examine_one(name: str) -> ImageEntry | BadImageError:
         try:
             content = (root / name).read_bytes()
             width, height = decode_image(content).size
@@ -103,10 +103,12 @@ def examine(root: Path, names: list[str], threads: int, title: str) -> Iterator[
             return BadImageError(error.strerror or str(error))
         except BadImageError as error:
             return error
-        return Examined(height, width, len(content), zlib.crc32(content), hashlib.sha256(content).hexdigest().encode())
+        return ImageEntry(
+            height, width, len(content), zlib.crc32(content), hashlib.sha256(content).hexdigest().encode()
+        )
 
     with ThreadPoolExecutor(threads) as pool, Progress(f"{title} images", len(names), "images") as progress:
-        for start in range(0, len(names), _AT_ONCE):
-            for found in pool.map(examine_one, names[start : start + _AT_ONCE]):
+        for start in range(0, len(names), _CHUNK_FILES):
+            for found in pool.map(examine_one, names[start : start + _CHUNK_FILES]):
                 yield found
                 progress.advance(1)

@@ -137,7 +137,7 @@ def open_images(listing: Listing) -> Images:
     return kinds.get(listing.source, ArrayImages)(listing)
 
 
-def show(
+def render_views(
     images: Images,
     index: NDArray[np.int64],
     parameters: Mapping[Key, ViewParameters],

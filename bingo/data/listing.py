@@ -23,7 +23,7 @@ from bingo.artifacts.provenance import digest_arrays
 from bingo.data.arrays import class_names, load_arrays
 from bingo.data.blocks import locate
 from bingo.data.decode import SUFFIXES, BadImageError
-from bingo.data.folder import class_of, examine, held_out, is_image, walk
+from bingo.data.folder import class_of, decode_files, held_out, is_image, walk
 from bingo.errors import BingoError
 from bingo.philox import Stream, permutation
 from bingo.study.facts import NAMED_SETS, class_folders, has_labels
@@ -223,7 +223,7 @@ def _list_folder(
     kept = np.zeros(count, dtype=bool)
     size, nbytes = np.zeros((count, 2), dtype=np.int64), np.zeros(count, dtype=np.int64)
     crc32, hashes = np.zeros(count, dtype=np.uint32), np.zeros(count, dtype="S64")
-    for i, found in enumerate(examine(root, names, threads, split)):
+    for i, found in enumerate(decode_files(root, names, threads, split)):
         if isinstance(found, BadImageError):
             path = root / names[i]
             if data.on_bad_image == "fail":

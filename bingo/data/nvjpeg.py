@@ -14,7 +14,7 @@ from torchvision.transforms.v2 import functional as V
 from bingo.data.pictures import Picture
 from bingo.errors import BingoError
 from bingo.study.sections import Interpolation, Preprocessing
-from bingo.views.apply import MODES, Box, centre, crop_each
+from bingo.views.apply import MODES, CropBox, centre_crop, crop_each
 from bingo.views.parameters import ViewParameters
 
 
@@ -25,7 +25,7 @@ class _Decoded:
     pixels: Tensor
     size: tuple[int, int]
 
-    def view(self, box: Box, size: tuple[int, int], interpolation: Interpolation) -> Tensor:
+    def view(self, box: CropBox, size: tuple[int, int], interpolation: Interpolation) -> Tensor:
         return V.resized_crop(self.pixels, *box, list(size), MODES[interpolation], antialias=True)
 
 
@@ -53,7 +53,7 @@ class EncodedBatch:
         Raises:
             BingoError: ``device`` has no nvJPEG, or it cannot decode an image.
         """
-        return centre(self._on(device), preprocessing, interpolation)
+        return centre_crop(self._on(device), preprocessing, interpolation)
 
     def _on(self, device: torch.device) -> list[_Decoded]:
         if self._decoded is None:

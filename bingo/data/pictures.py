@@ -17,13 +17,13 @@ from torch import Tensor
 from bingo.data.decode import BadImageError, jpeg_orientation, open_image, pixels, upright
 from bingo.errors import BingoError
 from bingo.study.sections import Interpolation
-from bingo.views.apply import Box
+from bingo.views.apply import CropBox
 
 WHOLE_BELOW = 2**20
 """Images of fewer pixels are decoded whole: what takes the time in them, undoing the entropy code, has no scale."""
 
 
-def scale_of(whole: tuple[int, int], box: Box, size: tuple[int, int]) -> int:
+def scale_of(whole: tuple[int, int], box: CropBox, size: tuple[int, int]) -> int:
     """Return by how much a JPEG may be decoded smaller for a view: the most that leaves no side to be enlarged.
 
     A pure function of this one view, so that a view is the same whatever other views are made of the image.
@@ -60,7 +60,7 @@ class Picture:
         """
         return self._whole
 
-    def view(self, box: Box, size: tuple[int, int], interpolation: Interpolation) -> Tensor:
+    def view(self, box: CropBox, size: tuple[int, int], interpolation: Interpolation) -> Tensor:
         """Return what ``box`` shows, resized to ``size`` with antialiasing: uint8 (3, *size).
 
         Raises:
@@ -98,7 +98,7 @@ class Picture:
             raise BingoError(f"{self.name}: is not of the size that was listed; list the data anew")
         return decoded
 
-    def _view_of_scaled(self, scale: int, box: Box, size: tuple[int, int], interpolation: Interpolation) -> Tensor:
+    def _view_of_scaled(self, scale: int, box: CropBox, size: tuple[int, int], interpolation: Interpolation) -> Tensor:
         if scale not in self._scaled:
             self._scaled[scale] = self._decode(scale)
         image, turn = self._scaled[scale], self.jpeg_orientation

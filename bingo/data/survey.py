@@ -15,18 +15,18 @@ from bingo.errors import BingoError
 from bingo.philox import Stream, permutation
 from bingo.progress import Progress
 from bingo.study.facts import class_folders
-from bingo.study.new import FEWEST_VALIDATION, HELD_OUT, Survey
+from bingo.study.new import HELD_OUT_SHARE, MIN_VALIDATION, FolderSurvey
 
-DECODED = 5_000
+SURVEY_DECODED = 5_000
 """Images that are decoded: all, or so many drawn at random."""
 _VALIDATION = ("val", "valid", "validation", "test")
-_AT_ONCE = 1024
-_COLOURED = 2.0
+_CHUNK_FILES = 1024
+_GREY_TOLERANCE = 2.0
 """Grey levels that an image's channels are apart in the mean; the rounding of a grey JPEG stays below."""
 
 
 @dataclass(frozen=True)
-class Look:
+class ImageFacts:
     """What one file is."""
 
     size: tuple[int, int]
@@ -39,8 +39,8 @@ class Look:
     """Mean of its pixels and of their squares, in [0, 1]; None where it was not decoded."""
 
 
-def survey(folder: Path, threads: int) -> Survey:
-    """Look at every image's header below a folder, and decode them, or `DECODED` of them drawn at random.
+def survey(folder: Path, threads: int) -> FolderSurvey:
+    """Look at every image's header below a folder, and decode them, or `SURVEY_DECODED` of them drawn at random.
 
     Args:
         folder: class folders, a flat folder, or one that holds `train` and perhaps `val`, `valid`, `validation` or
@@ -69,14 +69,14 @@ def survey(folder: Path, threads: int) -> Survey:
         else:
             val, validation = splits[name], found
     files = [train / name for name in names] + [val / name for name in validation if val]
-    looks = _look_at(files, threads)
-    sound = [look for look in looks if not look.fault]
+    facts = _inspect_images(files, threads)
+    sound = [look for look in facts if not look.fault]
     if not sound:
         raise BingoError(f"--data: none of the {len(files)} images in {folder} can be read")
     decoded = [look for look in sound if look.moments is not None]
     moments = np.mean([look.moments for look in decoded if look.moments], axis=0) if decoded else np.array([0.5, 0.5])
     sides = sorted(min(look.size) for look in sound)
-    return Survey(
+    return FolderSurvey(
         train=train,
         val=val,
         aside=aside,
@@ -85,7 +85,7 @@ def survey(folder: Path, threads: int) -> Survey:
         classes=classes,
         held_out=_held_out(names) if classes and not val else set(),
         unlabelled=unlabelled,
-        unreadable={str(path): look.fault for path, look in zip(files, looks, strict=True) if look.fault},
+        unreadable={str(path): look.fault for path, look in zip(files, facts, strict=True) if look.fault},
         decoded=len(decoded),
         sides=(sides[0], sides[len(sides) // 2], sides[-1]),
         grey=100 * sum(look.coloured for look in decoded) < len(decoded),
@@ -95,8 +95,8 @@ def survey(folder: Path, threads: int) -> Survey:
 
 
 def _held_out(names: list[str]) -> set[str]:
-    drawn = held_out(names, HELD_OUT)
-    return drawn if len(drawn) >= FEWEST_VALIDATION else set()
+    drawn = held_out(names, HELD_OUT_SHARE)
+    return drawn if len(drawn) >= MIN_VALIDATION else set()
 
 
 def _images(folder: Path) -> list[str]:
@@ -127,34 +127,36 @@ def printable(name: str) -> str:
     return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in shown)
 
 
-def _look_at(files: list[Path], threads: int) -> list[Look]:
-    drawn = set(permutation(0, Stream.SUBSET, 0, len(files))[:DECODED].tolist())
-    looks: list[Look] = []
+def _inspect_images(files: list[Path], threads: int) -> list[ImageFacts]:
+    drawn = set(permutation(0, Stream.SUBSET, 0, len(files))[:SURVEY_DECODED].tolist())
+    facts: list[ImageFacts] = []
     with ThreadPoolExecutor(threads) as pool, Progress("looking at images", len(files), "images") as progress:
-        for start in range(0, len(files), _AT_ONCE):
-            places = range(start, min(start + _AT_ONCE, len(files)))
-            for look in pool.map(lambda place: look_at(files[place], place in drawn), places):
-                looks.append(look)
+        for start in range(0, len(files), _CHUNK_FILES):
+            places = range(start, min(start + _CHUNK_FILES, len(files)))
+            for look in pool.map(lambda place: inspect_image(files[place], place in drawn), places):
+                facts.append(look)
                 progress.advance(1)
-    return looks
+    return facts
 
 
-def look_at(path: Path, whole: bool) -> Look:
+def inspect_image(path: Path, whole: bool) -> ImageFacts:
     """Return what a file is, by its header alone or decoded as a whole."""
     try:
         with path.open("rb") as file:
             size = open_image(file).size
             file.seek(0)
-            return _decoded(size, decode(file.read())) if whole else Look(size)
+            return _decoded(size, decode(file.read())) if whole else ImageFacts(size)
     except BadImageError as error:
-        return Look((0, 0), str(error))
+        return ImageFacts((0, 0), str(error))
     except OSError as error:
-        return Look((0, 0), error.strerror or str(error))
+        return ImageFacts((0, 0), error.strerror or str(error))
 
 
-def _decoded(size: tuple[int, int], pixels: Tensor) -> Look:
+def _decoded(size: tuple[int, int], pixels: Tensor) -> ImageFacts:
     """Return what an image (3, H, W) is, of pixels some way apart: some thousands of them tell as much as all."""
     step = max(1, min(size) // 64)
     few = pixels[:, ::step, ::step].to(torch.float32)
     apart = (few.amax(0) - few.amin(0)).mean().item()
-    return Look(size, "", apart > _COLOURED, ((few / 255).mean().item(), (few / 255).square().mean().item()))
+    return ImageFacts(
+        size, "", apart > _GREY_TOLERANCE, ((few / 255).mean().item(), (few / 255).square().mean().item())
+    )

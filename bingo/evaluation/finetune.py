@@ -72,7 +72,7 @@ class FinetuneTask(Task):
         images = self.data.render(batch.views, self.device)["image"]  # (b, 3, S, S)
         labels = self.labels[torch.from_numpy(batch.rows["anchor"])].to(self.device)  # (b,)
         # Gradients are averaged over processes, whose parts of a batch may differ by an image.
-        weight = len(images) * processes() / self.data.count(batch.number)
+        weight = len(images) * processes() / self.data.count(batch.step)
         return {"loss": F.cross_entropy(model(images), labels) * weight}
 
 

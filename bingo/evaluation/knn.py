@@ -9,7 +9,7 @@ from bingo.errors import BingoError
 from bingo.evaluation.probe import Measurement, Probe
 from bingo.study.protocols import Knn
 from bingo.training.distributed import is_first
-from bingo.training.metrics import accuracy, majority_weights, votes
+from bingo.training.metrics import accuracy, class_votes, majority_weights
 
 
 def evaluate_knn(protocol: Knn, probe: Probe) -> Measurement:
@@ -48,6 +48,6 @@ def knn_accuracy(
             weights = majority_weights(similarity)
         else:
             weights = (similarity / protocol.temperature).exp()
-        scores.append(votes(labels, weights, classes))
+        scores.append(class_votes(labels, weights, classes))
     accuracies = accuracy(torch.cat(scores), val_labels)
     return accuracies if protocol.k > 1 else {"top1": accuracies["top1"]}

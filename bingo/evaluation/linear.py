@@ -62,7 +62,7 @@ def evaluate_linear(protocol: Linear, probe: Probe) -> Measurement:
         feature_width(probe.backbone),
         probe.classes,
         probe.seed,
-        lambda epoch: [linear_rate(protocol, probe.architecture, epoch)],
+        lambda epoch: [linear_learning_rate(protocol, probe.architecture, epoch)],
         protocol.epochs,
         protocol.weight_decay,
         probe.device,
@@ -75,7 +75,7 @@ def training_views(protocol: Linear) -> Recipe | None:
     return None if protocol.views is None else replace(RECIPES[protocol.views], interpolation=protocol.interpolation)
 
 
-def linear_rate(protocol: Linear, architecture: str, epoch: int) -> float:
+def linear_learning_rate(protocol: Linear, architecture: str, epoch: int) -> float:
     """Return the learning rate of ``epoch`` (from 0) for a network of this architecture."""
     lr, final = protocol.lr, protocol.final_lr
     if protocol.efficientnet_lr is not None and "efficientnet" in architecture:

@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from bingo.artifacts.tensors import network_digest
-from bingo.export.study_folder import Beside
+from bingo.export.study_folder import StudyFolder
 from bingo.export.transform import recorded_preprocessing
 from bingo.study.sections import Backbone, Preprocessing
 
@@ -19,7 +19,7 @@ def model_card(
     features: int,
     preprocessing: Preprocessing,
     metadata: Mapping[str, Any],
-    beside: Beside,
+    beside: StudyFolder,
     loaders: Mapping[str, str],
     library: str,
 ) -> str:
@@ -69,7 +69,7 @@ def model_card(
     return "\n\n".join(lines) + "\n"
 
 
-def _origin(metadata: Mapping[str, Any], beside: Beside) -> Iterator[tuple[str, str]]:
+def _origin(metadata: Mapping[str, Any], beside: StudyFolder) -> Iterator[tuple[str, str]]:
     inputs = metadata.get("provenance", {}).get("inputs", {})
     listing = beside.listing
     if "dataset" in inputs:
@@ -82,7 +82,7 @@ def _origin(metadata: Mapping[str, Any], beside: Beside) -> Iterator[tuple[str, 
     yield "method", f"{metadata.get('method', 'not said')}; its settings are below"
 
 
-def _teacher(beside: Beside) -> str:
+def _teacher(beside: StudyFolder) -> str:
     if beside.teacher is None:
         return _UNKNOWN
     name, said = beside.teacher
@@ -91,7 +91,7 @@ def _teacher(beside: Beside) -> str:
     return f"{name}, {spec.architecture} of width {spec.width:g}, {said['method']}" + (f", from {file}" if file else "")
 
 
-def _bags(beside: Beside) -> str:
+def _bags(beside: StudyFolder) -> str:
     if beside.bags is None:
         return _UNKNOWN
     name, said = beside.bags
@@ -99,7 +99,7 @@ def _bags(beside: Beside) -> str:
     return f"{name}, `{json.dumps(settings)}`"
 
 
-def _evaluation(beside: Beside) -> str:
+def _evaluation(beside: StudyFolder) -> str:
     if not beside.results:
         return "Not evaluated: no result file with this network's digest was found."
     rows = [

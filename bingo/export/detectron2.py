@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bingo.artifacts.files import atomic
+from bingo.artifacts.files import atomic_write
 from bingo.errors import BingoError
 from bingo.export.files import require_suffix
 from bingo.models.backbone import ResNet
@@ -61,7 +61,7 @@ def export_detectron2(model: Path, output: Path) -> None:
         )
     weights = {detectron2_name(name): tensor.contiguous().numpy() for name, tensor in backbone.state_dict().items()}
     content = {"model": weights, "__author__": "bingo", "matching_heuristics": True}
-    with atomic(output) as temporary, temporary.open("wb") as file:
+    with atomic_write(output) as temporary, temporary.open("wb") as file:
         _Pickler(file, protocol=4).dump(content)
     log.info(
         "%s: set MODEL.RESNETS.DEPTH and RES2_OUT_CHANNELS to those of a %s of width %g, STRIDE_IN_1X1 False, "

@@ -10,7 +10,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from bingo.artifacts.files import atomic
+from bingo.artifacts.files import atomic_write
 from bingo.errors import BingoError
 
 
@@ -38,7 +38,7 @@ def write_weights(output: Path, weights: Mapping[str, Tensor]) -> None:
         stream = io.BytesIO()  # in a file of its own, torch would note the temporary name
         torch.save(whole, stream)
         content = stream.getvalue()
-    with atomic(output) as temporary:
+    with atomic_write(output) as temporary:
         temporary.write_bytes(content)
 
 

@@ -15,7 +15,7 @@ from bingo.export.files import new_folder
 from bingo.export.onnx import write_onnx
 from bingo.export.packages import require_packages
 from bingo.export.safetensors import described
-from bingo.export.study_folder import find_beside
+from bingo.export.study_folder import find_study_folder
 from bingo.export.timm import forward_gives_features, timm_name, timm_weights
 from bingo.export.torchvision import in_torchvision
 from bingo.export.transform import preprocessing_of
@@ -46,7 +46,7 @@ def export_huggingface(model: Path, output: Path, resize: int | None) -> None:
     network, metadata = read_backbone(model, torch.device("cpu"))
     spec = Backbone.model_validate(metadata["backbone"])
     preprocessing = preprocessing_of(metadata, resize, model)
-    beside = find_beside(model, metadata)
+    beside = find_study_folder(model, metadata)
     name = timm_name(spec)
     weights, held = network.state_dict(), spec
     if name is not None and forward_gives_features(spec):

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from bingo.artifacts.files import atomic
+from bingo.artifacts.files import atomic_write
 from bingo.errors import BingoError
 from bingo.export.files import require_suffix
 from bingo.export.packages import require_packages
@@ -84,7 +84,7 @@ def write_onnx(output: Path, network: nn.Module, spec: Backbone, preprocessing: 
     onnx.helper.set_model_props(
         written, {name: value if isinstance(value, str) else json.dumps(value) for name, value in facts.items()}
     )
-    with atomic(output) as temporary:
+    with atomic_write(output) as temporary:
         temporary.write_bytes(written.SerializeToString(deterministic=True))
 
 

@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Beside:
+class StudyFolder:
     """Files beside a network that belong to it; None, or nothing, where they are not there or are others."""
 
     name: str
@@ -32,7 +32,7 @@ class Beside:
     """Its result files, by protocol."""
 
 
-def find_beside(model: Path, metadata: Mapping[str, Any]) -> Beside:
+def find_study_folder(model: Path, metadata: Mapping[str, Any]) -> StudyFolder:
     """Look for what belongs to a network in the folder of its study, results/<study>.
 
     Args:
@@ -45,10 +45,10 @@ def find_beside(model: Path, metadata: Mapping[str, Any]) -> Beside:
     """
     place = _place(model)
     if place is None:
-        return Beside(model.stem)
+        return StudyFolder(model.stem)
     study, name = place
     inputs = metadata.get("provenance", {}).get("inputs", {})
-    return Beside(
+    return StudyFolder(
         name=f"{study.name}: {name}",
         listing=_listing(study, inputs.get("dataset")),
         teacher=_teacher(study, inputs.get("teacher")),

@@ -13,7 +13,7 @@ from torch import Tensor
 from bingo.data.decode import BadImageError, pixels, upright
 from bingo.errors import BingoError
 from bingo.study.sections import Preprocessing
-from bingo.views.apply import centre, normalise
+from bingo.views.apply import centre_crop, normalise
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ class CentreView:
             shown = pixels(upright(image))
         except BadImageError as error:
             raise BingoError(f"image: {error}") from error
-        view = centre(shown[None], self.preprocessing, "bilinear")  # (1, 3, S, S) uint8
+        view = centre_crop(shown[None], self.preprocessing, "bilinear")  # (1, 3, S, S) uint8
         return normalise(view / 255, self.preprocessing)[0].contiguous()
 
 

@@ -8,9 +8,9 @@ import yaml
 from torch import nn
 
 from bingo.importers.formats import Format
-from bingo.importers.load import Imported, imported, parts_of, recognised
-from bingo.importers.networks import COUNTER, SAY_SO, MisfitError, blueprint, shortened
-from bingo.importers.read import Contents, read_contents
+from bingo.importers.load import ImportedNetwork, detect_formats, find_networks, import_network
+from bingo.importers.networks import COUNTER, TIMM_HINT, ArchitectureMismatchError, blueprint, shorten_names
+from bingo.importers.read import CheckpointContents, read_contents
 from bingo.models.head import head_from
 
 
@@ -23,21 +23,24 @@ def describe(path: Path) -> str:
     contents = read_contents(path)
     lines = [f"{path}: {path.stat().st_size / 1e6:.1f} MB, {len(contents.state)} tensors in {contents.place}"]
     if contents.beside:
-        lines.append(f"beside them: {shortened(contents.beside)}")
-    format = recognised(contents, None)
+        lines.append(f"beside them: {shorten_names(contents.beside)}")
+    format = detect_formats(contents, None)
     if format is None:
-        lines += [f"format: unknown, with names {shortened(contents.state)}", f"cannot be used as it stands; {SAY_SO}"]
+        lines += [
+            f"format: unknown, with names {shorten_names(contents.state)}",
+            f"cannot be used as it stands; {TIMM_HINT}",
+        ]
         return "\n".join(lines)
     marks = [next(name for name in contents.state if re.search(mark, name)) for mark in format.marks]
-    lines.append(f"format: {format.name}" + (f", recognised by {', '.join(marks)}" if marks else ""))
-    usable: dict[str, Imported] = {}
+    lines.append(f"format: {format.name}" + (f", detect_formats by {', '.join(marks)}" if marks else ""))
+    usable: dict[str, ImportedNetwork] = {}
     default = ""
-    for part in parts_of(format, contents, None):
+    for part in find_networks(format, contents, None):
         default = default or part.name
         try:
-            usable[part.name] = imported(contents, format, part, None)
+            usable[part.name] = import_network(contents, format, part, None)
             said = _network(usable[part.name], contents)
-        except MisfitError as error:
+        except ArchitectureMismatchError as error:
             said = f"cannot be used: {error}"
         lines.append(f"  {part.name}{' (default)' if part.name == default else ''}: {said}")
     lines += _left_out(usable, format)
@@ -51,7 +54,7 @@ def describe(path: Path) -> str:
     return "\n".join(lines).rstrip()
 
 
-def _network(found: Imported, contents: Contents) -> str:
+def _network(found: ImportedNetwork, contents: CheckpointContents) -> str:
     spec, head = found.spec, head_from(found.head, found.activation)
     backbone = blueprint(spec)
     size = sum(weight.numel() for network in (backbone, head) for weight in network.parameters())
@@ -66,7 +69,7 @@ def _network(found: Imported, contents: Contents) -> str:
     return said
 
 
-def _trained_on(contents: Contents) -> list[str]:
+def _trained_on(contents: CheckpointContents) -> list[str]:
     """Say for a file of this project what its images were like, which a study that uses it must repeat."""
     settings = contents.metadata.get("provenance", {}).get("settings", {}).get("preprocessing")
     if settings is None:
@@ -83,7 +86,7 @@ def _layers(head: nn.Sequential) -> str:
     return "head " + ", ".join(kinds.get(type(layer), type(layer).__name__).format(layer) for layer in head)
 
 
-def _left_out(usable: dict[str, Imported], format: Format) -> list[str]:
+def _left_out(usable: dict[str, ImportedNetwork], format: Format) -> list[str]:
     """Say what no usable network needs, by prefix."""
     names = set.intersection(*(set(found.left_out) for found in usable.values())) if usable else set()
     known = {prefix for part in format.parts for prefix in (part.backbone, *part.heads, *part.left_out)}

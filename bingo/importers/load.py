@@ -9,27 +9,27 @@ import torch
 from torch import Tensor
 
 from bingo.errors import BingoError, nearest
-from bingo.importers.formats import FORMATS, Format, Part
+from bingo.importers.formats import FORMATS, Format, NetworkLayout
 from bingo.importers.networks import (
-    SAY_SO,
     STEMS,
-    MisfitError,
+    TIMM_HINT,
+    ArchitectureMismatchError,
     blueprint,
-    head_of,
-    matched,
-    named,
-    shortened,
-    spec_from,
-    spec_of,
+    build_head,
+    infer_spec,
+    match_weights,
+    name_modules,
+    parse_spec,
+    shorten_names,
 )
-from bingo.importers.read import Contents, read_contents
+from bingo.importers.read import CheckpointContents, read_contents
 from bingo.models.backbone import classifier_prefixes, feature_width
 from bingo.study.sections import TIMM, Backbone
 from bingo.study.teachers import CheckpointFormat
 
 
 @dataclass(frozen=True)
-class Imported:
+class ImportedNetwork:
     """One network of a file."""
 
     format: str
@@ -50,7 +50,7 @@ class Imported:
 
 def load_checkpoint(
     path: Path, format: CheckpointFormat | None, part: str | None, architecture: str | None
-) -> Imported:
+) -> ImportedNetwork:
     """Read one network of a file of weights.
 
     Args:
@@ -64,25 +64,27 @@ def load_checkpoint(
             or its names, shapes and values are not exactly those of a network that is known.
     """
     contents = read_contents(path)
-    likeness = recognised(contents, architecture)
+    likeness = detect_formats(contents, architecture)
     try:
         chosen = likeness if format is None else next(entry for entry in FORMATS if entry.name == format)
         if chosen is None:
-            raise MisfitError(f"no known layout has such names ({shortened(contents.state)}); {SAY_SO}")
-        parts = {entry.name: entry for entry in parts_of(chosen, contents, architecture)}
+            raise ArchitectureMismatchError(
+                f"no known layout has such names ({shorten_names(contents.state)}); {TIMM_HINT}"
+            )
+        parts = {entry.name: entry for entry in find_networks(chosen, contents, architecture)}
         if not parts:
-            raise MisfitError(f"is no file of {chosen.name}; correct the format or leave it out")
+            raise ArchitectureMismatchError(f"is no file of {chosen.name}; correct the format or leave it out")
         if part is not None and part not in parts:
-            raise MisfitError(f"a file of {chosen.name} has no part '{part}'{nearest(part, parts)}")
-        return imported(contents, chosen, parts[part or next(iter(parts))], architecture)
-    except MisfitError as error:
+            raise ArchitectureMismatchError(f"a file of {chosen.name} has no part '{part}'{nearest(part, parts)}")
+        return import_network(contents, chosen, parts[part or next(iter(parts))], architecture)
+    except ArchitectureMismatchError as error:
         hint = f"; it looks like {likeness.name}" if likeness and format not in (None, likeness.name) else ""
         raise BingoError(f"{path}: {error}{hint}") from error
 
 
-def parts_of(format: Format, contents: Contents, architecture: str | None) -> list[Part]:
+def find_networks(format: Format, contents: CheckpointContents, architecture: str | None) -> list[NetworkLayout]:
     """Return the networks that a file has if it is of that format, the default one first."""
-    found: dict[str, Part] = {}
+    found: dict[str, NetworkLayout] = {}
     for part in format.parts if format.own == bool(contents.metadata) else ():
         bare = not found and (STEMS.keys() & contents.state or (architecture or "").startswith(TIMM))
         if any(name.startswith(part.backbone) for name in contents.state) if part.backbone else bare:
@@ -90,7 +92,7 @@ def parts_of(format: Format, contents: Contents, architecture: str | None) -> li
     return list(found.values())
 
 
-def recognised(contents: Contents, architecture: str | None) -> Format | None:
+def detect_formats(contents: CheckpointContents, architecture: str | None) -> Format | None:
     """Return the format that a file has, None where it is none that is known."""
     told = [*contents.state, architecture or ""]
 
@@ -100,46 +102,54 @@ def recognised(contents: Contents, architecture: str | None) -> Format | None:
             all(any(re.search(mark, name) for name in told) for mark in format.marks)
             and format.place in ("", contents.place)
             and (not shapes or shapes[0] != shapes[1])
-            and bool(parts_of(format, contents, architecture))
+            and bool(find_networks(format, contents, architecture))
         )
 
     return next(filter(fits, FORMATS), None)
 
 
-def _shapes_under(prefix: str, contents: Contents) -> dict[str, torch.Size]:
+def _shapes_under(prefix: str, contents: CheckpointContents) -> dict[str, torch.Size]:
     return {name.removeprefix(prefix): x.shape for name, x in contents.state.items() if name.startswith(prefix)}
 
 
-def imported(contents: Contents, format: Format, part: Part, architecture: str | None) -> Imported:
+def import_network(
+    contents: CheckpointContents, format: Format, part: NetworkLayout, architecture: str | None
+) -> ImportedNetwork:
     """Take one network out of a file.
 
     Raises:
-        MisfitError: names, shapes or values are not exactly those of a network that is known.
+        ArchitectureMismatchError: names, shapes or values are not exactly those of a network that is known.
     """
     state = contents.state
     backbone, heads, left_out = _sorted(state, format, part)
-    backbone = named(backbone)
+    backbone = name_modules(backbone)
     shapes = {name: state[place].shape for name, place in backbone.items()}
-    spec = spec_from(contents.metadata.get("backbone")) if format.own else spec_of(shapes, architecture)
+    spec = parse_spec(contents.metadata.get("backbone")) if format.own else infer_spec(shapes, architecture)
     if architecture not in (None, spec.architecture):
-        raise MisfitError(f"is {spec.architecture}, not {architecture}; correct the architecture or leave it out")
+        raise ArchitectureMismatchError(
+            f"is {spec.architecture}, not {architecture}; correct the architecture or leave it out"
+        )
     if spec.stem == "small" and not format.same_stem:
-        raise MisfitError(f"{format.name} pads its 3x3 first convolution by 2, this project by 1; use another network")
+        raise ArchitectureMismatchError(
+            f"{format.name} pads its 3x3 first convolution by 2, this project by 1; use another network"
+        )
     network = blueprint(spec)
     classifier = classifier_prefixes(network)
     left_out += [backbone.pop(name) for name in list(backbone) if name.startswith(classifier)]
-    weights = matched(network, backbone, state, spec.architecture)
+    weights = match_weights(network, backbone, state, spec.architecture)
     if len(heads) > 1:
-        raise MisfitError(f"has several projection heads ({', '.join(heads)}); save the one that is meant")
+        raise ArchitectureMismatchError(
+            f"has several projection heads ({', '.join(heads)}); save the one that is meant"
+        )
     prefix, head = next(iter(heads.items()), ("", {}))
     activation = contents.metadata.get("activation", part.heads.get(prefix, "relu"))
-    layers = head_of(head, state, activation, feature_width(network))
-    projection = matched(layers, head, state, "projection head")
-    return Imported(format.name, part.name, spec, weights, projection, activation, left_out)
+    layers = build_head(head, state, activation, feature_width(network))
+    projection = match_weights(layers, head, state, "projection head")
+    return ImportedNetwork(format.name, part.name, spec, weights, projection, activation, left_out)
 
 
 def _sorted(
-    names: Iterable[str], format: Format, part: Part
+    names: Iterable[str], format: Format, part: NetworkLayout
 ) -> tuple[dict[str, str], dict[str, dict[str, str]], list[str]]:
     """Sort names into those of the backbone, of each head (own name: name in the file), and those not needed."""
     backbone: dict[str, str] = {}
@@ -159,8 +169,8 @@ def _sorted(
         else:
             unknown.append(name)
     if unknown:
-        raise MisfitError(
-            f"holds {len(unknown)} names that no part of {format.name} has: {shortened(unknown)}; "
+        raise ArchitectureMismatchError(
+            f"holds {len(unknown)} names that no part of {format.name} has: {shorten_names(unknown)}; "
             "correct the format, or save only the network that is meant"
         )
     return backbone, heads, left_out

@@ -18,7 +18,7 @@ from bingo.importers.formats import WRAPPED
 
 
 @dataclass(frozen=True)
-class Contents:
+class CheckpointContents:
     """The weights in a file."""
 
     state: dict[str, Tensor]
@@ -31,7 +31,7 @@ class Contents:
     """What a file of this project says of itself."""
 
 
-def read_contents(path: Path) -> Contents:
+def read_contents(path: Path) -> CheckpointContents:
     """Read a file of PyTorch or safetensors weights.
 
     Raises:
@@ -66,7 +66,7 @@ def _unpickled(path: Path) -> Any:
         ) from error
 
 
-def _state_dict(root: Any) -> Contents:
+def _state_dict(root: Any) -> CheckpointContents:
     entries = root if isinstance(root, dict) else {}
     inner = [name for name in ("state_dict", "model") if isinstance(entries.get(name), dict)][:1]
     networks = [name for name in ("teacher", "student") if isinstance(entries.get(name), dict)]
@@ -76,19 +76,21 @@ def _state_dict(root: Any) -> Contents:
     if networks:
         parts = {name: _unwrapped(entries[name], "", []).state for name in networks}
         state = {f"{name}.{key}": tensor for name, part in parts.items() for key, tensor in part.items()}
-        return Contents(state, " and ".join(f"['{name}']" for name in networks), beside)
+        return CheckpointContents(state, " and ".join(f"['{name}']" for name in networks), beside)
     return _unwrapped(entries, "the file", [])
 
 
-def _unwrapped(entries: Mapping[Any, Any], place: str, beside: list[str]) -> Contents:
+def _unwrapped(entries: Mapping[Any, Any], place: str, beside: list[str]) -> CheckpointContents:
     state = {str(name): value for name, value in entries.items() if isinstance(value, Tensor)}
     beside = beside + [str(name) for name, value in entries.items() if not isinstance(value, Tensor)]
     if state and all(name.startswith("module.") for name in state):
-        return Contents({name.removeprefix("module."): value for name, value in state.items()}, place + WRAPPED, beside)
-    return Contents(state, place, beside)
+        return CheckpointContents(
+            {name.removeprefix("module."): value for name, value in state.items()}, place + WRAPPED, beside
+        )
+    return CheckpointContents(state, place, beside)
 
 
-def _safetensors(path: Path) -> Contents:
+def _safetensors(path: Path) -> CheckpointContents:
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             own = "bingo" in (file.metadata() or {})
@@ -98,11 +100,11 @@ def _safetensors(path: Path) -> Contents:
     return _own(path) if own else _unwrapped(state, "the file", [])
 
 
-def _own(path: Path) -> Contents:
+def _own(path: Path) -> CheckpointContents:
     """Read a teacher of this project, or a student: its backbone, and the head that lies beside it."""
     state, metadata = read_tensors(path)
     if any(name.startswith("backbone.") for name in state):
-        return Contents(state, "a teacher of this project", [], metadata)
+        return CheckpointContents(state, "a teacher of this project", [], metadata)
     beside = path.with_name("head.safetensors")
     if path.name == beside.name:
         raise BingoError(f"{path}: is a student's head; name the backbone.safetensors beside it")
@@ -113,4 +115,4 @@ def _own(path: Path) -> Contents:
         raise BingoError(f"{path}: {beside.name} beside it is another student's; copy both files of one")
     whole = {f"backbone.{name}": value for name, value in state.items()}
     whole |= {f"head.{name}": value for name, value in head.items()}
-    return Contents(whole, "a student of this project", [], metadata)
+    return CheckpointContents(whole, "a student of this project", [], metadata)

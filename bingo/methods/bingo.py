@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Literal, Self
 from pydantic import Field, model_validator
 
 from bingo.study.method import Distillation, DistillationHead, Step, View
-from bingo.study.sections import fault
+from bingo.study.sections import setting_error
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,18 +36,20 @@ class Bingo(Distillation):
     def _terms_fit(self) -> Self:
         terms = self.active_terms()
         if len(set(terms)) < len(terms):
-            raise fault("terms: a term is repeated")
+            raise setting_error("terms: a term is repeated")
         if self.objective == "paper":
             if "cutmix" in terms:
-                raise fault("terms: cutmix belongs to the objective official")
+                raise setting_error("terms: cutmix belongs to the objective official")
             if self.inter_free_epochs is not None:
-                raise fault("inter_free_epochs: belongs to the objective official")
+                raise setting_error("inter_free_epochs: belongs to the objective official")
         elif terms == ["inter"] and self.inter_start() > 0:
-            raise fault("terms: with inter alone, inter_free_epochs must be 0, else there is no loss at the start")
+            raise setting_error(
+                "terms: with inter alone, inter_free_epochs must be 0, else there is no loss at the start"
+            )
         elif "inter" in terms and self.inter_start() >= self.training.epochs:
             free, epochs = self.inter_start(), self.training.epochs
             message = f"inter_free_epochs: {free} leave no inter pairs in {epochs} epochs; set it below {epochs}"
-            raise fault(f"{message}, or set terms")
+            raise setting_error(f"{message}, or set terms")
         return self
 
     def named_bags(self) -> str:
@@ -139,7 +141,7 @@ class Bingo(Distillation):
             pairs = {"intra": a["anchor"] + p["positive"], "inter": a["positive"] + p["anchor"]}
             terms |= {kind: pairs[kind] / len(kinds) for kind in kinds}
         if "cutmix" in active:
-            box = draw_box(step.seed, step.epoch, step.number, anchor.shape[-1])
+            box = draw_box(step.seed, step.epoch, step.step, anchor.shape[-1])
             mixed = contrast(cutmix(anchor, positive, box), False)
             terms["cutmix"] = box.share * mixed["anchor"] + (1 - box.share) * mixed["positive"]
         step.enqueue("negatives", targets["anchor"])

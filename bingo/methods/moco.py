@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from bingo.study.method import Method, Step, View
-from bingo.study.sections import Strict
+from bingo.study.sections import StrictModel
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-class Head(Strict):
+class Head(StrictModel):
     """Projection head: Linear, ReLU, Linear."""
 
     hidden: int | None = Field(default=None, ge=1)

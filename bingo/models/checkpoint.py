@@ -18,7 +18,7 @@ from bingo.study.sections import Backbone
 
 
 @dataclass(frozen=True)
-class Teacher:
+class TeacherNetwork:
     """A frozen network: backbone, projection head (which may be empty), and its fingerprint."""
 
     backbone: nn.Module
@@ -60,7 +60,7 @@ def write_teacher(
     write_tensors(path, tensors, {**metadata, "backbone": spec.model_dump(), "activation": activation})
 
 
-def load_teacher(path: Path, device: torch.device) -> Teacher:
+def load_teacher(path: Path, device: torch.device) -> TeacherNetwork:
     """Read a teacher: backbone under ``backbone.``, head under ``head.``.
 
     The networks are on ``device``, in eval mode, and need no gradients.
@@ -82,7 +82,7 @@ def load_teacher(path: Path, device: torch.device) -> Teacher:
     except (ValueError, KeyError) as error:
         raise BingoError(f"{path}: holds a projection head of an unknown form ({error})") from error
     fill(head, parts["head"], path)
-    return Teacher(backbone.to(device), head.to(device), network_digest(metadata), metadata)
+    return TeacherNetwork(backbone.to(device), head.to(device), network_digest(metadata), metadata)
 
 
 def read_backbone(path: Path, device: torch.device) -> tuple[nn.Module, dict[str, Any]]:

@@ -15,8 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from bingo.report.networks import Line, Panel, beside_ours, split_blocks, table_groups, table_panels
-from bingo.report.style import METRICS, SMALL, WIDTH, marker_look, new_figure, note_no_result, save, styled
+from bingo.report.networks import FigureRow, Panel, match_published_protocols, split_blocks, table_groups, table_panels
+from bingo.report.style import METRICS, SMALL, WIDTH, marker_style, new_figure, note_no_result, save, styled
 from bingo.report.table import read_table
 
 _LINES = 54
@@ -43,11 +43,11 @@ def draw_accuracy(architectures: Mapping[str, str], table: Path, outputs: Sequen
     Raises:
         BingoError: the table is damaged.
     """
-    frame = beside_ours(read_table(table))
+    frame = match_published_protocols(read_table(table))
     panels = table_panels(frame) or [Panel("", "top1")]
-    blocks = split_blocks(table_groups(frame, architectures), _LINES) or [[Line("")]]
+    blocks = split_blocks(table_groups(frame, architectures), _LINES) or [[FigureRow("")]]
     lines = [line for block in blocks for line in block]
-    looks = method_looks(lines)
+    styles = method_styles(lines)
     columns = len(panels)
     rows = max(len(block) for block in blocks)
     longest = max((len(line.text) for line in lines), default=0)
@@ -62,32 +62,32 @@ def draw_accuracy(architectures: Mapping[str, str], table: Path, outputs: Sequen
             axes.set_xlabel(METRICS[panel.metric])
             axes.tick_params(left=False, labelleft=axes is grid[i * columns])
             axes.spines["left"].set_visible(False)
-            _draw_panel(axes, block, panel, looks)
+            _draw_panel(axes, block, panel, styles)
             _write_numbers(axes, block, panel, lines)
-    figure.legend(handles=_handles(lines, looks), loc="outside lower center", ncols=int(figure.get_figwidth() / 1.3))
+    figure.legend(handles=_handles(lines, styles), loc="outside lower center", ncols=int(figure.get_figwidth() / 1.3))
     save(figure, outputs)
 
 
-def method_looks(lines: Sequence[Line]) -> dict[str, dict[str, Any]]:
+def method_styles(lines: Sequence[FigureRow]) -> dict[str, dict[str, Any]]:
     """Return colour and marker of each method, in the order in which they occur."""
     methods = dict.fromkeys(line.method for line in lines if line.method)
-    return {method: marker_look(number) for number, method in enumerate(methods)}
+    return {method: marker_style(number) for number, method in enumerate(methods)}
 
 
-def value_range(lines: Sequence[Line], panel: Panel) -> tuple[float, float]:
+def value_range(lines: Sequence[FigureRow], panel: Panel) -> tuple[float, float]:
     """Return where the axis of a panel begins and ends: around every dot, its deviation and published number."""
     ends = [0.0, 100.0] if not (known := _ends(lines, panel)) else known
     margin = 0.08 * (max(ends) - min(ends)) or 1.0
     return min(ends) - margin, max(ends) + margin
 
 
-def _ends(lines: Sequence[Line], panel: Panel) -> list[float]:
+def _ends(lines: Sequence[FigureRow], panel: Panel) -> list[float]:
     found = [line.numbers[panel] for line in lines if panel in line.numbers]
     values = [n.mean + sign * np.nan_to_num(n.std) for n in found for sign in (-1, 1)] + [n.published for n in found]
     return [float(value) for value in values if not isnan(value)]
 
 
-def _draw_panel(axes: Axes, block: Sequence[Line], panel: Panel, looks: Mapping[str, dict[str, Any]]) -> None:
+def _draw_panel(axes: Axes, block: Sequence[FigureRow], panel: Panel, styles: Mapping[str, dict[str, Any]]) -> None:
     axes.grid(axis="x", color="0.9", linewidth=0.5)
     axes.set_axisbelow(True)
     axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
@@ -102,20 +102,20 @@ def _draw_panel(axes: Axes, block: Sequence[Line], panel: Panel, looks: Mapping[
             axes.plot(published, row, linestyle="", **_PUBLISHED)
         if not isnan(mean):
             deviation = None if isnan(std) else std
-            axes.errorbar(mean, row, xerr=deviation, zorder=3, **_BARS, **looks[line.method])
+            axes.errorbar(mean, row, xerr=deviation, zorder=3, **_BARS, **styles[line.method])
     if not _ends(block, panel):
         note_no_result(axes)
         axes.set_xticks([])
 
 
-def _write_labels(axes: Axes, block: Sequence[Line]) -> None:
+def _write_labels(axes: Axes, block: Sequence[FigureRow]) -> None:
     """Name the lines at the left."""
     axes.set_yticks(range(len(block)), [line.text for line in block])
     for tick, line in zip(axes.get_yticklabels(), block, strict=True):
         tick.set_fontweight("normal" if line.method else "bold")
 
 
-def _write_numbers(axes: Axes, block: Sequence[Line], panel: Panel, lines: Sequence[Line]) -> None:
+def _write_numbers(axes: Axes, block: Sequence[FigureRow], panel: Panel, lines: Sequence[FigureRow]) -> None:
     """Write the numbers in columns at the right, where no dot, bar or other number is in their way."""
 
     def write(text: str, row: float, column: int, **options: Any) -> None:
@@ -141,12 +141,12 @@ def _write_numbers(axes: Axes, block: Sequence[Line], panel: Panel, lines: Seque
                 write(f"{value:.1f}", row, column, color="0.35" if name == "published" else "black")
 
 
-def _handles(lines: Sequence[Line], looks: Mapping[str, dict[str, Any]]) -> list[Artist]:
+def _handles(lines: Sequence[FigureRow], styles: Mapping[str, dict[str, Any]]) -> list[Artist]:
     """Return what the legend shows: methods, and what is there of deviations and published numbers."""
     numbers = [n for line in lines for n in line.numbers.values()]
     own = {line.method for line in lines if any(not isnan(n.mean) for n in line.numbers.values())}
     handles: list[Artist] = [
-        Line2D([], [], linestyle="", label=method, **look) for method, look in looks.items() if method in own
+        Line2D([], [], linestyle="", label=method, **look) for method, look in styles.items() if method in own
     ]
     if any(not isnan(n.std) for n in numbers):
         handles.append(Line2D([], [], color="0.15", linewidth=0.8, label="standard deviation over seeds"))

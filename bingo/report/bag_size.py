@@ -10,10 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
 from bingo.report.networks import Panel
-from bingo.report.style import METRICS, WIDTH, line_look, marker_look, new_figure, note_no_result, save, styled
+from bingo.report.style import METRICS, WIDTH, line_style, marker_style, new_figure, note_no_result, save, styled
 from bingo.report.table import Measured, gather_results
 from bingo.study.protocols import headline_metric
-from bingo.study.shown import BagSizeSeries
+from bingo.study.report_contents import BagSizeSeries
 
 _COLUMNS = 3
 _ROW_HEIGHT = 2.2
@@ -98,7 +98,7 @@ def _draw_panel(axes: Axes, series: Sequence[BagSizeSeries], panel: Panel, measu
     lines = [series_points(entry, panel, measured) for entry in series]
     for number, (entry, points) in enumerate(zip(series, lines, strict=True)):
         size, mean, std = zip(*points, strict=True)
-        look = line_look(number) | marker_look(number)
+        look = line_style(number) | marker_style(number)
         axes.errorbar(size, mean, yerr=std, capsize=2, elinewidth=0.8, label=entry.label, **look)
     if all(np.isnan(point.mean) for points in lines for point in points):
         note_no_result(axes)

@@ -16,7 +16,7 @@ from bingo.models.backbone import require_size
 from bingo.models.checkpoint import read_backbone
 from bingo.philox import Stream, permutation
 from bingo.progress import Progress
-from bingo.report.style import WIDTH, marker_look, new_figure, save, styled
+from bingo.report.style import WIDTH, marker_style, new_figure, save, styled
 from bingo.study.sections import Preprocessing
 from bingo.training.embed import embed
 
@@ -24,7 +24,7 @@ _IMAGES = 1200
 """t-SNE of so many takes some 5 seconds."""
 _CLASSES = 10
 """As many as colours and markers tell apart at a glance."""
-_FEWEST = 4
+_MIN_IMAGES = 4
 _COMPONENTS = 50
 _PERPLEXITY = 30
 
@@ -68,8 +68,8 @@ def draw_map(
     """
     listing = read_listing(listing_path, split)
     chosen = select_images(listing.label)
-    if len(chosen.rows) < _FEWEST:
-        raise BingoError(f"{listing_path}: a map needs at least {_FEWEST} images, but there are {len(chosen.rows)}")
+    if len(chosen.rows) < _MIN_IMAGES:
+        raise BingoError(f"{listing_path}: a map needs at least {_MIN_IMAGES} images, but there are {len(chosen.rows)}")
     shown = listing.select(chosen.rows)
     backbone, _ = read_backbone(model_path, device)
     require_size(backbone, preprocessing.size, device)
@@ -81,7 +81,7 @@ def draw_map(
     features = torch.cat(parts).numpy()
     if not np.isfinite(features).all():
         raise BingoError(f"{model_path}: its features are not finite; train it with a lower learning rate")
-    points = place(features)
+    points = project_to_2d(features)
 
     figure = new_figure(WIDTH * 2 / 3, 3.5)
     axes = figure.subplots()
@@ -89,7 +89,7 @@ def draw_map(
     if (shown.label < 0).any():
         groups["no label" if groups else ""] = shown.label < 0
     for number, (name, members) in enumerate(groups.items()):
-        look = marker_look(number) if name != "no label" else {"color": "0.6", "marker": "."}
+        look = marker_style(number) if name != "no label" else {"color": "0.6", "marker": "."}
         # Pixels, because many points make an SVG large.
         axes.plot(
             *points[members].T, markersize=3, markeredgewidth=0.6, linestyle="", label=name, rasterized=True, **look
@@ -121,7 +121,7 @@ def select_images(label: NDArray[np.int64]) -> Selection:
     return Selection(rows, np.intersect1d(drawn, label[rows]), left_out)
 
 
-def place(features: NDArray[np.float32]) -> NDArray[np.float32]:
+def project_to_2d(features: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return (N, 2) points by t-SNE, near each other where features are similar by cosine.
 
     Features beyond 50 dimensions go through PCA first. On one thread, so that equal features give equal points.

@@ -13,12 +13,12 @@ from bingo.artifacts.embeddings import open_embeddings
 from bingo.artifacts.provenance import require_same
 from bingo.bags.bags import Bags, read_bags
 from bingo.bags.knn import without_self
-from bingo.bags.neighbours import Rows, UnitRows, nearest_neighbours, take_rows
+from bingo.bags.neighbours import RowSource, UnitRows, nearest_neighbours, take_rows
 from bingo.data.listing import read_listing
 from bingo.errors import BingoError
 from bingo.philox import Stream, permutation
 from bingo.progress import Progress
-from bingo.report.style import SMALL, WIDTH, line_look, marker_look, new_figure, save, styled
+from bingo.report.style import SMALL, WIDTH, line_style, marker_style, new_figure, save, styled
 
 SIZES = (1, 2, 5, 10, 20, 50, 100)
 _ANCHORS = 10_000
@@ -55,7 +55,7 @@ def draw_purity(listing_path: Path, embeddings_path: Path, teacher_path: Path, o
     figure = new_figure(WIDTH, 2.7)
     left, right = figure.subplots(1, 2)
     for axes, values in ((left, purity.share), (right, purity.similarity)):
-        axes.plot(sizes, values, **marker_look(0), clip_on=False)
+        axes.plot(sizes, values, **marker_style(0), clip_on=False)
         axes.set(xscale="log", xlabel="nearest neighbours K", xlim=(sizes[0] / 1.6, sizes[-1] * 1.6))
         axes.set_xticks(sizes, [str(size) for size in sizes])
         axes.xaxis.set_minor_locator(NullLocator())
@@ -73,7 +73,7 @@ def draw_purity(listing_path: Path, embeddings_path: Path, teacher_path: Path, o
 
 
 def purity_by_size(
-    features: Rows, label: NDArray[np.int64], anchors: NDArray[np.int64], sizes: Sequence[int]
+    features: RowSource, label: NDArray[np.int64], anchors: NDArray[np.int64], sizes: Sequence[int]
 ) -> Purity:
     """Look up the exact nearest neighbours of anchors among all images, each anchor itself left out.
 
@@ -121,7 +121,7 @@ def draw_similarity(listing_path: Path, bags_path: Path, outputs: Sequence[Path]
     axes = figure.subplots()
     for number, (name, values) in enumerate(groups.items()):
         counts, _ = np.histogram(values, edges)
-        look = line_look(number)
+        look = line_style(number)
         text = f"{name}, {len(values) / len(bags.similarity):.1%}"
         axes.stairs(counts, edges, label=text, linestyle=look["linestyle"], edgecolor=look["color"], linewidth=1.4)
         axes.stairs(counts, edges, fill=True, color=look["color"], alpha=0.15)

@@ -20,7 +20,7 @@ class Panel(NamedTuple):
     metric: str
 
 
-class Numbers(NamedTuple):
+class Scores(NamedTuple):
     """What is known of one network by one protocol, in percent; NaN where it is not."""
 
     mean: float
@@ -29,16 +29,16 @@ class Numbers(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Line:
+class FigureRow:
     """The title of a group, or a network and its numbers."""
 
     text: str
     method: str = ""
     """Empty for a title."""
-    numbers: dict[Panel, Numbers] = field(default_factory=dict)
+    numbers: dict[Panel, Scores] = field(default_factory=dict)
 
 
-def beside_ours(frame: pd.DataFrame) -> pd.DataFrame:
+def match_published_protocols(frame: pd.DataFrame) -> pd.DataFrame:
     """Put numbers that publications alone have under each of our protocols that they are compared with.
 
     Publications call every linear probe `linear`; where a table has none of these, they keep their own name.
@@ -57,7 +57,7 @@ def table_panels(frame: pd.DataFrame) -> list[Panel]:
     return list(dict.fromkeys(map(Panel, shown["protocol"], shown["metric"])))
 
 
-def table_groups(frame: pd.DataFrame, architectures: Mapping[str, str]) -> list[list[Line]]:
+def table_groups(frame: pd.DataFrame, architectures: Mapping[str, str]) -> list[list[FigureRow]]:
     """Return the networks of a table, in its order, in groups that begin with their title, teachers before students.
 
     Args:
@@ -67,24 +67,24 @@ def table_groups(frame: pd.DataFrame, architectures: Mapping[str, str]) -> list[
     """
     panels = set(table_panels(frame))
     several = frame.loc[frame["student"] != "", "teacher"].replace("", None).nunique() > 1
-    groups: dict[str, list[Line]] = {}
+    groups: dict[str, list[FigureRow]] = {}
     for key, rows in frame.groupby(_KEYS, sort=False):
         method, student, teacher, _ = map(str, key)
         title = architectures.get(student, student) if student else TEACHERS
         columns = map(Panel, rows["protocol"], rows["metric"])
-        values = map(Numbers, *(rows[name].astype(float) for name in Numbers._fields))
+        values = map(Scores, *(rows[name].astype(float) for name in Scores._fields))
         numbers = {panel: value for panel, value in zip(columns, values, strict=True) if panel in panels}
         text = _label(method, student, teacher, several, title)
-        groups.setdefault(title, [Line(title)]).append(Line(text, method, numbers))
+        groups.setdefault(title, [FigureRow(title)]).append(FigureRow(text, method, numbers))
     return sorted(groups.values(), key=lambda group: group[0].text != TEACHERS)
 
 
-def split_blocks(groups: Sequence[list[Line]], limit: int) -> list[list[Line]]:
+def split_blocks(groups: Sequence[list[FigureRow]], limit: int) -> list[list[FigureRow]]:
     """Set groups one below the other, in as many blocks as it takes for none to exceed ``limit`` lines.
 
     No group is divided; one that is longer than the limit is a block of its own.
     """
-    blocks: list[list[Line]] = []
+    blocks: list[list[FigureRow]] = []
     for group in groups:
         if blocks and len(blocks[-1]) + len(group) <= limit:
             blocks[-1] = blocks[-1] + group

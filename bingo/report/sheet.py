@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.transforms.v2 import functional as V
 
-from bingo.artifacts.files import atomic_checked
+from bingo.artifacts.files import atomic_write_checked
 from bingo.bags.bags import Bags
 from bingo.data.images import Images
 from bingo.errors import BingoError
@@ -102,7 +102,7 @@ def draw_sheet(bags: Bags, images: Images, anchors: NDArray[np.int64], output: P
             axis.set_title(title if len(title) <= room else f"{title[: room - 1]}…", fontsize=7, pad=3)
             if column > 0 and bags.similarity is not None:
                 axis.set_xlabel(f"{bags.similarity[positions[column - 1]]:.2f}", fontsize=7, labelpad=3)
-    with atomic_checked(output) as temporary:
+    with atomic_write_checked(output) as temporary:
         figure.savefig(temporary, dpi=110, metadata={"Software": None})
     plt.close(figure)
 

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from bingo.artifacts.files import atomic_checked
+from bingo.artifacts.files import atomic_write_checked
 from bingo.errors import BingoError
 
 WIDTH = 7.0
@@ -61,14 +61,14 @@ def new_figure(width: float, height: float, gap: float = 0.04) -> Figure:
     return Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=gap))
 
 
-def marker_look(number: int) -> dict[str, Any]:
+def marker_style(number: int) -> dict[str, Any]:
     """Return colour and marker of the entry of that number in a legend; hollow where a colour comes round again."""
     turn, place = divmod(number, len(_COLOURS))
     fill = "white" if turn % 2 else _COLOURS[place]
     return {"color": _COLOURS[place], "marker": _MARKERS[number % len(_MARKERS)], "markerfacecolor": fill}
 
 
-def line_look(number: int) -> dict[str, Any]:
+def line_style(number: int) -> dict[str, Any]:
     """Return colour and dashes of the entry of that number in a legend."""
     return {"color": _COLOURS[number % len(_COLOURS)], "linestyle": _LINES[number % len(_LINES)]}
 
@@ -90,5 +90,5 @@ def save(figure: Figure, outputs: Sequence[Path]) -> None:
             raise BingoError(f"{output}: figures are written as .svg or .png; choose one of these")
         # Neither a date nor a version, which would make equal figures differ.
         metadata = {"Date": None, "Creator": None} if output.suffix == ".svg" else {"Software": None}
-        with atomic_checked(output) as temporary:
+        with atomic_write_checked(output) as temporary:
             figure.savefig(temporary, dpi=200, metadata=metadata)

@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 
 from bingo.artifacts.files import read_checked
 from bingo.errors import BingoError, nearest
-from bingo.report.style import WIDTH, line_look, new_figure, save, styled
+from bingo.report.style import WIDTH, line_style, new_figure, save, styled
 
 _COLUMNS = 3
 _ROW_HEIGHT, _LEGEND_HEIGHT = 1.9, 0.14
@@ -44,7 +44,7 @@ def draw_training(titles: Mapping[str, str], logs: Mapping[str, Path], outputs: 
                 curve = _read_log(path)
                 marker = "o" if len(curve) == 1 else ""
                 label = "" if i else network
-                axes.plot(curve["epoch"], curve["loss"], marker=marker, label=label, **line_look(number))
+                axes.plot(curve["epoch"], curve["loss"], marker=marker, label=label, **line_style(number))
         axes.set_title(textwrap.fill(title, _TITLE_WIDTH))
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))

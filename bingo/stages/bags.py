@@ -11,12 +11,12 @@ import numpy as np
 from bingo.artifacts.embeddings import Embeddings, open_embeddings
 from bingo.artifacts.hdf5 import checked_dataset, read_hdf5, write_hdf5
 from bingo.artifacts.provenance import provenance
-from bingo.artifacts.shards import damaged, part_rows, require_rows, shard_attributes, whole_shards
+from bingo.artifacts.shards import damaged_shard, part_rows, require_complete_shards, require_rows, shard_attributes
 from bingo.bags.bags import write_bags
 from bingo.bags.groups import label_bags, random_bags
 from bingo.bags.kmeans import kmeans_bags
 from bingo.bags.knn import find_neighbours, knn_bags
-from bingo.bags.neighbours import UNIT, Found
+from bingo.bags.neighbours import QUERY_BLOCK, Neighbours
 from bingo.data.listing import Listing, read_listing
 from bingo.errors import BingoError
 from bingo.study.bags import KmeansBag, KnnBag, LabelBag
@@ -76,7 +76,7 @@ def run(job: BagsJob, threads: int) -> None:  # noqa: ARG001  faiss reads their 
 
 
 def _write_shard(job: BagsJob, settings: KnnBag, embeddings: Embeddings, inputs: dict[str, str], part: str) -> None:
-    rows = part_rows(part, len(embeddings.features), UNIT)
+    rows = part_rows(part, len(embeddings.features), QUERY_BLOCK)
     similarity, members = find_neighbours(embeddings.features, settings.size, settings.search, rows)
     with write_hdf5(job.output, shard_attributes(_SHARD, rows, _origin(job, inputs))) as file:
         checked_dataset(file, "similarity", similarity)
@@ -97,15 +97,15 @@ def _origin(job: BagsJob, inputs: dict[str, str]) -> dict[str, Any]:
     return {"stage_version": job.STAGE_VERSION, "settings": job.settings, "inputs": inputs}
 
 
-def _gather(paths: Sequence[Path], settings: KnnBag, count: int, origin: Mapping[str, Any]) -> Found:
+def _gather(paths: Sequence[Path], settings: KnnBag, count: int, origin: Mapping[str, Any]) -> Neighbours:
     """Return similarity and members of all images (N, size) from shards."""
     similarity = np.empty((count, settings.size), dtype=np.float32)
     members = np.empty((count, settings.size), dtype=np.int64)
-    for shard in whole_shards(paths, _SHARD, count, origin):
+    for shard in require_complete_shards(paths, _SHARD, count, origin):
         with read_hdf5(shard.path, _SHARD) as file:
             for name, array in (("similarity", similarity), ("members", members)):
                 require_rows(shard, file[name], array.dtype)
                 rows = array[shard.rows.start : shard.rows.stop] = file[name][:]
                 if not np.isfinite(rows).all() or (name == "members" and not ((rows >= 0) & (rows < count)).all()):
-                    raise damaged(shard, f"{name} out of range")
+                    raise damaged_shard(shard, f"{name} out of range")
     return similarity, members

@@ -13,17 +13,24 @@ from numpy.typing import NDArray
 
 from bingo.artifacts.hdf5 import CHECKED, checked_dataset, read_hdf5, write_hdf5
 from bingo.artifacts.provenance import provenance
-from bingo.artifacts.shards import Shard, damaged, part_rows, require_rows, shard_attributes, whole_shards
+from bingo.artifacts.shards import (
+    Shard,
+    damaged_shard,
+    part_rows,
+    require_complete_shards,
+    require_rows,
+    shard_attributes,
+)
 from bingo.data.images import open_images
 from bingo.data.listing import Listing, read_listing
 from bingo.errors import BingoError
 from bingo.models.backbone import require_size
-from bingo.models.checkpoint import Teacher, load_teacher
+from bingo.models.checkpoint import TeacherNetwork, load_teacher
 from bingo.progress import Progress
 from bingo.study.jobs import EmbeddingsJob
 from bingo.training.device import describe_device
 from bingo.training.distributed import exhaust, is_first
-from bingo.training.embed import BATCH, embed
+from bingo.training.embed import EMBED_BATCH, embed
 
 log = logging.getLogger(__name__)
 _SHARD = "embeddings shard"
@@ -43,10 +50,10 @@ def run(job: EmbeddingsJob, device: torch.device, workers: int) -> None:
     origin = _origin(job, listing, teacher)
     rows = range(len(listing))
     if job.shards:
-        whole = whole_shards(job.shards, _SHARD, len(listing), origin)
+        whole = require_complete_shards(job.shards, _SHARD, len(listing), origin)
         facts, batches = _facts(whole), _gather(whole)
     else:
-        rows = rows if job.part is None else part_rows(job.part, len(listing), BATCH)
+        rows = rows if job.part is None else part_rows(job.part, len(listing), EMBED_BATCH)
         facts, batches = describe_device(device), _compute(job, listing, teacher, device, workers, rows)
     attributes = {
         "kind": "embeddings",
@@ -61,7 +68,7 @@ def run(job: EmbeddingsJob, device: torch.device, workers: int) -> None:
     _write(job.output, attributes, batches, rows, teacher.features, listing.label[rows.start : rows.stop])
 
 
-def _origin(job: EmbeddingsJob, listing: Listing, teacher: Teacher) -> dict[str, Any]:
+def _origin(job: EmbeddingsJob, listing: Listing, teacher: TeacherNetwork) -> dict[str, Any]:
     return {
         "stage_version": job.STAGE_VERSION,
         "settings": job.settings,
@@ -72,7 +79,7 @@ def _origin(job: EmbeddingsJob, listing: Listing, teacher: Teacher) -> dict[str,
 def _compute(
     job: EmbeddingsJob,
     listing: Listing,
-    teacher: Teacher,
+    teacher: TeacherNetwork,
     device: torch.device,
     workers: int,
     rows: range,
@@ -93,10 +100,10 @@ def _gather(shards: list[Shard]) -> Iterator[NDArray[np.float16]]:
     for shard in shards:
         with read_hdf5(shard.path, _SHARD) as file:
             require_rows(shard, file["embedding"], np.float16)
-            for start in range(0, len(shard.rows), BATCH):
-                batch = file["embedding"][start : start + BATCH]
+            for start in range(0, len(shard.rows), EMBED_BATCH):
+                batch = file["embedding"][start : start + EMBED_BATCH]
                 if not np.isfinite(batch).all():
-                    raise damaged(shard, "a value is not finite")
+                    raise damaged_shard(shard, "a value is not finite")
                 yield batch
 
 

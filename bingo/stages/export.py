@@ -14,13 +14,13 @@ from bingo.export.torchvision import export_torchvision
 from bingo.study.jobs import ExportJob
 from bingo.study.sections import ExportFormat
 
-_WEIGHTS: dict[ExportFormat, Callable[[Path, Path], None]] = {
+_WEIGHT_EXPORTERS: dict[ExportFormat, Callable[[Path, Path], None]] = {
     "detectron2": export_detectron2,
     "timm": export_timm,
     "torchvision": export_torchvision,
 }
 """Formats of weights alone."""
-_DESCRIBED: dict[ExportFormat, Callable[[Path, Path, int | None], None]] = {
+_EXPORTERS_WITH_INPUT: dict[ExportFormat, Callable[[Path, Path, int | None], None]] = {
     "huggingface": export_huggingface,
     "onnx": export_onnx,
     "safetensors": export_safetensors,
@@ -42,9 +42,9 @@ def run(job: ExportJob, threads: int) -> None:  # noqa: ARG001
     model, output, to, resize = job.weights, job.output, job.to, job.resize
     if output.resolve() == model.resolve():
         raise BingoError(f"--output: {output} is the network itself, of which a part would be left; name another file")
-    if to in _DESCRIBED:
-        _DESCRIBED[to](model, output, evaluated_resize(model) if resize is None else resize)
+    if to in _EXPORTERS_WITH_INPUT:
+        _EXPORTERS_WITH_INPUT[to](model, output, evaluated_resize(model) if resize is None else resize)
     elif resize is None:
-        _WEIGHTS[to](model, output)
+        _WEIGHT_EXPORTERS[to](model, output)
     else:
         raise BingoError(f"--resize: a file for {to} holds weights alone and cannot say it; leave it out")

@@ -17,11 +17,11 @@ from bingo.study.jobs import StudentJob, TargetsJob
 from bingo.study.method import Distillation
 from bingo.training.distributed import processes
 from bingo.training.log_csv import write_log
-from bingo.training.model import Learner
-from bingo.training.run import Inputs, train_method
-from bingo.training.state import Row
+from bingo.training.model import TrainingModel
+from bingo.training.state import LogRow
 from bingo.training.step import TeacherOutputs
 from bingo.training.teacher import OnlineTeacher, StoredTeacher, describe_targets, require_targets
+from bingo.training.train_method import Inputs, train_method
 
 
 def run(job: StudentJob, device: torch.device, workers: int) -> None:
@@ -32,7 +32,7 @@ def run(job: StudentJob, device: torch.device, workers: int) -> None:
     """
     student = job.student
 
-    def write(learner: Learner, rows: list[Row], provenance: dict[str, Any]) -> None:
+    def write(learner: TrainingModel, rows: list[LogRow], provenance: dict[str, Any]) -> None:
         write_log(job.output / "log.csv", rows)
         metadata = {"backbone": student.backbone.model_dump(), "method": student.method, "provenance": provenance}
         write_tensors(job.output / "head.safetensors", learner.head.state_dict(), metadata)
@@ -78,7 +78,7 @@ def _open_targets(
     job: StudentJob, method: Distillation, listing: Listing, digests: dict[str, str], device: torch.device
 ) -> StoredTeacher:
     """Return the stored outputs of a teacher, and enter their digests and its own."""
-    views, numbers = int(method.teacher_views), method.teacher_view_numbers()
+    views, numbers = int(method.teacher_views), method.teacher_view_slots()
     if len(job.targets) != len(numbers):
         raise BingoError(f"student {job.name}: {views} stored teacher views need --targets {len(numbers)} times")
     files = dict(zip(numbers, job.targets, strict=True))

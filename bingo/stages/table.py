@@ -5,11 +5,11 @@ from typing import Any
 
 import pandas as pd
 
-from bingo.artifacts.files import atomic_checked
+from bingo.artifacts.files import atomic_write_checked
 from bingo.report.table import COLUMNS, Network, Published, gather_results, read_published
 from bingo.study.protocols import headline_metric, published_name
+from bingo.study.report_contents import TableRow
 from bingo.study.report_jobs import TableJob
-from bingo.study.shown import Row
 
 
 def run(job: TableJob, threads: int) -> None:  # noqa: ARG001
@@ -48,11 +48,11 @@ def run(job: TableJob, threads: int) -> None:  # noqa: ARG001
                     }
                 )
     frame = pd.DataFrame([*_published_alone(job, numbers), *rows], columns=COLUMNS)
-    with atomic_checked(job.output) as temporary:
+    with atomic_write_checked(job.output) as temporary:
         frame.to_csv(temporary, index=False, float_format="%.4f")
 
 
-def _network(row: Row) -> Network:
+def _network(row: TableRow) -> Network:
     """Return by what a publication would know a row's network."""
     return (row.method if row.student else "", row.architecture, row.teacher)
 

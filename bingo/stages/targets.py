@@ -12,37 +12,37 @@ from torch import Tensor
 
 from bingo.artifacts.hdf5 import CHECKED, write_hdf5
 from bingo.artifacts.provenance import provenance
-from bingo.data.images import Images, open_images, show
+from bingo.data.images import Images, open_images, render_views
 from bingo.data.listing import read_listing
 from bingo.errors import BingoError
 from bingo.models.backbone import require_size
-from bingo.models.checkpoint import Teacher, load_teacher
-from bingo.models.fold import folded
+from bingo.models.batch_norm_folding import fold_batch_norm
+from bingo.models.checkpoint import TeacherNetwork, load_teacher
 from bingo.progress import Progress
 from bingo.study.jobs import TargetsJob
 from bingo.training.device import autocast, describe_device, resolve_precision
-from bingo.training.distributed import exhaust, is_first, shared_out
+from bingo.training.distributed import compute_shared, exhaust, is_first
 from bingo.training.loader import load
 from bingo.training.teacher import describe_targets, network_of
 from bingo.views.parameters import draw_for_teacher
 from bingo.views.recipes import RECIPES
-from bingo.views.rendering import ViewPixels, pinned, render
+from bingo.views.rendering import ViewPixels, pin_views, render
 
 log = logging.getLogger(__name__)
 _BATCH = 128
-_VIEWS_AT_ONCE = 8
+_VIEWS_PER_READ = 8
 """Views made of an image each time it is read: reading is dear, and so is the memory of many views."""
 
 
 @dataclass(frozen=True)
-class _Shown:
+class _ViewBatch:
     """Some views of a batch of images."""
 
     rows: slice
     views: dict[int, ViewPixels]
 
-    def pin_memory(self) -> "_Shown":
-        return replace(self, views=pinned(self.views))
+    def pin_memory(self) -> "_ViewBatch":
+        return replace(self, views=pin_views(self.views))
 
 
 class _ViewsInOrder:
@@ -50,19 +50,19 @@ class _ViewsInOrder:
 
     def __init__(self, images: Images, job: TargetsJob) -> None:
         self.images, self.job = images, job
-        self.groups = -(-job.views // _VIEWS_AT_ONCE)
+        self.groups = -(-job.views // _VIEWS_PER_READ)
 
     def __len__(self) -> int:
         return -(-len(self.images.listing) // _BATCH) * self.groups
 
-    def __getitem__(self, position: int) -> _Shown:
+    def __getitem__(self, position: int) -> _ViewBatch:
         batch, group = divmod(position, self.groups)
         rows = np.arange(batch * _BATCH, min((batch + 1) * _BATCH, len(self.images.listing)))
-        views = range(group * _VIEWS_AT_ONCE, min((group + 1) * _VIEWS_AT_ONCE, self.job.views))
+        views = range(group * _VIEWS_PER_READ, min((group + 1) * _VIEWS_PER_READ, self.job.views))
         recipe, size = RECIPES[self.job.recipe], self.images.listing.size[rows]
         parameters = {view: draw_for_teacher(recipe, rows, view, self.job.number, size) for view in views}
-        shown = show(self.images, rows, parameters, self.job.preprocessing, recipe)
-        return _Shown(slice(int(rows[0]), int(rows[-1]) + 1), shown)
+        shown = render_views(self.images, rows, parameters, self.job.preprocessing, recipe)
+        return _ViewBatch(slice(int(rows[0]), int(rows[-1]) + 1), shown)
 
 
 def run(job: TargetsJob, device: torch.device, workers: int) -> None:
@@ -109,14 +109,14 @@ def run(job: TargetsJob, device: torch.device, workers: int) -> None:
 
 @torch.inference_mode()
 def _outputs(
-    job: TargetsJob, teacher: Teacher, images: Images, device: torch.device, workers: int
+    job: TargetsJob, teacher: TeacherNetwork, images: Images, device: torch.device, workers: int
 ) -> Iterator[tuple[slice, int, Tensor]]:
     """Yield rows, view, and the outputs for them: float32 unit vectors (B, D) on the CPU.
 
     Several processes share the batches; the first one gets all outputs, the others none.
     """
     dtype = resolve_precision(job.precision, device)
-    network = folded(network_of(teacher, job.layer))
+    network = fold_batch_norm(network_of(teacher, job.layer))
     require_size(teacher.backbone, job.preprocessing.size, device)
     views = _ViewsInOrder(images, job)
 
@@ -129,5 +129,5 @@ def _outputs(
                 found.append((shown.rows, view, F.normalize(outputs.float(), dim=1).cpu()))
             yield found
 
-    for found in shared_out(range(len(views)), compute):
+    for found in compute_shared(range(len(views)), compute):
         yield from found

@@ -8,9 +8,9 @@ from bingo.data.listing import read_listing
 from bingo.models.checkpoint import write_teacher
 from bingo.study.jobs import TeacherJob
 from bingo.training.log_csv import write_log
-from bingo.training.model import Learner
-from bingo.training.run import Inputs, train_method
-from bingo.training.state import Row
+from bingo.training.model import TrainingModel
+from bingo.training.state import LogRow
+from bingo.training.train_method import Inputs, train_method
 
 
 def run(job: TeacherJob, device: torch.device, workers: int) -> None:
@@ -21,7 +21,7 @@ def run(job: TeacherJob, device: torch.device, workers: int) -> None:
     """
     teacher = job.teacher
 
-    def write(learner: Learner, rows: list[Row], provenance: dict[str, Any]) -> None:
+    def write(learner: TrainingModel, rows: list[LogRow], provenance: dict[str, Any]) -> None:
         write_log(job.training_log, rows)
         metadata = {"method": teacher.method, "provenance": provenance}
         write_teacher(job.output, teacher.backbone, learner.backbone.state_dict(), learner.head.state_dict(), metadata)

@@ -5,10 +5,10 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
-from bingo.study.sections import Strict, fault
+from bingo.study.sections import StrictModel, setting_error
 
 
-class Ivf(Strict):
+class Ivf(StrictModel):
     """An inverted file: images in lists by their nearest centroid, of which a search looks into a few."""
 
     lists: int = Field(default=4096, ge=1)
@@ -19,11 +19,11 @@ class Ivf(Strict):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.probes > self.lists:
-            raise fault("probes must be at most lists")
+            raise setting_error("probes must be at most lists")
         return self
 
 
-class IvfSearch(Strict):
+class IvfSearch(StrictModel):
     """Search with an inverted file, which holds all features in memory as float16 and misses some neighbours."""
 
     ivf: Ivf
@@ -39,7 +39,7 @@ NeighbourSearch = Annotated[
 ]
 
 
-class BagSection(Strict):
+class BagSection(StrictModel):
     """An entry of `bags`."""
 
     def named_teacher(self) -> str | None:
@@ -68,7 +68,7 @@ class KnnBag(BagSection):
     @classmethod
     def _exact_or_index(cls, value: Any) -> Any:
         if value != "exact" and not isinstance(value, dict | IvfSearch):
-            raise fault(f"must be exact, or a section with ivf, found {value!r}")
+            raise setting_error(f"must be exact, or a section with ivf, found {value!r}")
         return value
 
     def named_teacher(self) -> str:

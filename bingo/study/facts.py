@@ -55,7 +55,7 @@ class SourceFacts:
         return len(names) == 1000 and all(re.fullmatch(r"n\d{8}", name) for name in names)
 
 
-def facts_of(data: "ImageSet", key: str) -> SourceFacts:
+def source_facts(data: "ImageSet", key: str) -> SourceFacts:
     """Look at a dataset as cheaply as possible; ``key`` is the study's key that describes it.
 
     Raises:

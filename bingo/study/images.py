@@ -4,26 +4,26 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from bingo.study.sections import Preprocessing, Strict, fault
+from bingo.study.sections import Preprocessing, StrictModel, setting_error
 
 SOURCES = Literal["fashion-mnist", "cifar10", "cifar100", "stl10"]
 
 
-class _Set(Strict):
+class _ImageSetSection(StrictModel):
     max_train: int | None = Field(default=None, ge=1)
     """Use only this many training images, drawn at random once; null for all."""
     max_val: int | None = Field(default=None, ge=1)
     """Use only this many validation images, drawn at random once; null for all."""
 
 
-class DemoSet(_Set):
+class DemoSet(_ImageSetSection):
     """The 10,000 + 5,000 Fashion-MNIST images that ship with the package."""
 
     source: Literal["demo"]
     """Where images come from."""
 
 
-class TorchvisionSet(_Set):
+class TorchvisionSet(_ImageSetSection):
     """A set that torchvision knows, used where it lies, else downloaded."""
 
     source: SOURCES
@@ -32,7 +32,7 @@ class TorchvisionSet(_Set):
     """Folder that holds the set, or receives the download."""
 
 
-class FolderSet(_Set):
+class FolderSet(_ImageSetSection):
     """A folder of images: class folders, or a flat one without labels."""
 
     source: Literal["folder"]
@@ -53,13 +53,13 @@ class FolderSet(_Set):
     @model_validator(mode="after")
     def _held_out_by_class(self) -> Self:
         if self.held_out is not None and self.val is not None:
-            raise fault("held_out and val both name validation images; leave one out")
+            raise setting_error("held_out and val both name validation images; leave one out")
         if self.held_out is not None and self.labels == "none":
-            raise fault("held_out needs class folders, but labels is none; leave one out")
+            raise setting_error("held_out needs class folders, but labels is none; leave one out")
         return self
 
 
-class Pack(Strict):
+class Pack(StrictModel):
     """The images of a folder in one file, for file systems that are slow with many."""
 
     shorter_side: int | None = Field(default=None, ge=8)
@@ -69,7 +69,7 @@ class Pack(Strict):
     """JPEG quality of images that are resized."""
 
 
-class CocoSet(Strict):
+class CocoSet(StrictModel):
     """Images with boxes and masks in COCO's format, for detectors."""
 
     source: Literal["coco"]
@@ -84,7 +84,7 @@ class CocoSet(Strict):
     """JSON file of their annotations."""
 
 
-class _Data(Strict):
+class _Data(StrictModel):
     preprocessing: Preprocessing = Preprocessing()
     """How pixels become network input."""
     workers: int = Field(default=0, ge=0)

@@ -14,7 +14,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import ValidationError
 
 from bingo.errors import BingoError
-from bingo.study.sections import Strict
+from bingo.study.sections import StrictModel
 
 
 class Role(Enum):
@@ -31,14 +31,14 @@ Inputs = Annotated[list[Path], Role.INPUT]
 NamedInputs = Annotated[dict[str, Path], Role.INPUT]
 Output = Annotated[Path, Role.OUTPUT]
 Outputs = Annotated[list[Path], Role.OUTPUT]
-Label = Annotated[str, Role.OPTION]
-OptionalLabel = Annotated[str | None, Role.OPTION]
+Text = Annotated[str, Role.OPTION]
+OptionalText = Annotated[str | None, Role.OPTION]
 
 Exclusion = dict[str, Any]
 Device = Literal["none", "one", "shared"]
 
 
-class Job(Strict):
+class Job(StrictModel):
     """Settings and files of one job of one stage; fields without a role are its settings."""
 
     STAGE: ClassVar[str]

@@ -13,11 +13,11 @@ from bingo.study.job import (
     Input,
     Inputs,
     Job,
-    Label,
     OptionalInput,
-    OptionalLabel,
+    OptionalText,
     Output,
     Role,
+    Text,
 )
 from bingo.study.method import Layer
 from bingo.study.plan import Plan
@@ -37,7 +37,7 @@ class DataJob(Job):
 
     split: Split
     data: Annotated[ImageSet, Field(discriminator="source")]
-    key: Label
+    key: Text
     """Key of the study that describes the images, for messages."""
     train_listing: OptionalInput = None
     """Listing of training images, whose classes validation images have."""
@@ -102,7 +102,7 @@ class TeacherJob(Job):
 
     preprocessing: NetworkInput
     teacher: TrainedTeacher
-    name: Label
+    name: Text
     """Name for progress lines."""
     listing: Input
     """Listing of the training images (data stage)."""
@@ -163,7 +163,7 @@ class EmbeddingsJob(Job):
     """Listing of the training images (data stage)."""
     teacher: Input
     """The teacher."""
-    part: OptionalLabel = None
+    part: OptionalText = None
     """Make this part of the rows alone, 3-of-8 say, as a shard."""
     shards: Inputs = Field(default=[])
     """Shards to gather; one option for each."""
@@ -194,7 +194,7 @@ class BagsJob(Job):
     """The teacher that made the embeddings."""
     embeddings: OptionalInput = None
     """Embeddings of the training images."""
-    part: OptionalLabel = None
+    part: OptionalText = None
     """Make this part of the rows alone, 3-of-8 say, as a shard."""
     shards: Inputs = Field(default=[])
     """Shards to gather; one option for each."""
@@ -270,7 +270,7 @@ class StudentJob(Job):
     preprocessing: NetworkInput
     student: Student
     seed: int
-    name: Label
+    name: Text
     """Name for progress lines."""
     listing: Input
     """Listing of the training images (data stage)."""

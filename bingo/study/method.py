@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from bingo.study.sections import Backbone, Strict, Training, fault
+from bingo.study.sections import Backbone, StrictModel, Training, setting_error
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,8 +26,9 @@ class View:
     """
 
     image: Literal["anchor", "positive"]
-    number: int
-    """Tells views of an image apart. Students' and teachers' views are numbered from 0 each."""
+    slot: int
+    """Which view of the image this is: the slot in the key of its random numbers. Views of students and of teachers
+    are counted from 0 each."""
     teacher: bool = False
     """Whether the teacher sees it."""
     student: bool = True
@@ -39,7 +40,7 @@ class Step(Protocol):
 
     seed: int
     epoch: int
-    number: int
+    step: int
     """Step within the epoch, from 0."""
     images: "dict[str, Tensor]"
     """(B, 3, S, S) of each of the method's views that a network sees in training."""
@@ -63,7 +64,7 @@ class Step(Protocol):
         """Let ``keys`` (B, D) replace the oldest entries of a queue after the step."""
 
 
-class Method(Strict):
+class Method(StrictModel):
     """Base of all methods: a backbone trained on views of images."""
 
     method: str
@@ -111,9 +112,9 @@ class Method(Strict):
         """Return the method's name, and what of its settings changes the meaning of its loss."""
         return self.method
 
-    def teacher_view_numbers(self) -> list[int]:
+    def teacher_view_slots(self) -> list[int]:
         """Return the numbers of the views that the teacher sees."""
-        return sorted({view.number for view in self.views().values() if view.teacher})
+        return sorted({view.slot for view in self.views().values() if view.teacher})
 
     def whole_loss(self) -> bool:
         """Return whether no term of the loss is left out, as in ablations."""
@@ -136,7 +137,7 @@ class Method(Strict):
         return None
 
 
-class DistillationHead(Strict):
+class DistillationHead(StrictModel):
     """Projection head of a student: Linear, ReLU, Linear, as wide at its end as the teacher's output."""
 
     hidden: int | None = Field(default=2048, ge=1)
@@ -172,7 +173,7 @@ class Distillation(Method):
     @classmethod
     def _online_or_number(cls, value: Any) -> Any:
         if value != "online" and (type(value) is not int or value < 1):
-            raise fault(f"must be online or a whole number from 1, found {value!r}")
+            raise setting_error(f"must be online or a whole number from 1, found {value!r}")
         return value
 
     @model_validator(mode="after")
@@ -180,10 +181,12 @@ class Distillation(Method):
         if self.teacher_views != "online":
             if self.teacher_batch_norm == "batch":
                 message = "teacher_views: outputs that depend on the batch cannot be stored"
-                raise fault(f"{message}; set online, or teacher_batch_norm: eval")
+                raise setting_error(f"{message}; set online, or teacher_batch_norm: eval")
             if self.teacher_views > self.training.epochs:
                 views, epochs = self.teacher_views, self.training.epochs
-                raise fault(f"teacher_views: {views} are more than the {epochs} epochs, which use one each; lower it")
+                raise setting_error(
+                    f"teacher_views: {views} are more than the {epochs} epochs, which use one each; lower it"
+                )
         return self
 
 

@@ -13,8 +13,8 @@ import yaml
 from bingo.errors import BingoError
 
 Scale = Literal["trial", "full"]
-HELD_OUT = 0.2
-_FEWEST, FEWEST_VALIDATION = 16, 4
+HELD_OUT_SHARE = 0.2
+_MIN_IMAGES, MIN_VALIDATION = 16, 4
 """Training images for ten neighbours and a batch; validation images for a map of features."""
 _TRIAL_IMAGES, _TRIAL_VALIDATION, _TRIAL_SEEN = 5_000, 1_000, 20_000
 """Images of a trial, and how many a network sees in its training: what takes a minute on two cores."""
@@ -25,7 +25,7 @@ _LARGE = 160
 
 
 @dataclass(frozen=True)
-class Survey:
+class FolderSurvey:
     """A folder of images."""
 
     train: Path
@@ -66,7 +66,7 @@ class Machine:
 
 
 def study_text(
-    name: str, folder: Path, output: Path, found: Survey, machine: Machine, scale: Scale, teacher: Path | None
+    name: str, folder: Path, output: Path, found: FolderSurvey, machine: Machine, scale: Scale, teacher: Path | None
 ) -> str:
     """Return the YAML of a study that fits what was found.
 
@@ -79,15 +79,17 @@ def study_text(
     validation = len(sound) - images
     if found.val is not None:
         validation = sum(str(found.val / name) not in found.unreadable for name in found.validation)
-    if images < _FEWEST:
-        raise BingoError(f"--data: {found.train} holds {images} training images; {_FEWEST} are the fewest for a study")
+    if images < _MIN_IMAGES:
+        raise BingoError(
+            f"--data: {found.train} holds {images} training images; {_MIN_IMAGES} are the fewest for a study"
+        )
     trial = scale == "trial"
     used = min(images, _TRIAL_IMAGES) if trial else images
     size, why_size = _size(found, trial)
     small = size <= _SMALL
     views = ("small" if found.grey else "cifar") if small else "paper"
     stem = "small" if size <= (_SMALL_STEM if trial else _SMALL) else "imagenet"
-    batch_size = _power_of_two(max(_FEWEST // 2, min(used // 6, 64 if trial else 256)))
+    batch_size = _power_of_two(max(_MIN_IMAGES // 2, min(used // 6, 64 if trial else 256)))
     rate = 0.06 / 128 if trial else 0.03 / 256
     epochs = max(2, min(40, round(_TRIAL_SEEN / used))) if trial else 200
     evaluations, why_none = _evaluations(found, validation, used, trial)
@@ -101,11 +103,11 @@ def study_text(
         file=shlex.quote(str(output)),
         scale=scale,
         takes=_takes(trial, used, size, stem, teacher is not None),
-        found=described(found),
+        found=describe_survey(found),
         train=_scalar(str(found.train)),
         val=_scalar(str(found.val)) if found.val else None,
         validation=validation,
-        held_out=HELD_OUT if held else None,
+        held_out=HELD_OUT_SHARE if held else None,
         labelled=bool(found.classes),
         class_folders=any("/" in path for path in found.names),
         unlabelled=found.unlabelled,
@@ -134,7 +136,7 @@ def study_text(
     )
 
 
-def _size(found: Survey, trial: bool) -> tuple[int, str]:
+def _size(found: FolderSurvey, trial: bool) -> tuple[int, str]:
     """Return the side of the input, and why."""
     median = found.sides[1]
     if median < 8:
@@ -156,11 +158,11 @@ def _backbone(architecture: str, stem: str, width: float) -> str:
     return "{" + ", ".join(keys) + "}"
 
 
-def _evaluations(found: Survey, validation: int, images: int, trial: bool) -> tuple[list[str], str]:
+def _evaluations(found: FolderSurvey, validation: int, images: int, trial: bool) -> tuple[list[str], str]:
     """Return the protocols that the data allow, or why none does."""
     if not found.classes:
         return [], f"accuracies need labels: {found.unlabelled}"
-    if validation < FEWEST_VALIDATION:
+    if validation < MIN_VALIDATION:
         return [], "accuracies need validation images, and there are too few images to hold some out"
     if trial:
         return ["linear-moco-small", "knn-10"], ""
@@ -189,7 +191,7 @@ def _takes(trial: bool, images: int, size: int, stem: str, given: bool) -> str:
     )
 
 
-def described(found: Survey) -> str:
+def describe_survey(found: FolderSurvey) -> str:
     """Return one line of what the images are."""
     smallest, median, largest = found.sides
     classes = f" in {len(found.classes)} classes" if found.classes else ", without labels"

@@ -8,11 +8,11 @@ from typing import Any, Literal
 
 from bingo.errors import BingoError
 from bingo.study.bags import IvfSearch, KmeansBag, KnnBag, LabelBag, RandomBag
-from bingo.study.facts import SourceFacts, facts_of
+from bingo.study.facts import SourceFacts, source_facts
 from bingo.study.images import CocoSet, FolderData
 from bingo.study.protocols import PROTOCOLS, Finetune
+from bingo.study.report_contents import bag_size_series, model_seeds, table_rows
 from bingo.study.schema import Study, parse_study
-from bingo.study.shown import bag_size_series, model_seeds, table_rows
 from bingo.study.teachers import ImportedTeacher
 
 
@@ -27,7 +27,7 @@ class Plan:
                 to evaluate on has no labels or no validation images.
         """
         self.study = study
-        self.facts = facts_of(study.data, "data")
+        self.facts = source_facts(study.data, "data")
         if self.facts.most_images is not None:
             _require_enough(study, self.facts.most_images)
         for name, bag in study.bags.items():
@@ -87,7 +87,7 @@ class Plan:
         if teacher is None or (views := entry.stored_views()) is None:
             return []
         drawn = f"{teacher}/{entry.training.views}-{entry.training.precision}-{entry.layer}"
-        return [f"{drawn}-{number}-{views}" for number in entry.teacher_view_numbers()]
+        return [f"{drawn}-{number}-{views}" for number in entry.teacher_view_slots()]
 
     def trained_teachers(self) -> list[str]:
         """Return the teachers that the study trains itself."""
@@ -247,7 +247,7 @@ class Plan:
                         raise BingoError(f"{key}.{name}: there is no {getattr(images, name)}; correct the path")
                     _refuse_braces(f"{key}.{name}", getattr(images, name))
                 continue
-            facts = facts_of(images, key)
+            facts = source_facts(images, key)
             if not facts.labels or not facts.validation:
                 missing = "labels" if not facts.labels else "validation images"
                 raise BingoError(f"{key}: has no {missing} to evaluate with; add them, or leave {evaluation} out")

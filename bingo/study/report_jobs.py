@@ -7,9 +7,17 @@ from pydantic import Field
 
 from bingo.study.job import Device, Exclusion, Input, Inputs, Job, NamedInputs, OptionalInput, Output, Outputs, Role
 from bingo.study.plan import Plan
+from bingo.study.report_contents import (
+    BagSizeSeries,
+    TableRow,
+    architecture_label,
+    bag_size_series,
+    model_seeds,
+    table_rows,
+    training_panels,
+)
 from bingo.study.schema import Study
 from bingo.study.sections import Preprocessing
-from bingo.study.shown import BagSizeSeries, Row, bag_size_series, model_seeds, printed, table_rows, training_panels
 
 Page = Literal["random", "more", "best", "worst"]
 
@@ -20,7 +28,7 @@ class TableJob(Job):
     STAGE: ClassVar[str] = "table"
     STAGE_VERSION: ClassVar[int] = 2
 
-    rows: list[Row]
+    rows: list[TableRow]
     evaluations: list[str]
     published: OptionalInput = None
     """CSV of published numbers."""
@@ -105,7 +113,7 @@ class AccuracyFigureJob(FigureJob):
         """Return the job of one table."""
         students = [row.student for row in table_rows(plan.study, table) if row.student]
         return cls(
-            architectures={name: printed(plan.study.students[name].backbone) for name in students},
+            architectures={name: architecture_label(plan.study.students[name].backbone) for name in students},
             table=Path(plan.path(f"tables/{table}.csv")),
             output=_pictures(plan, f"accuracy-{table}"),
         )

@@ -18,7 +18,7 @@ from bingo.study.bags import Bag
 from bingo.study.images import SOURCES, CocoSet, Data, ImageSet, Target, TorchvisionSet
 from bingo.study.method import STUDENTS, Distillation, Method
 from bingo.study.protocols import DETECTION_PROTOCOLS, PROTOCOLS, TRANSFER_PROTOCOLS, split_name
-from bingo.study.sections import Strict, fault
+from bingo.study.sections import StrictModel, setting_error
 from bingo.study.teachers import Teacher
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=64)]
@@ -30,7 +30,7 @@ else:
     Student = Annotated[Union[tuple(STUDENTS)], Field(discriminator="method")]  # noqa: UP007
 
 
-class Table(Strict):
+class Table(StrictModel):
     """A table of the study's results."""
 
     title: str
@@ -46,7 +46,7 @@ class Table(Strict):
     (`linear`, `knn-10`, ...), metric, published, source. Numbers without a network of this study are shown too."""
 
 
-class Study(Strict):
+class Study(StrictModel):
     """One study: data, networks, and what is measured."""
 
     study: Name
@@ -72,7 +72,7 @@ class Study(Strict):
     def _references_exist(self) -> Self:
         def require(path: str, name: str, kind: str, known: Mapping[str, Any]) -> None:
             if name not in known:
-                raise fault(f"{path}: there is no '{name}' among the {kind}{nearest(name, known)}")
+                raise setting_error(f"{path}: there is no '{name}' among the {kind}{nearest(name, known)}")
 
         for name, bag in self.bags.items():
             if (teacher := bag.named_teacher()) is not None:
@@ -90,16 +90,16 @@ class Study(Strict):
                 require(f"tables.{name}.students", student_name, "students", self.students)
             self._require_protocols(f"tables.{name}.evaluations", table.evaluations or [])
         if not self.teachers and not self.students:
-            raise fault("a study needs an entry in teachers or in students")
+            raise setting_error("a study needs an entry in teachers or in students")
         if twice := sorted(set(self.teachers) & set(self.students)):
-            raise fault(f"'{twice[0]}' names both a teacher and a student; rename one")
+            raise setting_error(f"'{twice[0]}' names both a teacher and a student; rename one")
         lists: dict[str, list[Any]] = {"seeds": list(self.seeds), "evaluations": list(self.evaluations)}
         for name, table in self.tables.items():
             lists[f"tables.{name}.students"] = table.students or []
             lists[f"tables.{name}.evaluations"] = table.evaluations or []
         for key, values in lists.items():
             if len(set(values)) < len(values):
-                raise fault(f"{key}: a value is repeated")
+                raise setting_error(f"{key}: a value is repeated")
         return self
 
     def _require_protocols(self, path: str, evaluations: list[str]) -> None:
@@ -113,7 +113,7 @@ class Study(Strict):
                     match = nearest(name, [f"{other}-{p}" for other in sets for p in self._protocols(other)])
                     hint = match if match.startswith("; did") and not hint.startswith("; did") else hint
                 of = f" for {target}" if target else ""
-                raise fault(f"{path}: there is no '{protocol}' among the protocols{of}{hint}")
+                raise setting_error(f"{path}: there is no '{protocol}' among the protocols{of}{hint}")
 
     def _protocols(self, target: str) -> Mapping[str, Any]:
         """Return the protocols of a set, or of the study's own images."""
@@ -126,9 +126,9 @@ class Study(Strict):
         owner = self._owner(bags)
         if entry.teacher is None and owner is None:
             reason = "" if bags is None else f", because bags '{bags}' have none"
-            raise fault(f"students.{name}.teacher: name the teacher to distil{reason}")
+            raise setting_error(f"students.{name}.teacher: name the teacher to distil{reason}")
         if owner is not None and entry.teacher not in (None, owner):
-            raise fault(f"students.{name}.teacher: '{entry.teacher}' is not the teacher of its bags '{bags}'")
+            raise setting_error(f"students.{name}.teacher: '{entry.teacher}' is not the teacher of its bags '{bags}'")
 
     def split_evaluation(self, name: str) -> tuple[str, str]:
         """Return which set an evaluation is measured on, empty for the study's own images, and its protocol."""

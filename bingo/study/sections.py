@@ -27,12 +27,12 @@ ARCHITECTURES = (*RESNETS, *OTHER_NETWORKS)
 TIMM = "timm/"
 
 
-def fault(message: str) -> PydanticCustomError:
+def setting_error(message: str) -> PydanticCustomError:
     """Return the error of a key, with what is wrong and what helps; `bingo.study.schema` names the key."""
     return PydanticCustomError("said", message)
 
 
-class Strict(BaseModel):
+class StrictModel(BaseModel):
     """A section of the study: unknown keys are errors, values are not coerced, instances do not change."""
 
     model_config = ConfigDict(
@@ -45,11 +45,11 @@ class Strict(BaseModel):
         for key in section if isinstance(section, dict) else ():
             if key not in cls.model_fields:
                 hint = nearest(str(key), cls.model_fields)
-                raise fault(f"unknown key '{key}'{hint}")
+                raise setting_error(f"unknown key '{key}'{hint}")
         return section
 
 
-class NetworkInput(Strict):
+class NetworkInput(StrictModel):
     """What a network sees, in training too."""
 
     size: int = Field(default=224, ge=8)
@@ -76,7 +76,7 @@ class Preprocessing(NetworkInput):
     @model_validator(mode="after")
     def _crop_fits(self) -> Self:
         if self.resize < self.size:
-            raise fault("resize must be at least size")
+            raise setting_error("resize must be at least size")
         return self
 
     def network_input(self) -> NetworkInput:
@@ -86,14 +86,14 @@ class Preprocessing(NetworkInput):
 
 def _known_architecture(name: str) -> str:
     if name not in ARCHITECTURES and not (name.startswith(TIMM) and len(name) > len(TIMM)):
-        raise fault(f"there is no architecture '{name}'{nearest(name, ARCHITECTURES)}; timm's are timm/<name>")
+        raise setting_error(f"there is no architecture '{name}'{nearest(name, ARCHITECTURES)}; timm's are timm/<name>")
     return name
 
 
 Architecture = Annotated[str, AfterValidator(_known_architecture)]
 
 
-class Backbone(Strict):
+class Backbone(StrictModel):
     """A network that ends in pooled features: torchvision's, or one of timm's."""
 
     architecture: Architecture
@@ -107,11 +107,11 @@ class Backbone(Strict):
     @model_validator(mode="after")
     def _only_resnets_vary(self) -> Self:
         if self.architecture not in RESNETS and (self.stem != "imagenet" or self.width != 1):
-            raise fault(f"stem and width belong to ResNets, {self.architecture} has neither")
+            raise setting_error(f"stem and width belong to ResNets, {self.architecture} has neither")
         return self
 
 
-class Steps(Strict):
+class Steps(StrictModel):
     """A learning rate that falls at given epochs."""
 
     milestones: list[Annotated[int, Field(ge=1)]] = Field(min_length=1)
@@ -129,7 +129,7 @@ Schedule = Annotated[
 ]
 
 
-class Training(Strict):
+class Training(StrictModel):
     """SGD, by default with MoCo-v2's recipe: a cosine schedule per epoch and no warm-up."""
 
     epochs: int = Field(default=200, ge=1)
@@ -157,7 +157,7 @@ class Training(Strict):
     @classmethod
     def _cosine_or_steps(cls, value: Any) -> Any:
         if value != "cosine" and not isinstance(value, dict | Steps):
-            raise fault(f"must be cosine, or a section with milestones and factor, found {value!r}")
+            raise setting_error(f"must be cosine, or a section with milestones and factor, found {value!r}")
         return value
 
     @model_validator(mode="after")
@@ -165,5 +165,5 @@ class Training(Strict):
         late = [] if self.schedule == "cosine" else [m for m in self.schedule.milestones if m >= self.epochs]
         if late:
             message = f"schedule: milestone {late[0]} is never reached in {self.epochs} epochs"
-            raise fault(f"{message}; set cosine, or milestones below {self.epochs}")
+            raise setting_error(f"{message}; set cosine, or milestones below {self.epochs}")
         return self

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 from pydantic import Discriminator, Tag
 
 from bingo.study.method import TEACHERS
-from bingo.study.sections import Architecture, Strict
+from bingo.study.sections import Architecture, StrictModel
 
 CheckpointFormat = Literal[
     "moco",
@@ -23,7 +23,7 @@ CheckpointFormat = Literal[
 ]
 
 
-class ImportedTeacher(Strict):
+class ImportedTeacher(StrictModel):
     """A backbone that somebody has trained; `bingo inspect FILE` says what a file is and whether it can be used."""
 
     checkpoint: str

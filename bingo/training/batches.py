@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bingo.bags.bags import Bags
-from bingo.data.images import Images, show
+from bingo.data.images import Images, render_views
 from bingo.errors import BingoError
 from bingo.philox import Stream, permutation
 from bingo.study.method import View
@@ -19,7 +19,7 @@ from bingo.study.sections import NetworkInput
 from bingo.training.loader import load
 from bingo.views.parameters import draw, draw_for_teacher
 from bingo.views.recipes import Recipe
-from bingo.views.rendering import ViewPixels, pinned, render
+from bingo.views.rendering import ViewPixels, pin_views, render
 
 Key = TypeVar("Key")
 
@@ -29,8 +29,8 @@ class Batch:
     """One step of training."""
 
     epoch: int
-    number: int
-    """Step within the epoch."""
+    step: int
+    """Step within the epoch, from 0."""
     rows: dict[str, NDArray[np.int64]]
     """(B,) positions in the listing of the `anchor` images, and of the `positive` ones where any are asked for."""
     views: dict[str, ViewPixels]
@@ -38,7 +38,7 @@ class Batch:
 
     def pin_memory(self) -> "Batch":
         """Return the same in memory from which a GPU copies by itself, while others compute."""
-        return replace(self, views=pinned(self.views))
+        return replace(self, views=pin_views(self.views))
 
 
 class TrainingBatches:
@@ -113,14 +113,14 @@ class TrainingBatches:
             index = rows[view.image]
             size = self.images.listing.size[index]
             if view.teacher:
-                parameters[name] = draw_for_teacher(self.recipe, index, teacher_epoch, view.number, size)
+                parameters[name] = draw_for_teacher(self.recipe, index, teacher_epoch, view.slot, size)
             else:
-                parameters[name] = draw(self.recipe, self.seed, index, epoch, view.number, size)
+                parameters[name] = draw(self.recipe, self.seed, index, epoch, view.slot, size)
         views: dict[str, ViewPixels] = {}
         for image, index in rows.items():
             wanted = {name: parameters[name] for name, view in self.views.items() if view.image == image}
             if wanted:
-                views |= show(self.images, index, wanted, self.preprocessing, self.recipe)
+                views |= render_views(self.images, index, wanted, self.preprocessing, self.recipe)
         return Batch(epoch, step, rows, views)
 
     def count(self, step: int) -> int:

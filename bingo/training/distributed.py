@@ -19,17 +19,17 @@ from bingo.training.device import pick_device
 
 Value = TypeVar("Value")
 Item = TypeVar("Item")
-_PATIENCE = timedelta(hours=2)
+_TIMEOUT = timedelta(hours=2)
 """How long processes wait for each other: the first one writes states and artifacts alone."""
 
 
-def join() -> torch.device:
+def init_processes() -> torch.device:
     """Join the other processes of this job, if there are any, and return the device of this one."""
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     device = pick_device(int(os.environ.get("LOCAL_RANK", "0")))
     if processes > 1:
         # CPU tensors go by gloo beside NCCL, so that a question among hosts does not wait for the GPUs.
-        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=_PATIENCE)
+        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=_TIMEOUT)
     return device
 
 
@@ -80,7 +80,7 @@ def mean(values: dict[str, Tensor]) -> dict[str, Tensor]:
     return dict(zip(values, total / processes(), strict=True))
 
 
-def any_of(answer: bool) -> bool:
+def any_process(answer: bool) -> bool:
     """Tell whether any process says yes."""
     if processes() == 1:
         return answer
@@ -89,7 +89,7 @@ def any_of(answer: bool) -> bool:
     return bool(votes)
 
 
-def from_first(make: Callable[[], Value]) -> Value:
+def broadcast_from_first(make: Callable[[], Value]) -> Value:
     """Let the first process make a value, and return it in all of them."""
     if processes() == 1:
         return make()
@@ -99,7 +99,7 @@ def from_first(make: Callable[[], Value]) -> Value:
     return value
 
 
-def with_shared_gradients(module: nn.Module) -> nn.Module:
+def average_gradients(module: nn.Module) -> nn.Module:
     """Return a module whose gradients are averaged over the processes.
 
     Buffers are nobody's but each process's: queues are the same everywhere, and of batch-norm's running statistics
@@ -119,7 +119,7 @@ def share_buffers(module: nn.Module) -> None:
             dist.broadcast(buffer, src=0)
 
 
-def shared_out(places: Sequence[Value], compute: Callable[[Iterable[Value]], Iterator[Item]]) -> Iterator[Item]:
+def compute_shared(places: Sequence[Value], compute: Callable[[Iterable[Value]], Iterator[Item]]) -> Iterator[Item]:
     """Yield, in the first process, what every place gives, in order; each is computed by one of the processes.
 
     The other processes must exhaust the iterator too, and get nothing.
@@ -139,6 +139,6 @@ def shared_out(places: Sequence[Value], compute: Callable[[Iterable[Value]], Ite
 
 
 def exhaust(shared: Iterator[object]) -> None:
-    """Do this process's part of what `shared_out` yields to the first one."""
+    """Do this process's part of what `compute_shared` yields to the first one."""
     for _ in shared:
         pass

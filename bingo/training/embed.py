@@ -9,14 +9,14 @@ from torch import Tensor, nn
 
 from bingo.data.images import Images
 from bingo.data.nvjpeg import EncodedBatch
-from bingo.models.fold import folded
+from bingo.models.batch_norm_folding import fold_batch_norm
 from bingo.study.sections import Interpolation, Preprocessing
-from bingo.training.distributed import shared_out
+from bingo.training.distributed import compute_shared
 from bingo.training.loader import load
-from bingo.views.apply import centre, normalise
+from bingo.views.apply import centre_crop, normalise
 
-BATCH = 256
-FORWARD = 32
+EMBED_BATCH = 256
+CPU_FORWARD_BATCH = 32
 """Images that go through a network together on a CPU: more are not faster, and their activations take memory."""
 
 
@@ -36,7 +36,7 @@ class CentreViews:
 
     def __len__(self) -> int:
         """Return the number of batches."""
-        return -(-len(self.rows) // BATCH)
+        return -(-len(self.rows) // EMBED_BATCH)
 
     def __getitem__(self, batch: int) -> Tensor | EncodedBatch:
         """Return uint8 (B, 3, S, S), or files that the device decodes.
@@ -44,12 +44,12 @@ class CentreViews:
         Raises:
             BingoError: an image cannot be read.
         """
-        rows = self.rows[batch * BATCH : (batch + 1) * BATCH]
+        rows = self.rows[batch * EMBED_BATCH : (batch + 1) * EMBED_BATCH]
         images = self.images.fetch(np.asarray(rows))
         if self.preprocessing.decoder == "nvjpeg" and not isinstance(images, Tensor):
             return EncodedBatch(images)
         # The channels of grey images are one; what waits for a GPU in pinned memory must have its own.
-        return centre(images, self.preprocessing, self.interpolation).contiguous()
+        return centre_crop(images, self.preprocessing, self.interpolation).contiguous()
 
 
 def embed(
@@ -76,7 +76,7 @@ def embed(
     def compute(places: Iterable[int]) -> Iterator[Tensor]:
         return embed_alone(network, views, places, device, workers)
 
-    yield from shared_out(range(len(views)), compute)
+    yield from compute_shared(range(len(views)), compute)
 
 
 @torch.inference_mode()
@@ -88,11 +88,11 @@ def embed_alone(
     Raises:
         BingoError: an image cannot be read.
     """
-    network = folded(network)
+    network = fold_batch_norm(network)
     for batch in load(views, places, workers):
         if isinstance(batch, EncodedBatch):
             pixels = batch.centres(views.preprocessing, views.interpolation, device)
         else:
             pixels = batch.to(device)
-        parts = pixels.split(FORWARD if device.type == "cpu" else BATCH)
+        parts = pixels.split(CPU_FORWARD_BATCH if device.type == "cpu" else EMBED_BATCH)
         yield torch.cat([network(normalise(part / 255, views.preprocessing)) for part in parts]).cpu()

@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from bingo.errors import BingoError
-from bingo.training.signals import outlive
+from bingo.training.signals import ignore_end_signals
 
 Place = TypeVar("Place", contravariant=True)
 Item = TypeVar("Item", covariant=True)
@@ -29,7 +29,7 @@ def load(source: Source[Place, Item], places: Iterable[Place], workers: int) -> 
         BingoError: making an item raises it.
     """
     loader = DataLoader(
-        _Caught(source),
+        _ErrorsAsItems(source),
         sampler=places,
         batch_size=None,
         collate_fn=_unchanged,
@@ -42,23 +42,23 @@ def load(source: Source[Place, Item], places: Iterable[Place], workers: int) -> 
     for item in loader:
         if isinstance(item, BingoError):
             raise item
-        if isinstance(item, _Fault):
+        if isinstance(item, _WorkerError):
             raise RuntimeError(f"a loader process failed:\n{item.traceback}")
         yield item
 
 
 def _outlive_signals(_: int) -> None:
-    outlive()
+    ignore_end_signals()
 
 
 @dataclass(frozen=True)
-class _Fault:
+class _WorkerError:
     """A fault of the software, in a worker process."""
 
     traceback: str
 
 
-class _Caught(Dataset[Any]):
+class _ErrorsAsItems(Dataset[Any]):
     """Hands over faults as items: the traceback of one that the DataLoader raises would keep its workers alive.
 
     At the process's end they would be waited for in vain.
@@ -75,7 +75,7 @@ class _Caught(Dataset[Any]):
         except Exception:
             if get_worker_info() is None:
                 raise
-            return _Fault(traceback.format_exc())
+            return _WorkerError(traceback.format_exc())
 
 
 def _unchanged(item: Any) -> Any:

@@ -14,9 +14,9 @@ from bingo.errors import BingoError
 from bingo.philox import Stream, philox
 from bingo.progress import Progress
 from bingo.training import distributed
-from bingo.training.monitor import Watch
-from bingo.training.signals import asked_to_end
-from bingo.training.state import Position, Row, TrainingState
+from bingo.training.monitor import Monitor
+from bingo.training.signals import catch_end_signals
+from bingo.training.state import LogRow, TrainingPosition, TrainingState
 
 log = logging.getLogger(__name__)
 _STEPS_BETWEEN_CHECKS = 50
@@ -70,7 +70,9 @@ class Task(ABC):
         """Do what follows the optimizer's step."""
 
 
-def train(task: Task, state: TrainingState | None, workers: int, title: str, monitor: Watch | None = None) -> list[Row]:
+def train(
+    task: Task, state: TrainingState | None, workers: int, title: str, monitor: Monitor | None = None
+) -> list[LogRow]:
     """Train a task's module in place, going on from ``state`` if that holds anything.
 
     Args:
@@ -90,8 +92,8 @@ def train(task: Task, state: TrainingState | None, workers: int, title: str, mon
     """
     module, optimizer, data, epochs = task.module, task.optimizer, task.data, task.epochs
     module.train()
-    position = Position() if state is None else state.restore(module, optimizer, task.device)
-    model = distributed.with_shared_gradients(module)
+    position = TrainingPosition() if state is None else state.restore(module, optimizer, task.device)
+    model = distributed.average_gradients(module)
     batches = data.batches(position.epoch, epochs, workers, position.step)
     images = sum(data.count(step) for step in range(data.steps))  # of an epoch
     done = position.epoch * images + position.step * data.batch_size
@@ -100,7 +102,7 @@ def train(task: Task, state: TrainingState | None, workers: int, title: str, mon
     if monitor is not None:
         monitor.begin(position)
 
-    signals = nullcontext(lambda: False) if state is None else asked_to_end()
+    signals = nullcontext(lambda: False) if state is None else catch_end_signals()
     with signals as ends, Progress(title, epochs * images, "images", done) as progress:
         for epoch in range(position.epoch, epochs):
             for step in range(position.step, data.steps):
@@ -122,14 +124,14 @@ def train(task: Task, state: TrainingState | None, workers: int, title: str, mon
                     loss_shown = f", loss {position.means.read()['loss']:.4g}"
                 progress.advance(data.count(step), f"epoch {epoch + 1}/{epochs}{loss_shown}{monitor_shown}")
                 if state is not None and position.step < data.steps:
-                    state.save_if_due(module, optimizer, position, distributed.any_of(ends()))
+                    state.save_if_due(module, optimizer, position, distributed.any_process(ends()))
 
             row = {"epoch": epoch + 1, "lr": optimizer.param_groups[0]["lr"], **position.means.read()}
-            position = Position([*position.rows, row])
+            position = TrainingPosition([*position.rows, row])
             if monitor is not None:
                 monitor_shown = monitor.after_epoch(position.rows)
             if state is not None:
-                state.save_if_due(module, optimizer, position, distributed.any_of(ends()))
+                state.save_if_due(module, optimizer, position, distributed.any_process(ends()))
             log.info("%s: %s", title, ", ".join(f"{name} {value:.6g}" for name, value in row.items()))
     return position.rows
 
@@ -143,7 +145,7 @@ def seed_step(seed: int, epoch: int, step: int) -> None:
     torch.manual_seed(int(philox(counter, (seed, Stream.STEP))[0]))
 
 
-def _require_finite(task: Task, position: Position, state: TrainingState | None, title: str) -> None:
+def _require_finite(task: Task, position: TrainingPosition, state: TrainingState | None, title: str) -> None:
     """Refuse a loss that was not finite since the epoch began, and at its end a weight."""
     epoch, steps, bad = position.epoch + 1, task.data.steps, position.means.first_bad_step()
     if bad is not None:

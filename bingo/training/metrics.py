@@ -25,7 +25,7 @@ def majority_weights(similarity: Tensor) -> Tensor:
     return 1 + similarity / (2 * similarity.shape[1] + 1)
 
 
-def votes(labels: Tensor, weights: Tensor, classes: int) -> Tensor:
+def class_votes(labels: Tensor, weights: Tensor, classes: int) -> Tensor:
     """Return (N, classes): for each row the sum of ``weights`` (N, k) over the neighbours' ``labels`` (N, k).
 
     A class without a vote has -inf.

@@ -10,10 +10,10 @@ from bingo.models.head import mlp_head, output_width
 from bingo.models.queue import Queue
 from bingo.study.method import Method
 from bingo.training.distributed import gather_rows
-from bingo.training.step import Step, StepInput, TeacherOutputs
+from bingo.training.step import StepInput, TeacherOutputs, TrainingStep
 
 
-class Learner(nn.Module):
+class TrainingModel(nn.Module):
     """Backbone, head, their moving average and queues: the state of a method's training.
 
     The frozen teacher is no part of it.
@@ -44,7 +44,7 @@ class Learner(nn.Module):
 
     def forward(self, batch: StepInput, dtype: torch.dtype) -> dict[str, Tensor]:
         """Return the method's loss and log values for one step; networks run in ``dtype``, losses in float32."""
-        step = Step(self, batch, dtype)
+        step = TrainingStep(self, batch, dtype)
         values = self.method.loss(step)
         self._pending = step.pending
         return values

@@ -17,35 +17,35 @@ from bingo.philox import Stream, permutation
 from bingo.study.sections import Preprocessing, Training
 from bingo.training.batches import TrainingBatches
 from bingo.training.embed import CentreViews, embed_alone
-from bingo.training.metrics import accuracy, majority_weights, votes
-from bingo.training.model import Learner
-from bingo.training.state import Position, Row
+from bingo.training.metrics import accuracy, class_votes, majority_weights
+from bingo.training.model import TrainingModel
+from bingo.training.state import LogRow, TrainingPosition
 
 log = logging.getLogger(__name__)
 
-LOOKS = 20
+EVALUATIONS = 20
 """How often, about, a training's networks are looked at: a look costs a forward pass over the watched images."""
-FEWEST, MOST = 512, 2048
+MIN_IMAGES, MAX_IMAGES = 512, 2048
 """Watched images: a tenth of the training images within these bounds."""
-ALIKE = 0.95
+COLLAPSE_SIMILARITY = 0.95
 """Mean pairwise similarity of projections above which different images count as the same one: that of a sound training
 is far below, of a collapsed one 1."""
 NEIGHBOURS = 10
 """Neighbours that vote, as in the protocol `knn-10`."""
-SETTLED = 200
+WARMUP_STEPS = 200
 """Steps before which no collapse is spoken of: projections are alike in a network that has only begun, up to 1.0."""
-RISE = 1.5
+LOSS_RISE = 1.5
 """How many times its lowest value a loss exceeds when it rises: between epochs it varies by some percent."""
 
 
-def watched_rows(count: int) -> NDArray[np.int64]:
+def monitored_rows(count: int) -> NDArray[np.int64]:
     """Return which of ``count`` training images are watched, in random order: int64 (n,), the same for every seed."""
-    return permutation(0, Stream.WATCH, 0, count)[: min(max(FEWEST, count // 10), MOST)]
+    return permutation(0, Stream.MONITOR, 0, count)[: min(max(MIN_IMAGES, count // 10), MAX_IMAGES)]
 
 
 def is_due(epoch: int, epochs: int) -> bool:
     """Tell whether the networks are looked at after ``epoch``, counted from 1: every 20th part, and the last one."""
-    return epoch == epochs or epoch % max(1, epochs // LOOKS) == 0
+    return epoch == epochs or epoch % max(1, epochs // EVALUATIONS) == 0
 
 
 def mean_similarity(units: Tensor) -> float:
@@ -82,11 +82,11 @@ def held_out_accuracy(units: Tensor, labels: Tensor, classes: int) -> float | No
         return None
     similarity, index = (queries @ bank.T).topk(NEIGHBOURS)
     asked, voting = labels[:first][known[:first]], labels[first:][known[first:]]
-    return accuracy(votes(voting[index], majority_weights(similarity.double()), classes), asked)["top1"]
+    return accuracy(class_votes(voting[index], majority_weights(similarity.double()), classes), asked)["top1"]
 
 
-def lowest_before_rise(rows: Sequence[Row], filled: int) -> Row | None:
-    """Return the epoch with the lowest loss where the last one's is `RISE` times as high, else None.
+def lowest_before_rise(rows: Sequence[LogRow], filled: int) -> LogRow | None:
+    """Return the epoch with the lowest loss where the last one's is `LOSS_RISE` times as high, else None.
 
     It is asked from the third epoch on. The first ``filled`` epochs do not count, in which random vectors are among the
     negatives: they are easily told apart, so that the loss rises as embeddings take their place (MoCo). Nor do epochs
@@ -96,12 +96,12 @@ def lowest_before_rise(rows: Sequence[Row], filled: int) -> Row | None:
     if len(rows) < 3 or not alike:
         return None
     lowest = min(alike, key=lambda row: row["loss"])
-    return lowest if rows[-1]["loss"] > RISE * lowest["loss"] > 0 else None
+    return lowest if rows[-1]["loss"] > LOSS_RISE * lowest["loss"] > 0 else None
 
 
 def is_collapsed(similarity: float, steps: int) -> bool:
     """Tell whether projections with this mean pairwise similarity, after so many steps, are a collapse."""
-    return similarity > ALIKE and steps >= SETTLED
+    return similarity > COLLAPSE_SIMILARITY and steps >= WARMUP_STEPS
 
 
 @contextmanager
@@ -116,7 +116,7 @@ def in_eval_mode(network: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-class Events:
+class EventWriter:
     """A training's scalars for TensorBoard; where they cannot be written, says so once and writes no more."""
 
     def __init__(self, folder: Path, epoch: int) -> None:
@@ -151,7 +151,7 @@ class Events:
         self._writer = None
 
 
-class Watch:
+class Monitor:
     """Looks at a learner after its epochs: writes events, warns, and says at the end what came of it.
 
     It watches some training images by their centre views, whole on the shorter side. Of several processes the first
@@ -160,7 +160,7 @@ class Watch:
 
     def __init__(
         self,
-        learner: Learner,
+        learner: TrainingModel,
         data: TrainingBatches,
         training: Training,
         device: torch.device,
@@ -168,28 +168,28 @@ class Watch:
         title: str,
         events: Path | None,
     ) -> None:
-        """Watch ``learner``, on ``device``, being trained on ``data``; ``events`` is TensorBoard's folder, if any."""
+        """Monitor ``learner``, on ``device``, being trained on ``data``; ``events`` is TensorBoard's folder, if any."""
         self._learner, self._data, self._training = learner, data, training
         self._device, self._workers, self._title = device, workers, title
         self._folder = events
-        self._events: Events | None = None
+        self._events: EventWriter | None = None
         listing = data.images.listing
-        rows = watched_rows(len(listing))
+        rows = monitored_rows(len(listing))
         seen_whole = data.preprocessing.model_dump() | {"resize": data.preprocessing.size}
         self._views = CentreViews(data.images, Preprocessing(**seen_whole), "bilinear", rows)
         self._labels, self._classes = torch.from_numpy(listing.label[rows]), len(listing.classes)
         self._images_per_epoch = data.steps * data.batch_size
-        self._seen: dict[str, float] = {}
+        self._metrics: dict[str, float] = {}
         self._warned: set[str] = set()
         self._first_epoch, self._images, self._seconds = 0, 0, 0.0
         """Epochs of earlier processes, and what this one has trained."""
         self._coming, self._since = 0, 0.0
         """Images of the epoch under way that this process trains, and since when."""
 
-    def begin(self, at: Position) -> None:
+    def begin(self, at: TrainingPosition) -> None:
         """Start where the training starts, or goes on."""
         if self._folder is not None:
-            self._events = Events(self._folder, len(at.rows) + 1)
+            self._events = EventWriter(self._folder, len(at.rows) + 1)
         self._first_epoch, self._coming = len(at.rows), self._images_per_epoch - at.step * self._data.batch_size
         size, count = self._learner.method.queue_size, len(self._data.images.listing)
         if self._learner.method.queues() and size > count:
@@ -197,23 +197,23 @@ class Watch:
             self._warn("queue", message, f"{size:,}", f"{count:,}")
         self._since = time.monotonic()
 
-    def after_epoch(self, rows: list[Row]) -> str:
+    def after_epoch(self, rows: list[LogRow]) -> str:
         """Look at the learner after the last epoch of ``rows``; return what to show beside the bar."""
         seconds, epoch, row = time.monotonic() - self._since, len(rows), rows[-1]
         scalars = {f"loss/{name}": value for name, value in row.items() if name not in ("epoch", "lr")}
         scalars |= {"training/lr": row["lr"], "training/images_per_second": self._coming / max(seconds, 1e-9)}
         if is_due(epoch, self._training.epochs):
-            self._seen = self._look(epoch)
-            scalars |= self._seen
+            self._metrics = self._evaluate(epoch)
+            scalars |= self._metrics
             self._warn_of_collapse(epoch)
         if self._events is not None:
             self._events.write(epoch, scalars)
         self._warn_of_rise(rows)
         self._images, self._seconds = self._images + self._coming, self._seconds + seconds
         self._coming, self._since = self._images_per_epoch, time.monotonic()
-        return f", kNN {self._seen['knn/top1']:.1f} %" if "knn/top1" in self._seen else ""
+        return f", kNN {self._metrics['knn/top1']:.1f} %" if "knn/top1" in self._metrics else ""
 
-    def summary(self, rows: list[Row]) -> str:
+    def summary(self, rows: list[LogRow]) -> str:
         """Say in a line what came of the training, which has these ``rows``."""
         parts = [f"{self._title}: {len(rows)} epochs"]
         if self._images:
@@ -221,13 +221,13 @@ class Watch:
             resumed = f", {len(rows) - self._first_epoch} of them now" if self._first_epoch else ""
             parts[0] += f"{resumed} in {time_taken} at {self._images / self._seconds:,.0f} images/s"
         parts.append(f"loss {rows[0]['loss']:.4g} -> {rows[-1]['loss']:.4g}")
-        if "knn/top1" in self._seen:
-            parts.append(f"kNN top-1 on training images {self._seen['knn/top1']:.1f} %")
-        if self._seen:
-            parts.append(f"mean similarity of projections {self._seen['projections/similarity']:.3f}")
+        if "knn/top1" in self._metrics:
+            parts.append(f"kNN top-1 on training images {self._metrics['knn/top1']:.1f} %")
+        if self._metrics:
+            parts.append(f"mean similarity of projections {self._metrics['projections/similarity']:.3f}")
         return ", ".join(parts)
 
-    def _look(self, epoch: int) -> dict[str, float]:
+    def _evaluate(self, epoch: int) -> dict[str, float]:
         """Return what the networks make of the watched images, and what is in the queues, by TensorBoard's tags."""
         learner = self._learner
         with in_eval_mode(learner), torch.inference_mode():
@@ -247,17 +247,17 @@ class Watch:
         return seen | {"queue/epochs": oldest / self._images_per_epoch}
 
     def _warn_of_collapse(self, epoch: int) -> None:
-        similarity = self._seen["projections/similarity"]
+        similarity = self._metrics["projections/similarity"]
         if not is_collapsed(similarity, epoch * self._data.steps):
             return
         taught = [name for name, source in self._learner.method.queues().items() if source == "teacher"]
         remedy = f"lower the learning rate, training.lr, now {self._training.lr}, or train for more epochs"
-        if any(self._seen[f"queue/{name}_similarity"] > ALIKE for name in taught):
+        if any(self._metrics[f"queue/{name}_similarity"] > COLLAPSE_SIMILARITY for name in taught):
             remedy = "so are its teacher's outputs: take another teacher"
         message = "after epoch %d the projections of different images are nearly the same (mean similarity %.3f); %s"
         self._warn("collapse", message, epoch, similarity, remedy)
 
-    def _warn_of_rise(self, rows: list[Row]) -> None:
+    def _warn_of_rise(self, rows: list[LogRow]) -> None:
         lowest = lowest_before_rise(rows, math.ceil(self._learner.method.queue_size / self._images_per_epoch))
         if lowest is not None:
             message = (

@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-ASKS_TO_END = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+END_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 
 @contextmanager
-def asked_to_end() -> Iterator[Callable[[], bool]]:
+def catch_end_signals() -> Iterator[Callable[[], bool]]:
     """Yield a function that tells whether a signal has asked this process to end.
 
     Within the block, these signals do not end the process: the block calls the function where it can save its state.
@@ -20,7 +20,7 @@ def asked_to_end() -> Iterator[Callable[[], bool]]:
         received.append(number)
         signal.signal(signal.SIGINT, signal.default_int_handler)  # a second Ctrl-C ends it at once
 
-    before = {number: signal.signal(number, remember) for number in ASKS_TO_END}
+    before = {number: signal.signal(number, remember) for number in END_SIGNALS}
     try:
         yield lambda: bool(received)
     finally:
@@ -28,7 +28,7 @@ def asked_to_end() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
-def outlive() -> None:
+def ignore_end_signals() -> None:
     """Ignore these signals: the parent process decides when this one ends."""
-    for number in ASKS_TO_END:
+    for number in END_SIGNALS:
         signal.signal(number, signal.SIG_IGN)

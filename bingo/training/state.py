@@ -17,23 +17,23 @@ from typing import Any, TextIO
 import torch
 from torch import nn
 
-from bingo.artifacts.files import atomic
+from bingo.artifacts.files import atomic_write
 from bingo.errors import BingoError
-from bingo.training.distributed import from_first, is_first
+from bingo.training.distributed import broadcast_from_first, is_first
 from bingo.training.means import RunningMeans
 
 log = logging.getLogger(__name__)
 
-Row = dict[str, float]
+LogRow = dict[str, float]
 _SECONDS_BETWEEN_SAVES = 600.0
 """Within an epoch: on a large dataset, an epoch takes longer than a killed job should lose."""
 
 
 @dataclass
-class Position:
+class TrainingPosition:
     """How far a training has come."""
 
-    rows: list[Row] = field(default_factory=list)
+    rows: list[LogRow] = field(default_factory=list)
     """One per finished epoch: what was logged."""
     step: int = 0
     """Finished steps of the current epoch."""
@@ -91,7 +91,7 @@ class TrainingState:
                     yield
                     return
 
-    def save(self, module: nn.Module, optimizer: torch.optim.Optimizer, position: Position) -> None:
+    def save(self, module: nn.Module, optimizer: torch.optim.Optimizer, position: TrainingPosition) -> None:
         """Write the state at ``position``, and keep the previous one."""
         self._saved = time.monotonic()
         if not is_first():
@@ -106,7 +106,7 @@ class TrainingState:
         }
         content = io.BytesIO()
         torch.save(state, content)  # not to the file: on a full disk, torch's error does not say so
-        with atomic(self.path) as temporary:
+        with atomic_write(self.path) as temporary:
             temporary.write_bytes(content.getbuffer())
             with temporary.open("rb") as file:
                 os.fsync(file.fileno())  # now, so that there is hardly a moment without a newest state
@@ -114,7 +114,7 @@ class TrainingState:
                 self.path.replace(self.previous)
 
     def save_if_due(
-        self, module: nn.Module, optimizer: torch.optim.Optimizer, position: Position, asked_to_end: bool
+        self, module: nn.Module, optimizer: torch.optim.Optimizer, position: TrainingPosition, asked_to_end: bool
     ) -> None:
         """Save after an epoch, every ten minutes within one, and when the process is asked to end.
 
@@ -130,14 +130,14 @@ class TrainingState:
         if asked_to_end:
             raise BingoError(f"asked to end; {self.path} holds the state after {position}; run again to resume")
 
-    def restore(self, module: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device) -> Position:
+    def restore(self, module: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device) -> TrainingPosition:
         """Load the state, if there is one of this identity, and return its position; without one, the start."""
-        state = from_first(lambda: self._read(module))
+        state = broadcast_from_first(lambda: self._read(module))
         if state is None:
-            return Position()
+            return TrainingPosition()
         module.load_state_dict(state["module"])
         optimizer.load_state_dict(state["optimizer"])
-        position = Position(state["rows"], state["step"])
+        position = TrainingPosition(state["rows"], state["step"])
         position.means.load_state_dict(state["means"], device)
         log.info("resumed after %s", position)
         return position

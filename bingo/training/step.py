@@ -22,7 +22,7 @@ class StepInput:
 
     seed: int
     epoch: int
-    number: int
+    step: int
     """Step within the epoch, from 0."""
     images: dict[str, Tensor]
     """(B, 3, S, S) of each of the method's views that a network sees in training."""
@@ -61,7 +61,7 @@ class Networks(Protocol):
         """Move the parameters of the moving average towards the student's."""
 
 
-class Step:
+class TrainingStep:
     """One training step as a method's loss sees it. All outputs are float32 unit vectors (B, D)."""
 
     def __init__(self, learner: Networks, batch: StepInput, dtype: torch.dtype) -> None:
@@ -69,7 +69,7 @@ class Step:
         self._learner, self._batch, self._dtype = learner, batch, dtype
         self._views = learner.method.views()
         self._averaged = False
-        self.seed, self.epoch, self.number, self.images = batch.seed, batch.epoch, batch.number, batch.images
+        self.seed, self.epoch, self.step, self.images = batch.seed, batch.epoch, batch.step, batch.images
         self.pending: dict[str, Tensor] = {}
         """What joins each queue after the step."""
 
@@ -101,7 +101,7 @@ class Step:
         if processes() == 1 or self._learner.method.training.sync_batch_norm:
             return self._embed(encoder, images)
         everyones = gather_rows(images)  # (B, 3, S, S)
-        drawn = permutation(self.seed, Stream.SHUFFLE, self.epoch, len(everyones), self.number)
+        drawn = permutation(self.seed, Stream.SHUFFLE, self.epoch, len(everyones), self.step)
         order = torch.from_numpy(drawn).to(images.device)
         own = slice(rank() * len(images), (rank() + 1) * len(images))
         shuffled = everyones[order[own]].contiguous(memory_format=torch.channels_last)

@@ -16,8 +16,8 @@ from bingo.artifacts.provenance import require_same
 from bingo.data.listing import Listing
 from bingo.errors import BingoError
 from bingo.models.batch_norm import without_running_statistics
-from bingo.models.checkpoint import Teacher
-from bingo.models.fold import folded
+from bingo.models.batch_norm_folding import fold_batch_norm
+from bingo.models.checkpoint import TeacherNetwork
 from bingo.study.jobs import TargetsJob
 from bingo.study.method import Layer, View
 from bingo.training.device import resolve_precision
@@ -27,7 +27,7 @@ from bingo.training.step import StepInput
 class OnlineTeacher:
     """The teacher's network, which sees each view when training does."""
 
-    def __init__(self, teacher: Teacher, batch_norm: Literal["eval", "batch"]) -> None:
+    def __init__(self, teacher: TeacherNetwork, batch_norm: Literal["eval", "batch"]) -> None:
         """Use ``teacher``, as it is at the first step; its batch-norm in eval mode, or with each batch's statistics."""
         self.teacher, self.batch_norm = teacher, batch_norm
         self._networks: dict[Layer, nn.Module] = {}
@@ -47,11 +47,11 @@ class OnlineTeacher:
     def _network(self, layer: Layer) -> nn.Module:
         if layer not in self._networks:
             network = network_of(self.teacher, layer)
-            self._networks[layer] = folded(network) if self.batch_norm == "eval" else network
+            self._networks[layer] = fold_batch_norm(network) if self.batch_norm == "eval" else network
         return self._networks[layer]
 
 
-def network_of(teacher: Teacher, layer: Layer) -> nn.Module:
+def network_of(teacher: TeacherNetwork, layer: Layer) -> nn.Module:
     """Return the part of a teacher that ends in ``layer``."""
     return teacher.backbone if layer == "features" else nn.Sequential(teacher.backbone, teacher.head)
 
@@ -81,17 +81,17 @@ class StoredTeacher:
     def outputs(self, layer: Layer, view: View, batch: StepInput, images: Tensor | None) -> Tensor:
         """Return (B, D) for the view of the batch's images at its epoch."""
         stored = batch.epoch % self.views
-        if view.number not in self._held or self._held[view.number][0] != stored:
-            self._held.pop(view.number, None)  # not both in memory
-            with read_hdf5(self.files[view.number], "targets") as file:
+        if view.slot not in self._held or self._held[view.slot][0] != stored:
+            self._held.pop(view.slot, None)  # not both in memory
+            with read_hdf5(self.files[view.slot], "targets") as file:
                 held = file["target"][:, stored]
             if not np.isfinite(held).all():
-                raise BingoError(f"{self.files[view.number]}: holds values that are not finite; delete it")
-            self._held[view.number] = stored, held
-        return sent(self._held[view.number][1][batch.rows[view.image]], self.device)
+                raise BingoError(f"{self.files[view.slot]}: holds values that are not finite; delete it")
+            self._held[view.slot] = stored, held
+        return to_device(self._held[view.slot][1][batch.rows[view.image]], self.device)
 
 
-def sent(outputs: NDArray[np.float16], device: torch.device) -> Tensor:
+def to_device(outputs: NDArray[np.float16], device: torch.device) -> Tensor:
     """Return float16 ``outputs`` (B, D) as float32 on ``device``, without waiting for what a GPU does before."""
     held = torch.from_numpy(outputs)
     return (held.pin_memory() if device.type == "cuda" else held).to(device, non_blocking=True).float()

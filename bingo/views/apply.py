@@ -9,25 +9,25 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as V
 
 from bingo.study.sections import Interpolation, NetworkInput, Preprocessing
-from bingo.views.colour import coloured
+from bingo.views.colour import apply_colour
 from bingo.views.parameters import ViewParameters
 from bingo.views.recipes import Recipe
 
-Box = tuple[int, int, int, int]
+CropBox = tuple[int, int, int, int]
 """Top, left, height, width, in pixels of the upright image."""
 MODES = {name: InterpolationMode(name) for name in ("bilinear", "bicubic")}
-_TOGETHER = 2**20
+_BLOCK_VALUES = 2**20
 """Numbers, 4 MiB, that a CPU takes through all steps at a time: cores share them, and they stay in its caches."""
 
 
-class Viewable(Protocol):
+class CroppableImage(Protocol):
     """An image that makes its own views: `bingo.data.pictures.Picture`, say."""
 
     @property
     def size(self) -> tuple[int, int]:
         """Height and width."""
 
-    def view(self, box: Box, size: tuple[int, int], interpolation: Interpolation) -> Tensor:
+    def view(self, box: CropBox, size: tuple[int, int], interpolation: Interpolation) -> Tensor:
         """Return what ``box`` shows, resized to ``size`` with antialiasing: uint8 (3, *size)."""
 
 
@@ -59,7 +59,7 @@ def crop_batch(images: Tensor, parameters: ViewParameters, size: int, interpolat
 
 
 def crop_each(
-    images: Iterable[Viewable], views: Sequence[ViewParameters], size: int, interpolation: Interpolation
+    images: Iterable[CroppableImage], views: Sequence[ViewParameters], size: int, interpolation: Interpolation
 ) -> list[Tensor]:
     """Do the same as `crop_batch` for images of any sizes, one after the other, in several views.
 
@@ -102,13 +102,13 @@ def finish(
     size, count = preprocessing.size, len(parameters.flip)
     mean, std = _statistics(preprocessing, images.device)
     finished = torch.empty(count, size, size, 3, device=images.device)
-    together = max(1, _TOGETHER // images.shape[1:].numel()) if images.device.type == "cpu" else max(1, count)
+    together = max(1, _BLOCK_VALUES // images.shape[1:].numel()) if images.device.type == "cpu" else max(1, count)
     for start in range(0, count, together):
         block = slice(start, start + together)
         drawn, rows = parameters.select(block), torch.arange(count)[block] % len(images)
         shown = images.index_select(0, rows.to(images.device, non_blocking=True))
         shown = shown.float() if cropped else crop_batch(shown, drawn, size, recipe.interpolation)
-        shown = coloured(shown.mul_(1 / 255), drawn, recipe)
+        shown = apply_colour(shown.mul_(1 / 255), drawn, recipe)
         shown = shown.expand(-1, 3, -1, -1).sub(mean) if shown.shape[1] == 1 else shown.sub_(mean)
         finished[block] = shown.div_(std).permute(0, 2, 3, 1)
     return finished.permute(0, 3, 1, 2)
@@ -126,7 +126,9 @@ def _statistics(preprocessing: NetworkInput, device: torch.device) -> Tensor:
     return numbers.to(device, non_blocking=True)
 
 
-def centre(images: Tensor | Iterable[Viewable], preprocessing: Preprocessing, interpolation: Interpolation) -> Tensor:
+def centre_crop(
+    images: Tensor | Iterable[CroppableImage], preprocessing: Preprocessing, interpolation: Interpolation
+) -> Tensor:
     """Return the view of evaluation: shorter side resized to `resize`, centre `size` cropped.
 
     Args:
@@ -146,14 +148,14 @@ def centre(images: Tensor | Iterable[Viewable], preprocessing: Preprocessing, in
     return torch.stack([_centre(image, preprocessing, interpolation) for image in images])
 
 
-def shortened(size: tuple[int, int], side: int) -> tuple[int, int]:
+def resized_shape(size: tuple[int, int], side: int) -> tuple[int, int]:
     """Return height and width of an image whose shorter side is resized to ``side``, as torchvision has them."""
     short, long = min(size), int(side * max(size) / min(size))
     return (side, long) if size[0] == short else (long, side)
 
 
-def _centre(image: Viewable, preprocessing: Preprocessing, interpolation: Interpolation) -> Tensor:
-    resized = image.view((0, 0, *image.size), shortened(image.size, preprocessing.resize), interpolation)
+def _centre(image: CroppableImage, preprocessing: Preprocessing, interpolation: Interpolation) -> Tensor:
+    resized = image.view((0, 0, *image.size), resized_shape(image.size, preprocessing.resize), interpolation)
     return V.center_crop(resized, [preprocessing.size])
 
 

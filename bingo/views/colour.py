@@ -13,14 +13,14 @@ from bingo.views.recipes import Recipe
 
 _LUMA = (0.2989, 0.587, 0.114)
 _CONTRAST, _SATURATION, _HUE = 1, 2, 3
-_NEUTRAL = np.array([1, 1, 1, 0], np.float32)
+_NO_CHANGE = np.array([1, 1, 1, 0], np.float32)
 _PRIMARIES = np.array([0, 2, -2], np.float32)
 _STEPS = 4
 _SMALL = 64
 """Side up to which products with matrices are the faster way to blur."""
 
 
-def coloured(images: Tensor, parameters: ViewParameters, recipe: Recipe) -> Tensor:
+def apply_colour(images: Tensor, parameters: ViewParameters, recipe: Recipe) -> Tensor:
     """Jitter, grayscale and blur images.
 
     Args:
@@ -33,7 +33,7 @@ def coloured(images: Tensor, parameters: ViewParameters, recipe: Recipe) -> Tens
     """
     drawn = {name: value.numpy() for name, value in vars(parameters).items()}
     order, factor = drawn["order"], np.take_along_axis(drawn["factor"], drawn["order"], 1)  # (B, steps)
-    idle_last = np.argsort(factor == _NEUTRAL[order], axis=1, kind="stable")
+    idle_last = np.argsort(factor == _NO_CHANGE[order], axis=1, kind="stable")
     order, factor = (np.take_along_axis(values, idle_last, 1) for values in (order, factor))
     hue, grey, blurred = drawn["factor"][:, _HUE], drawn["grayscale"], drawn["sigma"] > 0
     factor = np.where(order == _HUE, np.float32(1), factor)

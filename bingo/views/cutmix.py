@@ -9,7 +9,7 @@ from bingo.philox import Stream, uniform
 
 
 @dataclass(frozen=True)
-class Box:
+class CutMixBox:
     """Where the second image shows."""
 
     top: int
@@ -20,7 +20,7 @@ class Box:
     """Share of the area that is left of the first image, lambda."""
 
 
-def draw_box(seed: int, epoch: int, step: int, size: int) -> Box:
+def draw_box(seed: int, epoch: int, step: int, size: int) -> CutMixBox:
     r"""Draw one box for a whole batch of images of ``size`` x ``size`` pixels, a pure function of its arguments.
 
     :math:`\lambda \sim Beta(2, 2)`, as BINGO's released code has it; the box of area :math:`1 - \lambda` has its centre
@@ -33,10 +33,10 @@ def draw_box(seed: int, epoch: int, step: int, size: int) -> Box:
     centre_y, centre_x = int(y * size), int(x * size)
     top, bottom = max(centre_y - half, 0), min(centre_y + half, size)
     left, right = max(centre_x - half, 0), min(centre_x + half, size)
-    return Box(top, bottom, left, right, 1 - (bottom - top) * (right - left) / size**2)
+    return CutMixBox(top, bottom, left, right, 1 - (bottom - top) * (right - left) / size**2)
 
 
-def cutmix(first: Tensor, second: Tensor, box: Box) -> Tensor:
+def cutmix(first: Tensor, second: Tensor, box: CutMixBox) -> Tensor:
     """Return ``first`` (B, C, S, S) with the box of ``second`` (B, C, S, S) pasted into it; both stay as they are."""
     mixed = first.clone()
     mixed[:, :, box.top : box.bottom, box.left : box.right] = second[:, :, box.top : box.bottom, box.left : box.right]

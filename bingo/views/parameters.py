@@ -41,7 +41,7 @@ class ViewParameters:
         return ViewParameters(*(value[rows] for value in vars(self).values()))
 
 
-def joined(views: Sequence[ViewParameters]) -> ViewParameters:
+def concatenate_parameters(views: Sequence[ViewParameters]) -> ViewParameters:
     """Return the parameters of several views, one after the other."""
     return ViewParameters(*(torch.cat(values) for values in zip(*(vars(view).values() for view in views), strict=True)))
 

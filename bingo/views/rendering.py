@@ -9,13 +9,13 @@ from torch import Tensor
 
 from bingo.study.sections import Interpolation, NetworkInput
 from bingo.views.apply import finish
-from bingo.views.parameters import ViewParameters, joined
+from bingo.views.parameters import ViewParameters, concatenate_parameters
 from bingo.views.recipes import Recipe
 
 Key = TypeVar("Key")
 
 
-class Encoded(Protocol):
+class EncodedImages(Protocol):
     """Image files that the training device decodes: `bingo.data.nvjpeg.EncodedBatch`, say."""
 
     def crops(
@@ -28,20 +28,20 @@ class Encoded(Protocol):
 class ViewPixels:
     """One view of each image of a batch, before what is done on the training device."""
 
-    pixels: Tensor | Encoded
+    pixels: Tensor | EncodedImages
     """uint8: whole images (B, 3, H, W), or crops (B, 3, S, S); or files that the device decodes."""
     cropped: bool
     parameters: ViewParameters
 
 
-def pinned(views: Mapping[Key, ViewPixels]) -> dict[Key, ViewPixels]:
+def pin_views(views: Mapping[Key, ViewPixels]) -> dict[Key, ViewPixels]:
     """Return the same views, their pixels in memory from which a GPU copies by itself, while others compute."""
     pixels = {id(view.pixels): view.pixels for view in views.values()}  # several views may share theirs
     moved = {key: _pinned(shared) for key, shared in pixels.items()}
     return {name: replace(view, pixels=moved[id(view.pixels)]) for name, view in views.items()}
 
 
-def _pinned(pixels: Tensor | Encoded) -> Tensor | Encoded:
+def _pinned(pixels: Tensor | EncodedImages) -> Tensor | EncodedImages:
     if not isinstance(pixels, Tensor):
         return pixels
     return pixels[:, :1].pin_memory().expand(-1, 3, -1, -1) if _one_for_three(pixels) else pixels.pin_memory()
@@ -62,7 +62,10 @@ def render(
         else:
             sharing.setdefault(id(view.pixels), (view.pixels, {}))[1][name] = view
     for shared, alike in sharing.values():
-        parameters, cropped = joined([view.parameters for view in alike.values()]), next(iter(alike.values())).cropped
+        parameters, cropped = (
+            concatenate_parameters([view.parameters for view in alike.values()]),
+            next(iter(alike.values())).cropped,
+        )
         pixels = (shared[:, :1] if _one_for_three(shared) else shared).to(device, non_blocking=True)
         finished = finish(pixels, parameters, recipe, preprocessing, cropped)
         yield from zip(alike, finished.tensor_split(len(alike)), strict=True)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as stn
 
-from bingo.artifacts.files import atomic, atomic_checked, read_checked, write_text
+from bingo.artifacts.files import atomic_write, atomic_write_checked, read_checked, write_text
 from bingo.artifacts.hdf5 import checked_dataset, read_hdf5, write_hdf5
 from bingo.artifacts.provenance import digest_arrays, digest_json, provenance, require_same
 from bingo.artifacts.tensors import write_tensors
@@ -46,7 +46,7 @@ WRITERS = {
 
 
 def write_half(path, error):
-    with atomic(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text("half")
         raise error
 
@@ -68,7 +68,7 @@ def test_a_block_that_raises_leaves_the_old_file_as_it_was(tmp_path):
 
 def test_nobody_sees_the_file_before_the_block_ends(tmp_path):
     path = tmp_path / "below" / "x.txt"
-    with atomic(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text("whole")
         assert not path.exists()
         assert temporary.parent == path.parent  # a rename across file systems would not be atomic
@@ -78,9 +78,9 @@ def test_nobody_sees_the_file_before_the_block_ends(tmp_path):
 
 def test_a_second_writer_is_refused_and_disturbs_nothing(tmp_path):
     path = tmp_path / "x.txt"
-    with atomic(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text("first")
-        with pytest.raises(BingoError, match=f"{path}: another process is writing it"), atomic(path):
+        with pytest.raises(BingoError, match=f"{path}: another process is writing it"), atomic_write(path):
             pass
         assert temporary.read_text() == "first"
     assert path.read_text() == "first"
@@ -90,7 +90,7 @@ def test_a_second_writer_is_refused_and_disturbs_nothing(tmp_path):
 @pytest.mark.parametrize("name", WRITERS)
 def test_what_a_killed_run_left_is_overwritten(tmp_path, name):
     path, clean = tmp_path / name, tmp_path / "clean" / name
-    with atomic(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.touch()
     path.unlink()
     temporary.write_bytes(b"left by a killed run " * 5000)
@@ -363,7 +363,7 @@ def test_what_another_program_changed_is_read(tmp_path):
 
 def test_a_checked_file_is_read_unless_it_changed(tmp_path):
     path = tmp_path / "x.csv"
-    with atomic_checked(path) as temporary:
+    with atomic_write_checked(path) as temporary:
         temporary.write_text("a,b\n1,2\n")
     assert read_checked(path) == b"a,b\n1,2\n"
     path.write_text("a,b\n1,3\n")

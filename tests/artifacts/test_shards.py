@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bingo.artifacts.hdf5 import write_hdf5
-from bingo.artifacts.shards import part_rows, shard_attributes, whole_shards
+from bingo.artifacts.shards import part_rows, require_complete_shards, shard_attributes
 from bingo.errors import BingoError
 
 ORIGIN = {"settings": {"size": 3}, "inputs": {"dataset": "a"}}
@@ -39,7 +39,11 @@ def write(tmp_path):
 
 def test_shards_are_taken_in_the_order_of_rows_without_the_empty(write):
     paths = [write("c", range(7, 9)), write("e", range(0)), write("a", range(4)), write("b", range(4, 7))]
-    assert [shard.rows for shard in whole_shards(paths, "thing", 9, ORIGIN)] == [range(4), range(4, 7), range(7, 9)]
+    assert [shard.rows for shard in require_complete_shards(paths, "thing", 9, ORIGIN)] == [
+        range(4),
+        range(4, 7),
+        range(7, 9),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -56,12 +60,12 @@ def test_shards_are_taken_in_the_order_of_rows_without_the_empty(write):
 def test_shards_that_are_not_all_rows_are_refused(ranges, fault, write):
     paths = [write(f"{number}", rows) for number, rows in enumerate(ranges)]
     with pytest.raises(BingoError, match=fault):
-        whole_shards(paths, "thing", 9, ORIGIN)
+        require_complete_shards(paths, "thing", 9, ORIGIN)
 
 
 def test_shards_of_other_settings_or_of_another_kind_are_refused(write):
     good, other = write("a", range(4)), write("b", range(4, 9), {**ORIGIN, "settings": {"size": 4}})
     with pytest.raises(BingoError, match=f"^{other}: was made with other settings or inputs"):
-        whole_shards([good, other], "thing", 9, ORIGIN)
+        require_complete_shards([good, other], "thing", 9, ORIGIN)
     with pytest.raises(BingoError, match="holds thing, but other is needed here"):
-        whole_shards([good], "other", 4, ORIGIN)
+        require_complete_shards([good], "other", 4, ORIGIN)

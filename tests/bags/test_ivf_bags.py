@@ -31,7 +31,7 @@ def overlap(found, exact, size):
 
 @pytest.mark.parametrize("unit", [64, 4096])
 def test_all_lists_hold_the_exact_neighbours_but_for_the_rounding_of_vectors(unit, monkeypatch):
-    monkeypatch.setattr(neighbours, "UNIT", unit)
+    monkeypatch.setattr(neighbours, "QUERY_BLOCK", unit)
     features = clustered(500)
     exact, found = knn_bags(features, 5), knn_bags(features, 5, search(16, 16))
     assert overlap(found, exact, 5) > 0.97
@@ -83,7 +83,7 @@ def test_no_image_is_its_own_neighbour_and_short_lists_are_made_up_for_by_the_ex
 
 @pytest.mark.parametrize("probes", [1, 3])
 def test_parts_of_the_images_find_what_all_find(probes, monkeypatch):
-    monkeypatch.setattr(neighbours, "UNIT", 64)
+    monkeypatch.setattr(neighbours, "QUERY_BLOCK", 64)
     features = clustered(300)
     similarity, members = find_neighbours(features, 6, search(20, probes), range(300))
     for rows in (range(128), range(128, 300), range(256, 300), range(0)):

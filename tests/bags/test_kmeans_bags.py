@@ -75,7 +75,7 @@ def test_the_objective_is_the_mean_cosine_to_the_groups_directions_once_nothing_
 
 @pytest.mark.parametrize("block", [7, 4096])
 def test_each_image_belongs_to_its_nearest_centroid(block, monkeypatch):
-    monkeypatch.setattr(neighbours, "UNIT", block)
+    monkeypatch.setattr(neighbours, "QUERY_BLOCK", block)
     features = unit_rows(np.random.default_rng(1).normal(size=(100, 5)).astype(np.float32))
     similarity = features @ cluster_rows(features, 6, 3, 0)[0].T
     bags = kmeans_bags(features.copy(), 6, 3, 0)
@@ -87,7 +87,7 @@ def test_each_image_belongs_to_its_nearest_centroid(block, monkeypatch):
 @pytest.mark.parametrize("unit", [64, 4096])
 @pytest.mark.parametrize("rounds", [1, 2, 20])
 def test_rounds_are_those_of_plain_k_means_from_the_same_start(rounds, unit, monkeypatch):
-    monkeypatch.setattr(neighbours, "UNIT", unit)
+    monkeypatch.setattr(neighbours, "QUERY_BLOCK", unit)
     features = unit_rows(np.random.default_rng(2).normal(size=(500, 8)).astype(np.float32))
     expected = kmeans.first_centroids(features, 12, 5).astype(np.float64)
     for _ in range(rounds):
@@ -103,7 +103,7 @@ def test_rounds_are_those_of_plain_k_means_from_the_same_start(rounds, unit, mon
 @pytest.mark.parametrize("sample", [1, 256 << 20])
 def test_the_objective_on_clustered_images_is_no_worse_than_that_of_faiss(sample, monkeypatch):
     monkeypatch.setattr(kmeans, "_SAMPLE", sample)
-    monkeypatch.setattr(neighbours, "UNIT", 256)
+    monkeypatch.setattr(neighbours, "QUERY_BLOCK", 256)
     features, _ = separated(2000, 16, 24, 0, noise=0.8)
     features = unit_rows(features)
     ours, theirs = [], []
@@ -142,7 +142,7 @@ def test_an_empty_cluster_moves_to_the_image_that_fits_worst():
     found = kmeans.assign(features, np.eye(4, dtype=np.float32)[[0, 3, 2, 3]])
     np.testing.assert_array_equal(found.cluster, [0, 0, 0, 0, 2, 2])
     # Image 3 fits worst; of the others, which fit equally well, image 0 comes first.
-    moved = kmeans.move(features, found)
+    moved = kmeans.update_centroids(features, found)
     np.testing.assert_allclose(
         moved, [[3 / 10**0.5, 1 / 10**0.5, 0, 0], features[3], features[4], features[0]], rtol=1e-6
     )
@@ -192,7 +192,7 @@ def test_faiss_does_not_warn_of_small_clusters(capfd):
 
 
 def test_gpus_share_the_images_and_change_nothing(monkeypatch):
-    monkeypatch.setattr(neighbours, "UNIT", 16)
+    monkeypatch.setattr(neighbours, "QUERY_BLOCK", 16)
     features = np.random.default_rng(3).normal(size=(200, 4)).astype(np.float32)
     expected = kmeans_bags(features, 10, 5, 0)
     calls = pretend_gpus(monkeypatch, 3)

@@ -28,7 +28,7 @@ def brute_force(features, size):
 @pytest.mark.parametrize("block", [7, 4096])
 @pytest.mark.parametrize(("count", "size"), [(2, 1), (30, 1), (30, 5), (30, 29), (301, 5)])
 def test_bags_hold_the_most_similar_others(count, size, block, monkeypatch):
-    monkeypatch.setattr(neighbours, "UNIT", block)
+    monkeypatch.setattr(neighbours, "QUERY_BLOCK", block)
     features = random_features(count, 8, seed=count + size)
     members, similarity = brute_force(features, size)
     bags = knn_bags(features.copy(), size)
@@ -49,7 +49,7 @@ def test_bags_are_well_formed_whatever_repeats(count, copies, seed, block, data)
     features = random_features(count, 4, seed, copies)
     expected = brute_force(features, size)[1]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(neighbours, "UNIT", block)
+        patch.setattr(neighbours, "QUERY_BLOCK", block)
         bags = knn_bags(features.copy(), size)
     members = bags.members.reshape(count, size)
     assert not bags.includes_anchor

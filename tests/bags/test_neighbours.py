@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bingo.bags import neighbours
-from bingo.bags.neighbours import Budget, UnitRows, nearest_neighbours, normalise_rows, take_rows
+from bingo.bags.neighbours import MemoryBudget, UnitRows, nearest_neighbours, normalise_rows, take_rows
 from bingo.errors import BingoError
 from tests.pretended_gpus import pretend_gpus
 
@@ -54,8 +54,8 @@ def test_equal_similarities_stand_in_the_order_of_positions_whatever_the_blocks(
     products = (xq @ xb.T)[first:stop]
     expected = np.argsort(-products, axis=1, kind="stable")[:, :k]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(neighbours, "UNIT", unit)
-        similarity, index = gathered(xq, xb, k, range(first, stop), Budget(held, block * 12, 1 << 20))
+        patch.setattr(neighbours, "QUERY_BLOCK", unit)
+        similarity, index = gathered(xq, xb, k, range(first, stop), MemoryBudget(held, block * 12, 1 << 20))
     np.testing.assert_array_equal(similarity, np.take_along_axis(products, expected, 1))
     np.testing.assert_array_equal(index, expected)
 
@@ -63,7 +63,7 @@ def test_equal_similarities_stand_in_the_order_of_positions_whatever_the_blocks(
 @pytest.mark.parametrize("block", [1, 5, 23, 4096])
 @pytest.mark.parametrize("k", [1, 7, 40])
 def test_neighbours_are_those_of_an_argsort_whatever_the_block(k, block, vectors, monkeypatch):
-    monkeypatch.setattr(neighbours, "UNIT", block)
+    monkeypatch.setattr(neighbours, "QUERY_BLOCK", block)
     queries, bank = vectors
     products = queries.astype(np.float64) @ bank.T.astype(np.float64)
     expected = np.argsort(-products, axis=1)[:, :k]
@@ -75,8 +75,8 @@ def test_neighbours_are_those_of_an_argsort_whatever_the_block(k, block, vectors
 @pytest.mark.parametrize("gpus", [1, 2, 3])
 def test_gpus_share_the_queries_and_change_nothing(gpus, vectors, monkeypatch):
     queries, bank = np.tile(vectors[0], (5, 1)), vectors[1]
-    monkeypatch.setattr(neighbours, "UNIT", 10)
-    budget = Budget(
+    monkeypatch.setattr(neighbours, "QUERY_BLOCK", 10)
+    budget = MemoryBudget(
         4 * 10 * (4 * 6 + 24 * 3), 16 * 4 * 6, 16 * 4 * 6
     )  # four units of queries, sixteen rows of the bank
     expected = gathered(queries, bank, 3, budget=budget)
@@ -120,11 +120,11 @@ def test_a_gpu_without_queries_is_given_no_bank(vectors, monkeypatch):
 
 
 def test_a_file_is_searched_like_the_array_it_holds(tmp_path, monkeypatch):
-    monkeypatch.setattr(neighbours, "UNIT", 64)
+    monkeypatch.setattr(neighbours, "QUERY_BLOCK", 64)
     features = np.random.default_rng(3).normal(size=(300, 6)).astype(np.float16)
     with h5py.File(tmp_path / "features.h5", "w") as file:
         stored = UnitRows(file.create_dataset("embedding", data=features, chunks=(50, 6), fletcher32=True))
-        found = gathered(stored, stored, 4, budget=Budget(5000, 70 * 24, 70 * 24))
+        found = gathered(stored, stored, 4, budget=MemoryBudget(5000, 70 * 24, 70 * 24))
     unit = features.astype(np.float32)
     normalise_rows(unit)
     similarity, index = gathered(unit, unit, 4)
@@ -133,7 +133,7 @@ def test_a_file_is_searched_like_the_array_it_holds(tmp_path, monkeypatch):
 
 
 def test_no_more_of_the_bank_is_read_at_once_than_the_budget_allows(monkeypatch):
-    monkeypatch.setattr(neighbours, "UNIT", 8)
+    monkeypatch.setattr(neighbours, "QUERY_BLOCK", 8)
     features, read = np.random.default_rng(3).normal(size=(5000, 4)).astype(np.float32), []
 
     class Source:
@@ -146,7 +146,7 @@ def test_no_more_of_the_bank_is_read_at_once_than_the_budget_allows(monkeypatch)
             read.append(features[rows].nbytes)
             return features[rows]
 
-    gathered(Source(), Source(), 3, rows=range(0, 40), budget=Budget(2 * 8 * (16 + 72), 3000 * 16, 3000 * 16))
+    gathered(Source(), Source(), 3, rows=range(0, 40), budget=MemoryBudget(2 * 8 * (16 + 72), 3000 * 16, 3000 * 16))
     assert max(read) == 2048 * 16  # whole chunks
     assert sum(read) == 40 * 16 + 3 * 5000 * 16  # three times two units of queries
 
@@ -155,7 +155,7 @@ def test_values_that_are_not_finite_are_refused_while_blocks_are_read():
     features = np.ones((3000, 2), dtype=np.float16)
     features[2500, 1] = np.inf
     with pytest.raises(BingoError, match="not finite"):
-        gathered(features[:5].astype(np.float32), UnitRows(features), 3, budget=Budget(1, 1024 * 8, 1024 * 8))
+        gathered(features[:5].astype(np.float32), UnitRows(features), 3, budget=MemoryBudget(1, 1024 * 8, 1024 * 8))
 
 
 @settings(deadline=None, max_examples=50)
@@ -164,7 +164,7 @@ def test_rows_are_taken_in_any_order(count, unit, positions):
     source = np.random.default_rng(count).normal(size=(count, 2)).astype(np.float32)
     chosen = np.array(positions, dtype=np.int64) % count
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(neighbours, "UNIT", unit)
+        patch.setattr(neighbours, "QUERY_BLOCK", unit)
         np.testing.assert_array_equal(take_rows(source, chosen), source[chosen])
 
 
@@ -175,7 +175,7 @@ import h5py, numpy as np
 from bingo.bags import neighbours
 from bingo.bags.knn import knn_bags
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-neighbours.UNIT, neighbours.CPU = 1024, neighbours.Budget(2 << 20, 2 << 20, 2 << 20)
+neighbours.QUERY_BLOCK, neighbours.CPU = 1024, neighbours.MemoryBudget(2 << 20, 2 << 20, 2 << 20)
 knn_bags(np.random.default_rng(0).normal(size=(3000, 8)), 5)  # whatever libraries take
 before = peak()
 with h5py.File(sys.argv[1]) as file:

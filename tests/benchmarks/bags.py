@@ -12,13 +12,13 @@ import numpy as np
 from bingo.artifacts.hdf5 import CHECKED, write_hdf5
 from bingo.bags.bags import write_bags
 from bingo.bags.knn import find_neighbours, knn_bags
-from bingo.bags.neighbours import UNIT
+from bingo.bags.neighbours import QUERY_BLOCK
 from bingo.philox import Stream, uniform
 from tests.benchmarks.measure import Row, Work, device_name, memory_row, peak_mib, side_by_side
 
 _IMAGES, _DIM, _SIZE, _CLUSTERS = 50_000, 512, 5, 500
 _IMAGENET = (1_281_167, 2048)
-_QUERIES = 31 * UNIT
+_QUERIES = 31 * QUERY_BLOCK
 """As many as are held at once on their way through all images; the rest of ImageNet would take as long each time."""
 
 

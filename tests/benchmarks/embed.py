@@ -18,7 +18,7 @@ from bingo.models.checkpoint import load_teacher, write_teacher
 from bingo.study.jobs import EmbeddingsJob
 from bingo.study.sections import Backbone, Preprocessing
 from bingo.training.device import pick_device
-from bingo.training.embed import BATCH, FORWARD
+from bingo.training.embed import CPU_FORWARD_BATCH, EMBED_BATCH
 from tests.benchmarks.measure import Row, device_name, side_by_side
 from tests.benchmarks.photos import write_photos
 from tests.benchmarks.views import listed
@@ -52,7 +52,7 @@ def rows() -> Iterator[Row]:
     device = pick_device()
     threads = torch.get_num_threads()
     on_gpu = device.type == "cuda"
-    workers, batch = (threads, BATCH) if on_gpu else (0, FORWARD)
+    workers, batch = (threads, EMBED_BATCH) if on_gpu else (0, CPU_FORWARD_BATCH)
     with tempfile.TemporaryDirectory() as name, ThreadPoolExecutor(threads) as decoders:
         folder = Path(name)
         write_photos(folder / "train", PHOTOS)

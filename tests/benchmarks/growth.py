@@ -26,9 +26,9 @@ from bingo.training.batches import TrainingBatches
 from bingo.training.device import pick_device
 from bingo.training.embed import embed
 from bingo.training.loop import train
-from bingo.training.model import Learner
-from bingo.training.run import MethodTask
+from bingo.training.model import TrainingModel
 from bingo.training.state import TrainingState
+from bingo.training.train_method import MethodTask
 from bingo.views.recipes import RECIPES
 from tests.benchmarks.measure import Work, device_name, side_by_side
 
@@ -109,7 +109,7 @@ def epoch(count: int) -> Work:
         with tempfile.TemporaryDirectory() as folder:
             state = TrainingState(Path(folder, "state.pt"), "")
             with state.exclusively():
-                task = MethodTask(Learner(method, None).to(device), data, method.training, device)
+                task = MethodTask(TrainingModel(method, None).to(device), data, method.training, device)
                 train(task, state, 0, "noise")
 
     return work

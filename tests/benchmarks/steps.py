@@ -12,14 +12,14 @@ from torch import Tensor, nn
 from bingo.methods.bingo import Bingo
 from bingo.methods.moco import Moco
 from bingo.models.backbone import build_backbone
-from bingo.models.checkpoint import Teacher
+from bingo.models.checkpoint import TeacherNetwork
 from bingo.models.head import mlp_head
 from bingo.study.method import Layer, Method, View
 from bingo.study.sections import Backbone, Training
 from bingo.training.device import autocast, pick_device, resolve_precision
-from bingo.training.model import Learner
+from bingo.training.model import TrainingModel
 from bingo.training.step import StepInput, TeacherOutputs
-from bingo.training.teacher import OnlineTeacher, sent
+from bingo.training.teacher import OnlineTeacher, to_device
 from bingo.views.cutmix import cutmix, draw_box
 from tests.benchmarks.measure import Row, device_name, repeated, side_by_side
 from tests.benchmarks.released import ReleasedStep
@@ -201,7 +201,7 @@ class Ours:
         device: torch.device,
     ) -> None:
         torch.manual_seed(0)
-        self.learner = Learner(method, teacher).to(device).train()
+        self.learner = TrainingModel(method, teacher).to(device).train()
         self.optimizer = make_optimizer(self.learner, method.training)
         rows = np.arange(len(next(iter(images.values()))))
         self.batch = StepInput(0, EPOCH, 0, images, {"anchor": rows, "positive": rows})
@@ -211,14 +211,14 @@ class Ours:
         return take_step(self.learner, self.optimizer, self.batch, self.dtype)
 
 
-def make_optimizer(learner: Learner, training: Training) -> torch.optim.Optimizer:
+def make_optimizer(learner: TrainingModel, training: Training) -> torch.optim.Optimizer:
     """Return what trains a learner at a constant learning rate."""
     parameters = [parameter for parameter in learner.parameters() if parameter.requires_grad]
     return torch.optim.SGD(parameters, training.lr, training.momentum, weight_decay=training.weight_decay)
 
 
 def take_step(
-    learner: Learner, optimizer: torch.optim.Optimizer, batch: StepInput, dtype: torch.dtype
+    learner: TrainingModel, optimizer: torch.optim.Optimizer, batch: StepInput, dtype: torch.dtype
 ) -> dict[str, Tensor]:
     """Take one step as the training loop does; return its loss and log values."""
     values: dict[str, Tensor] = learner(batch, dtype)
@@ -239,7 +239,7 @@ class _Stored:
         return self.held.shape[1]
 
     def outputs(self, layer: Layer, view: View, batch: StepInput, images: Tensor | None) -> Tensor:
-        return sent(self.held[batch.rows[view.image]], self.device)
+        return to_device(self.held[batch.rows[view.image]], self.device)
 
 
 def _bare(network: nn.Module, views: list[Tensor], dtype: torch.dtype) -> None:
@@ -251,14 +251,14 @@ def _bare(network: nn.Module, views: list[Tensor], dtype: torch.dtype) -> None:
         outputs.backward(torch.ones_like(outputs))
 
 
-def _teacher(spec: Backbone, device: torch.device) -> Teacher:
+def _teacher(spec: Backbone, device: torch.device) -> TeacherNetwork:
     torch.manual_seed(1)
     backbone = build_backbone(spec)
     width = int(backbone.dim)  # type: ignore[arg-type]
     networks = [
         network.to(device).eval().requires_grad_(False) for network in (backbone, mlp_head(width, [width, 128]))
     ]
-    return Teacher(*networks, "digest", {})  # type: ignore[arg-type]
+    return TeacherNetwork(*networks, "digest", {})  # type: ignore[arg-type]
 
 
 def _noise(scale: Scale, device: torch.device, seed: int) -> Tensor:

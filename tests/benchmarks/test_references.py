@@ -8,10 +8,10 @@ from torch import nn
 
 from bingo.methods.bingo import Bingo
 from bingo.models.backbone import build_backbone
-from bingo.models.checkpoint import Teacher
+from bingo.models.checkpoint import TeacherNetwork
 from bingo.models.head import mlp_head
 from bingo.study.sections import Backbone, Training
-from bingo.training.model import Learner
+from bingo.training.model import TrainingModel
 from bingo.training.step import StepInput
 from bingo.training.teacher import OnlineTeacher
 from bingo.views.cutmix import draw_box
@@ -38,12 +38,12 @@ def test_the_released_codes_first_step_gives_our_loss_and_weights():
     torch.manual_seed(0)
     backbone = build_backbone(NARROW)
     head = mlp_head(backbone.dim, [backbone.dim, 12])
-    teacher = Teacher(*(net.eval().requires_grad_(False) for net in (backbone, head)), "digest", {})
+    teacher = TeacherNetwork(*(net.eval().requires_grad_(False) for net in (backbone, head)), "digest", {})
     method = Bingo.model_validate(
         {"method": "bingo", "objective": "official", "bags": "knn", "backbone": NARROW, "queue_size": 40}
         | {"teacher_batch_norm": "batch", "training": Training(lr=0.1)}
     )
-    learner = Learner(method, OnlineTeacher(teacher, "batch")).train()
+    learner = TrainingModel(method, OnlineTeacher(teacher, "batch")).train()
     images = {name: torch.randn(6, 3, SIZE, SIZE) for name in method.views()}
     student = nn.Sequential(*copy.deepcopy([learner.backbone, learner.head]))
     queue = learner.queues["negatives"].keys.clone()

@@ -56,7 +56,7 @@ def numbers(batches):
     return [
         [
             batch.rows["anchor"].tolist(),
-            [batch.epoch, batch.number, [[name, rows.tolist()] for name, rows in batch.rows.items()]],
+            [batch.epoch, batch.step, [[name, rows.tolist()] for name, rows in batch.rows.items()]],
             *([name, *view_numbers(view)] for name, view in batch.views.items()),
         ]
         for batch in batches
@@ -169,7 +169,7 @@ def test_a_view_can_be_drawn_again_from_seed_index_epoch_and_view(data):
         for name in ("query", "key"):
             for row, anchor in enumerate(batch.rows["anchor"]):
                 size = data.images.listing.size[[anchor]]
-                again = draw(data.recipe, SEED, np.array([anchor]), epoch, VIEWS[name].number, size)
+                again = draw(data.recipe, SEED, np.array([anchor]), epoch, VIEWS[name].slot, size)
                 for key, value in vars(again).items():
                     assert torch.equal(getattr(batch.views[name].parameters, key)[row], value[0]), key
 
@@ -273,7 +273,7 @@ def drawn_for(batch, name):
 def expected_for(data, batch, name, epoch):
     """The same by the functions that draw."""
     view, rows = TEACHER_VIEWS[name], batch.rows[TEACHER_VIEWS[name].image]
-    arguments = (rows, epoch, view.number, data.images.listing.size[rows])
+    arguments = (rows, epoch, view.slot, data.images.listing.size[rows])
     parameters = draw_for_teacher(data.recipe, *arguments) if view.teacher else draw(data.recipe, data.seed, *arguments)
     columns = [value.double().reshape(len(rows), -1) for value in vars(parameters).values()]
     return dict(zip(rows.tolist(), torch.cat(columns, 1).tolist(), strict=True))
@@ -365,4 +365,4 @@ def test_a_pinned_batch_has_every_views_pixels_pinned_and_the_rest_as_it_was(dat
     assert all(view.pixels.stride(1) == batch.views[name].pixels.stride(1) for name, view in found.views.items())
     assert all(equal(view_numbers(view), view_numbers(batch.views[name])) for name, view in found.views.items())
     assert found.rows is batch.rows
-    assert (found.epoch, found.number) == (batch.epoch, batch.number)
+    assert (found.epoch, found.step) == (batch.epoch, batch.step)

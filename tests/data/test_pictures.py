@@ -13,7 +13,7 @@ from bingo.data.decode import decode
 from bingo.data.pictures import Picture, scale_of
 from bingo.errors import BingoError
 from bingo.study.sections import Preprocessing
-from bingo.views.apply import MODES, centre
+from bingo.views.apply import MODES, centre_crop
 
 UPRIGHT, ORIENTATIONS = 1, range(1, 9)
 
@@ -152,9 +152,9 @@ def test_an_image_is_decoded_once_for_each_scale(monkeypatch):
 def test_the_evaluation_view_of_a_scaled_image_is_that_of_the_whole_one(size, resize):
     picture, pixels = picture_of(encode(photo(*size)))
     preprocessing = Preprocessing(size=16, resize=resize)
-    found = centre([picture], preprocessing, "bilinear")
+    found = centre_crop([picture], preprocessing, "bilinear")
     assert picture._scaled
-    assert difference(found, centre(pixels[None], preprocessing, "bilinear")) < 2.5
+    assert difference(found, centre_crop(pixels[None], preprocessing, "bilinear")) < 2.5
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 
 from bingo.data.arrays import load_arrays
 from bingo.errors import BingoError
-from bingo.study.facts import SourceFacts, class_folders, facts_of, has_labels
+from bingo.study.facts import SourceFacts, class_folders, has_labels, source_facts
 from bingo.study.images import DemoData, FolderData, TorchvisionData
 
 
@@ -36,11 +36,11 @@ def flat(tmp_path):
 
 def test_named_sets_have_labels_and_a_validation_split_without_a_look_at_the_disk(tmp_path):
     facts = SourceFacts(labels=True, validation=True, most_images=10_000, folders={"train": [], "val": []})
-    assert facts_of(DemoData(source="demo"), "data") == facts
+    assert source_facts(DemoData(source="demo"), "data") == facts
     assert len(load_arrays("demo", tmp_path, "train")[0]) == 10_000
     cifar = TorchvisionData(source="cifar10", root=str(tmp_path / "absent"))
-    assert facts_of(cifar, "data") == replace(facts, most_images=50_000)
-    assert facts_of(cifar.model_copy(update={"max_train": 7}), "data") == replace(facts, most_images=7)
+    assert source_facts(cifar, "data") == replace(facts, most_images=50_000)
+    assert source_facts(cifar.model_copy(update={"max_train": 7}), "data") == replace(facts, most_images=7)
 
 
 def test_class_folders_are_sorted_with_links_and_without_hidden_ones_and_files(classes):
@@ -48,26 +48,26 @@ def test_class_folders_are_sorted_with_links_and_without_hidden_ones_and_files(c
 
 
 def test_facts_of_class_folders_name_every_folder_whose_files_may_come_and_go(classes, flat):
-    facts = facts_of(folder_data(classes, val=str(flat)), "data")
+    facts = source_facts(folder_data(classes, val=str(flat)), "data")
     folders = {"train": [str(classes), str(classes / "ant"), str(classes / "cat")], "val": [str(flat)]}
     assert facts == SourceFacts(labels=True, validation=True, most_images=None, folders=folders)
 
 
 def test_facts_of_a_flat_folder_are_no_labels_and_no_validation(flat):
-    assert facts_of(folder_data(flat), "data") == SourceFacts(
+    assert source_facts(folder_data(flat), "data") == SourceFacts(
         labels=False, validation=False, most_images=None, folders={"train": [str(flat)], "val": []}
     )
 
 
 def test_images_that_are_held_out_come_and_go_with_the_training_images(classes):
-    facts = facts_of(folder_data(classes, held_out=0.2), "data")
+    facts = source_facts(folder_data(classes, held_out=0.2), "data")
     assert facts.validation
     assert facts.folders["val"] == facts.folders["train"] == [str(classes), str(classes / "ant"), str(classes / "cat")]
 
 
 def test_images_held_out_of_a_flat_folder_are_refused_by_key(flat):
     with pytest.raises(BingoError, match=rf"^data\.held_out: {flat} has no class folders to hold images out of"):
-        facts_of(folder_data(flat, held_out=0.2), "data")
+        source_facts(folder_data(flat, held_out=0.2), "data")
 
 
 @pytest.mark.parametrize(("labels", "expected"), [("auto", True), ("folders", True), ("none", False)])
@@ -86,7 +86,7 @@ def test_labels_asked_of_a_flat_folder_are_refused_by_name(section, flat):
 @pytest.mark.parametrize("key", ["train", "val"])
 def test_missing_and_empty_folders_are_refused_by_key_and_name(key, section, classes, tmp_path):
     def facts(folder):
-        return facts_of(folder_data(**{"train": classes, key: str(folder)}), section)
+        return source_facts(folder_data(**{"train": classes, key: str(folder)}), section)
 
     with pytest.raises(BingoError, match=rf"^{section}\.{key}: there is no folder {tmp_path / 'absent'}"):
         facts(tmp_path / "absent")
@@ -104,7 +104,7 @@ def test_imagenet_is_told_by_a_thousand_wordnet_numbers(count, last, expected, t
     for number in range(count - 1):
         (tmp_path / f"n{1440764 + number:08d}").mkdir()
     (tmp_path / last).mkdir()
-    assert facts_of(folder_data(tmp_path), "data").is_imagenet is expected
+    assert source_facts(folder_data(tmp_path), "data").is_imagenet is expected
 
 
 def test_asking_for_facts_does_not_load_torch():
@@ -116,4 +116,4 @@ def test_asking_for_facts_does_not_load_torch():
 def test_a_class_folder_with_braces_is_refused_by_name(classes):
     (classes / "a{b}").mkdir()
     with pytest.raises(BingoError, match=r"data\.train: .*a\{b\} has braces in its name"):
-        facts_of(folder_data(classes), "data")
+        source_facts(folder_data(classes), "data")

@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from bingo.data import survey as survey_module
-from bingo.data.survey import look_at, printable, survey
+from bingo.data.survey import inspect_image, printable, survey
 from bingo.errors import BingoError
 
 GREY, COLOURED = np.full((30, 40), 51, np.uint8), np.full((30, 40, 3), (255, 0, 51), np.uint8)
@@ -126,12 +126,12 @@ def test_a_folder_of_files_that_cannot_be_read_is_refused(tmp_path):
 )
 def test_every_kind_of_file_is_looked_at(save, name, mode, options, tmp_path):
     save(COLOURED, name, mode=mode, **options)
-    look = look_at(tmp_path / name, True)
+    look = inspect_image(tmp_path / name, True)
     assert (look.fault, look.size, look.coloured) == ("", (40, 30), mode != "LA")
 
 
 def test_of_many_images_a_part_is_decoded_the_same_at_every_time(save, monkeypatch):
-    monkeypatch.setattr(survey_module, "DECODED", 4)
+    monkeypatch.setattr(survey_module, "SURVEY_DECODED", 4)
     folder = save(COLOURED, *numbered("ant", 9))
     decoded, decode = [], survey_module.decode
     monkeypatch.setattr(survey_module, "decode", lambda content: decoded.append(content) or decode(content))

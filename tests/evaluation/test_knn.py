@@ -158,7 +158,7 @@ def test_the_length_of_features_and_their_order_do_not_matter(name):
 def test_the_size_of_blocks_does_not_matter(monkeypatch):
     data = random_data(7)
     expected = knn_accuracy(Knn(10, ""), *data, 7)
-    monkeypatch.setattr(neighbours, "UNIT", 7)
+    monkeypatch.setattr(neighbours, "QUERY_BLOCK", 7)
     assert knn_accuracy(Knn(10, ""), *data, 7) == expected
 
 

@@ -12,7 +12,7 @@ from bingo.evaluation.linear import (
     LinearHeads,
     cached_batches,
     linear_accuracy,
-    linear_rate,
+    linear_learning_rate,
     standardiser,
     train_linear,
 )
@@ -126,7 +126,7 @@ def test_cached_batches_are_all_images_in_a_new_order_each_epoch():
 
 
 def rates_of(protocol, architecture="resnet18"):
-    return [linear_rate(protocol, architecture, epoch) for epoch in range(protocol.epochs)]
+    return [linear_learning_rate(protocol, architecture, epoch) for epoch in range(protocol.epochs)]
 
 
 def torchs_rates(scheduler, protocol, **options):
@@ -161,15 +161,15 @@ def test_a_cosine_ends_at_the_final_rate():
     assert rates_of(protocol) == pytest.approx(expected, rel=1e-6)
     closed = [0.01 + (30 - 0.01) * (1 + math.cos(math.pi * epoch / 120)) / 2 for epoch in range(121)]
     assert rates_of(protocol) == pytest.approx(closed[:120], rel=1e-9)
-    assert linear_rate(protocol, "resnet18", 0) == 30
-    assert linear_rate(protocol, "resnet18", 120) == pytest.approx(0.01, rel=1e-9)
+    assert linear_learning_rate(protocol, "resnet18", 0) == 30
+    assert linear_learning_rate(protocol, "resnet18", 120) == pytest.approx(0.01, rel=1e-9)
 
 
 @pytest.mark.parametrize("architecture", ["efficientnet_b0", "timm/efficientnet_b1", "timm/tf_efficientnetv2_s"])
 def test_efficientnets_have_a_rate_of_their_own_where_the_protocol_gives_one(architecture):
     protocol = PROTOCOLS["linear-bingo"]
-    assert linear_rate(protocol, architecture, 0) == 3
-    assert linear_rate(protocol, architecture, 120) == pytest.approx(0.001, rel=1e-9)
+    assert linear_learning_rate(protocol, architecture, 0) == 3
+    assert linear_learning_rate(protocol, architecture, 120) == pytest.approx(0.001, rel=1e-9)
     tenth = [rate / 10 for rate in rates_of(protocol)]
     assert rates_of(protocol, architecture) == pytest.approx(tenth, rel=1e-9)
     assert rates_of(PROTOCOLS["linear-moco"], architecture) == rates_of(PROTOCOLS["linear-moco"])
@@ -177,7 +177,7 @@ def test_efficientnets_have_a_rate_of_their_own_where_the_protocol_gives_one(arc
 
 @pytest.mark.parametrize("architecture", ["resnet50", "mobilenet_v3_large", "timm/vit_tiny_patch16_224"])
 def test_other_networks_have_the_common_rate(architecture):
-    assert linear_rate(PROTOCOLS["linear-bingo"], architecture, 0) == 30
+    assert linear_learning_rate(PROTOCOLS["linear-bingo"], architecture, 0) == 30
 
 
 def test_steps_on_a_rate_of_its_own_and_to_a_final_one():

@@ -11,7 +11,7 @@ from bingo.bags.bags import read_bags
 from bingo.data.listing import read_listing
 from bingo.errors import BingoError
 from bingo.export.card import model_card
-from bingo.export.study_folder import evaluated_resize, find_beside
+from bingo.export.study_folder import evaluated_resize, find_study_folder
 from bingo.export.transform import preprocessing_of
 from bingo.models.backbone import build_backbone
 from bingo.models.checkpoint import read_backbone, write_teacher
@@ -61,7 +61,7 @@ def measured(folder, path, value, protocol="knn-10", digest=None, model="small",
 
 def card(path):
     _, metadata = read_backbone(path, torch.device("cpu"))
-    spec, beside = Backbone.model_validate(metadata["backbone"]), find_beside(path, metadata)
+    spec, beside = Backbone.model_validate(metadata["backbone"]), find_study_folder(path, metadata)
     return model_card(spec, 8, preprocessing_of(metadata, None, path), metadata, beside, {"So:": "load()"}, "onnx")
 
 
@@ -122,7 +122,7 @@ def test_of_a_network_that_does_not_say_its_input_no_evaluation_tells_the_shorte
     teacher = folder / "teachers/big.safetensors"
     measured(folder, teacher, 61.257, model="big", resize=230)
     assert evaluated_resize(teacher) is None
-    assert find_beside(teacher, read_metadata(teacher)).results
+    assert find_study_folder(teacher, read_metadata(teacher)).results
 
 
 def test_a_damaged_result_is_an_error(study):

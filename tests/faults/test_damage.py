@@ -189,7 +189,7 @@ READERS = {
 }
 
 
-def printed(reader: Callable[[Path], None], path: str) -> Callable[[], None]:
+def architecture_label(reader: Callable[[Path], None], path: str) -> Callable[[], None]:
     """Return a call that ends as the command line does."""
 
     def call() -> None:
@@ -287,9 +287,9 @@ def test_damage_is_named_or_changes_nothing(seed, name, finished, tmp_path):
     what = mutate(folder / file, finished.other / file, rng)
     before = set(folder.rglob("*"))
     if reader in READERS:
-        expected = tiny.apart(printed(READERS[reader], file), finished.folder)
+        expected = tiny.apart(architecture_label(READERS[reader], file), finished.folder)
         assert expected.code == 0, expected.text
-        outcome = tiny.apart(printed(READERS[reader], file), folder)
+        outcome = tiny.apart(architecture_label(READERS[reader], file), folder)
     else:
         outcome = tiny.command(stage.argv, folder)
     case = f"{file}: {what}; read by {reader}:\n{outcome.text}"

@@ -10,7 +10,7 @@ from matplotlib.colors import to_hex
 from bingo.errors import BingoError
 from bingo.report import accuracy
 from bingo.report.accuracy import draw_accuracy
-from bingo.report.networks import Line, split_blocks, table_groups, table_panels
+from bingo.report.networks import FigureRow, split_blocks, table_groups, table_panels
 from bingo.report.table import read_table
 
 HEADER = "method,student,teacher,bags,protocol,metric,mean,std,seeds,published,source\n"
@@ -180,11 +180,11 @@ def test_where_there_are_several_teachers_a_line_names_its_own_once(student, tea
 
 
 def test_methods_differ_in_colour_and_in_shape(tmp_path):
-    lines = [Line(f"m{i}", f"m{i}") for i in range(10)]
-    looks = list(accuracy.method_looks(lines).values())
-    assert len({look["marker"] for look in looks}) == 10
-    assert len({to_hex(look["color"]) for look in looks[:7]}) == 7
-    assert "D" not in {look["marker"] for look in looks}  # that is what was published
+    lines = [FigureRow(f"m{i}", f"m{i}") for i in range(10)]
+    styles = list(accuracy.method_styles(lines).values())
+    assert len({look["marker"] for look in styles}) == 10
+    assert len({to_hex(look["color"]) for look in styles[:7]}) == 7
+    assert "D" not in {look["marker"] for look in styles}  # that is what was published
 
 
 def test_the_legend_explains_what_is_there_and_no_more(table, tmp_path, drawn):
@@ -228,7 +228,7 @@ def test_a_damaged_table_is_refused_by_name(tmp_path):
 
 @given(sizes=st.lists(st.integers(1, 30), max_size=12), limit=st.integers(1, 40))
 def test_blocks_keep_every_line_in_order_and_groups_whole(sizes, limit):
-    groups = [[Line(f"{number}-{i}") for i in range(size)] for number, size in enumerate(sizes)]
+    groups = [[FigureRow(f"{number}-{i}") for i in range(size)] for number, size in enumerate(sizes)]
     blocks = split_blocks(groups, limit)
     assert [line for block in blocks for line in block] == [line for group in groups for line in group]
     for block in blocks:

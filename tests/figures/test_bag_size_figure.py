@@ -8,7 +8,7 @@ from bingo.artifacts.provenance import digest_json
 from bingo.errors import BingoError
 from bingo.report import bag_size
 from bingo.report.bag_size import draw_bag_size
-from bingo.study.shown import BagSizeSeries
+from bingo.study.report_contents import BagSizeSeries
 
 SIZES = (1, 5, 20)
 SERIES = [

@@ -13,7 +13,7 @@ from bingo.report.bag_size import draw_bag_size
 from bingo.report.feature_map import draw_map
 from bingo.report.neighbours import draw_purity, draw_similarity
 from bingo.report.training import draw_training
-from bingo.study.shown import BagSizeSeries
+from bingo.study.report_contents import BagSizeSeries
 
 TABLE = """\
 method,student,teacher,bags,protocol,metric,mean,std,seeds,published,source

@@ -3,7 +3,7 @@ from matplotlib.colors import to_hex
 from PIL import Image
 
 from bingo.errors import BingoError
-from bingo.report.style import line_look, marker_look, new_figure, save, styled
+from bingo.report.style import line_style, marker_style, new_figure, save, styled
 
 
 @styled
@@ -33,12 +33,12 @@ def test_other_formats_are_refused(name, tmp_path):
 
 
 def test_colour_is_never_the_only_difference():
-    looks = [marker_look(number) for number in range(10)]
-    assert len({look["marker"] for look in looks}) == 10
-    assert len({(to_hex(look["color"]), to_hex(look["markerfacecolor"])) for look in looks}) == 10
-    assert len({line_look(number)["linestyle"] for number in range(5)}) == 5
-    looks = [line_look(number) for number in range(35)]
-    assert len({(look["color"], look["linestyle"]) for look in looks}) == 35
+    styles = [marker_style(number) for number in range(10)]
+    assert len({look["marker"] for look in styles}) == 10
+    assert len({(to_hex(look["color"]), to_hex(look["markerfacecolor"])) for look in styles}) == 10
+    assert len({line_style(number)["linestyle"] for number in range(5)}) == 5
+    styles = [line_style(number) for number in range(35)]
+    assert len({(look["color"], look["linestyle"]) for look in styles}) == 35
 
 
 def contrast(colour):
@@ -49,7 +49,7 @@ def contrast(colour):
 
 
 def test_every_colour_is_seen_on_white_paper():
-    assert min(contrast(marker_look(number)["color"]) for number in range(10)) > 2
+    assert min(contrast(marker_style(number)["color"]) for number in range(10)) > 2
 
 
 def test_illegible_text_is_found(faults_of_layout):

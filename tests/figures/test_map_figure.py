@@ -11,7 +11,7 @@ from PIL import Image
 from bingo.data.listing import read_listing
 from bingo.errors import BingoError
 from bingo.report import feature_map
-from bingo.report.feature_map import draw_map, place, select_images
+from bingo.report.feature_map import draw_map, project_to_2d, select_images
 from bingo.study.images import DemoData, FolderData
 from bingo.study.jobs import DataJob
 from tests.stage import run_stage
@@ -80,7 +80,7 @@ def test_similar_features_lie_together():
     group = np.arange(60) % 3
     features = (centres[group] + 0.02 * draw.normal(size=(60, 80))).astype(np.float32)
     scaled = features * draw.uniform(0.1, 10, size=(60, 1)).astype(np.float32)  # the cosine cares for direction alone
-    points = place(scaled)
+    points = project_to_2d(scaled)
     assert points.shape == (60, 2)
     distance = np.linalg.norm(points[:, None] - points[None], axis=-1) + np.diag(np.full(60, np.inf))
     np.testing.assert_array_equal(group[distance.argmin(axis=1)], group)
@@ -88,14 +88,14 @@ def test_similar_features_lie_together():
 
 @pytest.mark.filterwarnings("error")
 def test_equal_features_lie_in_one_point():
-    assert not place(np.ones((20, 6), dtype=np.float32)).any()
+    assert not project_to_2d(np.ones((20, 6), dtype=np.float32)).any()
 
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize(("count", "width"), [(4, 3), (4, 100), (12, 60)])
 def test_few_images_can_be_placed(count, width):
     features = np.random.default_rng(1).normal(size=(count, width)).astype(np.float32)
-    assert np.isfinite(place(features)).all()
+    assert np.isfinite(project_to_2d(features)).all()
 
 
 def points_of(figure):

@@ -45,7 +45,7 @@ def test_purity_is_that_of_the_exact_neighbours(count, seed, unknown, block):
     anchors = np.sort(draw.permutation(np.flatnonzero(label >= 0))[: draw.integers(1, count)])
     sizes = sorted({1, 2, count // 2, count - 1})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("bingo.bags.neighbours.UNIT", block)
+        patch.setattr("bingo.bags.neighbours.QUERY_BLOCK", block)
         found = purity_by_size(features, label, anchors, sizes)
     for i, size in enumerate(sizes):
         share, similarity, chance = brute_force(features, label, anchors, size)

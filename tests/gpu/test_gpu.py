@@ -15,8 +15,8 @@ from bingo.data.images import open_images
 from bingo.data.listing import read_listing
 from bingo.losses.info_nce import info_nce, queue_logsumexp
 from bingo.models.backbone import build_backbone
-from bingo.models.checkpoint import Teacher
-from bingo.models.fold import folded
+from bingo.models.batch_norm_folding import fold_batch_norm
+from bingo.models.checkpoint import TeacherNetwork
 from bingo.models.fused import FusedBlock
 from bingo.models.head import mlp_head
 from bingo.study.images import DemoData, FolderData
@@ -27,10 +27,10 @@ from bingo.training.batches import TrainingBatches
 from bingo.training.device import pick_device
 from bingo.training.embed import embed
 from bingo.training.loop import seed_step, train
-from bingo.training.model import Learner
-from bingo.training.run import MethodTask
+from bingo.training.model import TrainingModel
 from bingo.training.state import TrainingState
-from bingo.training.teacher import OnlineTeacher, sent
+from bingo.training.teacher import OnlineTeacher, to_device
+from bingo.training.train_method import MethodTask
 from bingo.views.recipes import RECIPES
 from tests.benchmarks.photos import write_photos
 from tests.methods.literal import METHODS, settings_of, step_input
@@ -76,7 +76,7 @@ def teacher():
     backbone = build_backbone(Backbone(architecture="resnet18", stem="small", width=1 / 16))
     backbone(1.5 * torch.randn(16, 3, 24, 24) + 0.5)  # so that batch-norm's statistics are not those of the start
     head = mlp_head(backbone.dim, [24, 12])
-    return Teacher(backbone.eval().requires_grad_(False), head.eval().requires_grad_(False), "digest", {})
+    return TeacherNetwork(backbone.eval().requires_grad_(False), head.eval().requires_grad_(False), "digest", {})
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ def learner(teacher):
         frozen = replace(
             teacher, backbone=copy.deepcopy(teacher.backbone).to(device), head=copy.deepcopy(teacher.head).to(device)
         )
-        return Learner(method, None if name == "moco" else OnlineTeacher(frozen, "eval")).to(device).train()
+        return TrainingModel(method, None if name == "moco" else OnlineTeacher(frozen, "eval")).to(device).train()
 
     return build
 
@@ -164,7 +164,7 @@ def test_a_step_never_waits_for_the_gpu(name, precision, learner, noise):
 
     def steps(epoch):
         for batch in data.batches(epoch, epoch + 1, 0):
-            seed_step(0, epoch, batch.number)
+            seed_step(0, epoch, batch.step)
             take_step(task, epoch, task.loss(trained, batch)["loss"])
 
     steps(0)  # folds the teacher, and lets libraries set themselves up
@@ -182,7 +182,7 @@ def test_stored_outputs_reach_the_gpu_without_waiting():
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        found = sent(outputs, GPU)
+        found = to_device(outputs, GPU)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert torch.equal(found.cpu(), torch.from_numpy(outputs).float())
@@ -227,7 +227,7 @@ def test_a_folded_network_computes_the_same_in_fused_blocks(architecture, width,
     for _ in range(5):  # so that batch-norm's statistics are not those of the start
         network(images)
     network.eval()
-    fast = folded(network)
+    fast = fold_batch_norm(network)
     assert sum(isinstance(module, FusedBlock) for module in fast.modules()) == fused
     with torch.inference_mode():
         expected, found = network(images), fast(images)

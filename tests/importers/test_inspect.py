@@ -40,7 +40,7 @@ def test_a_file_of_two_networks(path):
     assert lines[0].startswith(f"{path}: {path.stat().st_size / 1e6:.1f} MB, {len(moco_state())} tensors")
     assert lines[0].endswith("in ['state_dict'], every name under 'module.'")
     assert "beside them: epoch, arch, optimizer" in lines
-    assert "format: moco, recognised by encoder_q.conv1.weight" in lines
+    assert "format: moco, detect_formats by encoder_q.conv1.weight" in lines
     shared = "resnet50, width 0.0625, 128 features; head linear 128-24, batch-norm, ReLU, linear 24-16"
     shared += f"; {size / 1e6:.2f} M parameters"
     assert f"  query (default): {shared}" in lines

@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from bingo.models.backbone import build_backbone
-from bingo.models.checkpoint import Teacher
+from bingo.models.checkpoint import TeacherNetwork
 from bingo.models.head import mlp_head
 from bingo.study.sections import Backbone
 
@@ -22,4 +22,4 @@ def teacher():
     head.eval().requires_grad_(False)
     # A teacher that tells no two images apart would hide which view it was shown.
     assert torch.pdist(F.normalize(head(backbone(torch.randn(8, 3, 16, 16))), dim=1)).min() > 0.01
-    return Teacher(backbone, head, "digest", {"method": "moco"})
+    return TeacherNetwork(backbone, head, "digest", {"method": "moco"})

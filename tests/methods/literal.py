@@ -8,9 +8,9 @@ import torch
 from pydantic import TypeAdapter
 from torch import nn
 
-from bingo.models.fold import folded
+from bingo.models.batch_norm_folding import fold_batch_norm
 from bingo.study.schema import Student
-from bingo.training.model import Learner, StepInput
+from bingo.training.model import StepInput, TrainingModel
 from bingo.training.teacher import OnlineTeacher
 
 BATCH, QUEUE, SIDE, LR = 6, 16, 16, 0.5
@@ -43,7 +43,7 @@ def build(name, teacher, batch_norm="eval", seed=0, **changes):
     """Return a learner in train mode; methods that distil learn from ``teacher``."""
     torch.manual_seed(seed)
     method = settings_of(name, **changes)
-    return Learner(method, None if method.method == "moco" else OnlineTeacher(teacher, batch_norm)).train()
+    return TrainingModel(method, None if method.method == "moco" else OnlineTeacher(teacher, batch_norm)).train()
 
 
 def step_input(learner, number, epoch=0, seed=0):
@@ -98,7 +98,7 @@ class Literal:
         self.average = copy.deepcopy(self.student)
         # Folded as the learner's is, for steps add up what rounding it costs; tests of folding compare the two.
         self.backbone, self.head = (
-            (folded(part) for part in (teacher.backbone, teacher.head)) if teacher else (None, None)
+            (fold_batch_norm(part) for part in (teacher.backbone, teacher.head)) if teacher else (None, None)
         )
         self.queues = {name: list(queue.keys.clone()) for name, queue in learner.queues.items()}
 

@@ -70,7 +70,7 @@ def test_three_different_views_are_asked_for_one_of_them_of_a_bag_member(teacher
         "anchor_target": "anchor",
     }
     # The student's two differ in number, for an image that is its own bag's only member.
-    assert views["anchor"].number != views["positive"].number
+    assert views["anchor"].slot != views["positive"].slot
     seen = {name: (view.student, view.teacher) for name, view in views.items()}
     assert seen == {"anchor": (True, False), "positive": (True, False), "anchor_target": (False, True)}
 
@@ -89,7 +89,7 @@ def test_the_paper_has_the_views_that_its_terms_need(keys, expected, draws, teac
     assert method.draws_positives() is draws
     whole = build("bingo", teacher).method
     assert all(whole.views()[name] == view for name, view in method.views().items())
-    assert method.teacher_view_numbers() == whole.teacher_view_numbers() == [0]
+    assert method.teacher_view_slots() == whole.teacher_view_slots() == [0]
 
 
 @pytest.mark.parametrize("terms", [None, ["intra"], ["cutmix"], ["intra", "inter"]])

@@ -65,5 +65,5 @@ def test_the_momentum_students_batch_norm_is_in_train_mode_with_statistics_of_it
 def test_both_views_are_seen_by_both_networks(teacher):
     views = build("disco", teacher).method.views()
     assert {(view.image, view.student, view.teacher) for view in views.values()} == {("anchor", True, True)}
-    assert len({view.number for view in views.values()}) == 2
-    assert build("disco", teacher).method.teacher_view_numbers() == [0, 1]
+    assert len({view.slot for view in views.values()}) == 2
+    assert build("disco", teacher).method.teacher_view_slots() == [0, 1]

@@ -34,10 +34,10 @@ def test_every_method_is_tested():
 def test_views_of_an_image_are_told_apart_and_each_is_seen(name):
     views = settings_of(name).views().values()
     assert all(view.student or view.teacher for view in views)
-    assert len({(view.image, view.number, view.teacher) for view in views}) == len(views)
+    assert len({(view.image, view.slot, view.teacher) for view in views}) == len(views)
     assert any(view.image == "positive" for view in views) == settings_of(name).draws_positives()
     assert any(view.teacher for view in views) == (name != "moco")
-    numbers = sorted({view.number for view in views if view.teacher})
+    numbers = sorted({view.slot for view in views if view.teacher})
     assert numbers == list(range(len(numbers)))
 
 
@@ -165,12 +165,12 @@ def test_under_bfloat16_networks_compute_in_it_and_losses_in_float32(name, teach
     learner = build(name, teacher)
     recorded = []
 
-    class Step(engine.Step):
+    class RecordedStep(engine.TrainingStep):
         def __init__(self, *arguments):
             super().__init__(*arguments)
             recorded.append(Recorded(self))
 
-    monkeypatch.setattr(engine, "Step", Step)
+    monkeypatch.setattr(engine, "TrainingStep", RecordedStep)
     convolved = []
     for network in (learner.backbone, learner.momentum_encoder, teacher.backbone):
         first = next((module for module in (network or nn.Identity()).modules() if isinstance(module, nn.Conv2d)), None)

@@ -55,7 +55,7 @@ def test_a_loss_sees_only_keys_of_earlier_steps():
 def test_moco_asks_for_two_different_views_of_the_anchor_and_no_teacher():
     views = build("moco", None).method.views()
     assert [(view.image, view.student, view.teacher) for view in views.values()] == [("anchor", True, False)] * 2
-    assert len({view.number for view in views.values()}) == 2
+    assert len({view.slot for view in views.values()}) == 2
 
 
 def test_the_heads_hidden_layer_is_as_wide_as_the_backbone_unless_named():

@@ -23,7 +23,7 @@ CASES = [
 
 def literal_cutmix(anchor, positive, batch):
     """CutMix pixel by pixel: one box for the batch; and lambda, the share of pixels that stay the anchor's."""
-    u, y, x = uniform(batch.seed, Stream.CUTMIX, [batch.number], batch.epoch, 0, 3)[0].tolist()
+    u, y, x = uniform(batch.seed, Stream.CUTMIX, [batch.step], batch.epoch, 0, 3)[0].tolist()
     half = int(SIDE * math.sqrt(1 - stats.beta(2, 2).ppf(u))) // 2
     mixed, left = anchor.clone(), 0
     for row in range(SIDE):
@@ -187,6 +187,6 @@ def test_four_views_are_asked_for_two_of_them_by_the_teacher_alone(teacher):
         "anchor_target": ("anchor", False, True),
         "positive_target": ("positive", False, True),
     }
-    assert views["anchor"].number != views["positive"].number
+    assert views["anchor"].slot != views["positive"].slot
     # Both from one view of each image, so that one stored view of every image does.
-    assert build("official", teacher).method.teacher_view_numbers() == [0]
+    assert build("official", teacher).method.teacher_view_slots() == [0]

@@ -164,7 +164,7 @@ def test_without_labels_there_are_no_label_bags_but_random_ones(tmp_path):
 def shards(inputs, tmp_path, monkeypatch):
     """Make the shards of knn bags, so many."""
     for module in (neighbours, stage):
-        monkeypatch.setattr(module, "UNIT", 8)
+        monkeypatch.setattr(module, "QUERY_BLOCK", 8)
 
     def make(parts, **settings):
         paths = [tmp_path / f"{number}-of-{parts}.h5" for number in range(1, parts + 1)]

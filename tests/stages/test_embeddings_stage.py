@@ -104,13 +104,13 @@ def test_the_file_says_what_it_was_made_of(made, teacher_path, demo, preprocessi
 
 
 def test_loader_workers_change_no_byte_of_the_file(make, teacher_path, tmp_path, monkeypatch):
-    monkeypatch.setattr(embedding, "BATCH", 8)
+    monkeypatch.setattr(embedding, "EMBED_BATCH", 8)
     alone, helped = (make(teacher_path, tmp_path / f"{workers}.h5", workers=workers) for workers in (0, 2))
     assert alone.read_bytes() == helped.read_bytes()
 
 
 def test_the_batch_changes_no_more_than_rounding(make, made, read, teacher_path, tmp_path, monkeypatch):
-    monkeypatch.setattr(embedding, "BATCH", 4)
+    monkeypatch.setattr(embedding, "EMBED_BATCH", 4)
     small = make(teacher_path, tmp_path / "small.h5")
     np.testing.assert_allclose(read(small).features, read(made).features, rtol=2e-3, atol=1e-3)  # a step of float16
 
@@ -119,7 +119,7 @@ def test_the_batch_changes_no_more_than_rounding(make, made, read, teacher_path,
 def shards(make, teacher_path, tmp_path, monkeypatch):
     """Make the shards of embeddings in batches of 4, so many."""
     for module in (embedding, stage):
-        monkeypatch.setattr(module, "BATCH", 4)
+        monkeypatch.setattr(module, "EMBED_BATCH", 4)
 
     def shards(parts):
         paths = [tmp_path / f"{number}-of-{parts}.h5" for number in range(1, parts + 1)]

@@ -18,7 +18,7 @@ from bingo.models.checkpoint import load_teacher
 from bingo.stages import student as stage
 from bingo.study.jobs import StudentJob
 from bingo.study.schema import Student
-from bingo.training.model import Learner
+from bingo.training.model import TrainingModel
 from bingo.training.teacher import OnlineTeacher
 
 from .conftest import COUNT
@@ -77,7 +77,7 @@ def files_of(targets_of):
     """The stored outputs that a student needs: settings -> paths, in the order of the views' numbers."""
 
     def files_of(settings, views, **changes):
-        numbers = settings.teacher_view_numbers()
+        numbers = settings.teacher_view_slots()
         return [targets_of(views=views, layer=settings.layer, number=number, **changes) for number in numbers]
 
     return files_of
@@ -87,7 +87,7 @@ def files_of(targets_of):
 def record(monkeypatch):
     """Record every step of every learner from now on."""
     run = Run([], [], [], None)
-    forward = Learner.forward
+    forward = TrainingModel.forward
 
     def recording(learner, batch, dtype):
         source = learner.teacher
@@ -101,7 +101,7 @@ def record(monkeypatch):
         run.losses.append({name: float(value.detach()) for name, value in values.items()})
         return values
 
-    monkeypatch.setattr(Learner, "forward", recording)
+    monkeypatch.setattr(TrainingModel, "forward", recording)
     return run
 
 
@@ -117,7 +117,7 @@ class Watched:
 
     def outputs(self, layer, view, batch, images):
         found = self.source.outputs(layer, view, batch, images)
-        self.targets[layer, view.number, view.image] = F.normalize(found.float(), dim=1).clone()
+        self.targets[layer, view.slot, view.image] = F.normalize(found.float(), dim=1).clone()
         return found
 
 
@@ -164,7 +164,7 @@ def require_same_inputs(online, stored, method):
     """Compare what both students were shown: the very same images, but for those that the teacher alone sees."""
     assert len(online.batches) == len(stored.batches) == EPOCHS * STEPS
     for one, other in zip(online.batches, stored.batches, strict=True):
-        assert (one.seed, one.epoch, one.number) == (other.seed, other.epoch, other.number)
+        assert (one.seed, one.epoch, one.step) == (other.seed, other.epoch, other.step)
         assert set(one.images) == set(method.views())
         assert set(other.images) == {name for name, view in method.views().items() if view.student}
         assert all(torch.equal(one.images[name], images) for name, images in other.images.items())
@@ -206,13 +206,13 @@ def test_a_teacher_whose_outputs_are_rounded_trains_as_the_stored_views_do(name,
 def test_fewer_stored_views_than_epochs_return_in_turn(name, views, train, files_of):
     settings = settings_of(name)
     stored = {}
-    for number, path in zip(settings.teacher_view_numbers(), files_of(settings, views), strict=True):
+    for number, path in zip(settings.teacher_view_slots(), files_of(settings, views), strict=True):
         with h5py.File(path) as file:
             stored[number] = file["target"][:]
     run = train(name, views)
     shown = {}
     for batch, targets in zip(run.batches, run.targets, strict=True):
-        wanted = {(settings.layer, v.number, v.image) for v in settings.views().values() if v.teacher}
+        wanted = {(settings.layer, v.slot, v.image) for v in settings.views().values() if v.teacher}
         assert set(targets) == wanted
         for (_, number, image), found in targets.items():
             expected = stored[number][:, batch.epoch % views][batch.rows[image]]
@@ -418,17 +418,17 @@ def test_an_interrupted_training_from_stored_views_ends_with_the_bytes_of_an_uni
     train, record, monkeypatch
 ):
     whole = train("official", 2, folder="whole")
-    after_step = Learner.after_step
+    after_step = TrainingModel.after_step
 
     def stop(learner):
         if len(record.losses) == STEPS + 2:  # in the second epoch, which has another stored view
             raise KeyboardInterrupt
         after_step(learner)
 
-    monkeypatch.setattr(Learner, "after_step", stop)
+    monkeypatch.setattr(TrainingModel, "after_step", stop)
     with pytest.raises(KeyboardInterrupt):
         train("official", 2, folder="stopped")
-    monkeypatch.setattr(Learner, "after_step", after_step)
+    monkeypatch.setattr(TrainingModel, "after_step", after_step)
     resumed = train("official", 2, folder="stopped")
     assert len(resumed.losses) == (EPOCHS - 1) * STEPS
     assert resumed.losses == whole.losses[STEPS:]
@@ -440,17 +440,17 @@ def test_an_interrupted_training_of_a_network_that_draws_ends_with_the_same_byte
     pytest.importorskip("timm")
     settings = {"backbone": {"architecture": "timm/ghostnet_100"}}  # has dropout
     whole = train("seed", folder="whole", **settings)
-    after_step = Learner.after_step
+    after_step = TrainingModel.after_step
 
     def stop(learner):
         after_step(learner)
         if len(record.losses) == STEPS + 1:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(Learner, "after_step", stop)
+    monkeypatch.setattr(TrainingModel, "after_step", stop)
     with pytest.raises(KeyboardInterrupt):
         train("seed", folder="stopped", **settings)
-    monkeypatch.setattr(Learner, "after_step", after_step)
+    monkeypatch.setattr(TrainingModel, "after_step", after_step)
     torch.rand(7)
     resumed = train("seed", folder="stopped", **settings)
     assert resumed.losses == whole.losses[STEPS:]

@@ -124,7 +124,7 @@ def test_equal_inputs_and_any_number_of_workers_give_equal_bytes(job_of, tmp_pat
 @pytest.mark.parametrize(("batch", "views"), [(1, 8), (5, 2), (COUNT, 1), (COUNT - 1, 3)])
 def test_the_batch_changes_no_more_than_rounding(batch, views, targets_of, job_of, tmp_path, monkeypatch):
     monkeypatch.setattr(stage, "_BATCH", batch)
-    monkeypatch.setattr(stage, "_VIEWS_AT_ONCE", views)
+    monkeypatch.setattr(stage, "_VIEWS_PER_READ", views)
     for layer, number in ALL:
         changes = {"views": 3, "layer": layer, "number": number}
         stage.run(job_of(**changes, output=tmp_path / "targets.h5"), CPU, 0)

@@ -18,6 +18,7 @@ from bingo.study.jobs import (
     TeacherJob,
 )
 from bingo.study.plan import Plan
+from bingo.study.report_contents import model_seeds
 from bingo.study.report_jobs import (
     AccuracyFigureJob,
     BagSizeFigureJob,
@@ -30,7 +31,6 @@ from bingo.study.report_jobs import (
     TrainingFigureJob,
 )
 from bingo.study.schema import parse_study
-from bingo.study.shown import model_seeds
 
 STUDY = yaml.safe_load("""
 study: s

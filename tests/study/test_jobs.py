@@ -5,9 +5,9 @@ import json
 import pytest
 
 from bingo.study.jobs import DataJob, EvaluationJob, ImportJob, StudentJob, TargetsJob
+from bingo.study.report_contents import bag_size_series, model_seeds, table_rows
 from bingo.study.report_jobs import AccuracyFigureJob, TrainingFigureJob
 from bingo.study.schema import parse_study
-from bingo.study.shown import bag_size_series, model_seeds, table_rows
 from tests.study.every_job import STUDY, changed, every_job, make_data, plan_of
 
 

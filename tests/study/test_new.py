@@ -9,11 +9,11 @@ import yaml
 
 from bingo.data.folder import held_out
 from bingo.errors import BingoError
-from bingo.study.new import HELD_OUT, Machine, Survey, study_text
+from bingo.study.new import HELD_OUT_SHARE, FolderSurvey, Machine, study_text
 from bingo.study.schema import parse_study
 
 CPU, GPU = Machine(cuda=False, cores=2), Machine(cuda=True, cores=16)
-PHOTOS = Survey(
+PHOTOS = FolderSurvey(
     train=Path("photos"),
     val=None,
     aside=[],
@@ -35,7 +35,7 @@ def photos(**facts):
     """Return a folder like `PHOTOS`; a fifth of its images validates where no others do."""
     found = replace(PHOTOS, **facts)
     if found.classes and not found.val and "held_out" not in facts:
-        found = replace(found, held_out=held_out(found.names, HELD_OUT))
+        found = replace(found, held_out=held_out(found.names, HELD_OUT_SHARE))
     return found
 
 

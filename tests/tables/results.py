@@ -3,13 +3,13 @@
 import json
 
 from bingo.artifacts.provenance import digest_json
+from bingo.study.report_contents import TableRow
 from bingo.study.report_jobs import TableJob, TableTextJob
-from bingo.study.shown import Row
 from tests.stage import run_stage
 
 
 def row(model, method, student="", teacher="", bags="", architecture=""):
-    return Row(model=model, method=method, student=student, teacher=teacher, bags=bags, architecture=architecture)
+    return TableRow(model=model, method=method, student=student, teacher=teacher, bags=bags, architecture=architecture)
 
 
 ROWS = [

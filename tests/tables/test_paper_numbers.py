@@ -9,9 +9,9 @@ import yaml
 
 from bingo.report.table import read_published
 from bingo.study.protocols import PROTOCOLS, published_name
+from bingo.study.report_contents import table_rows
 from bingo.study.schema import Student, parse_study
 from bingo.study.sections import ARCHITECTURES
-from bingo.study.shown import table_rows
 
 CONFIG = Path(__file__).parents[2] / "config"
 XU = "Xu et al., ICLR 2022, arXiv:2107.01691"

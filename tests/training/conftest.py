@@ -10,11 +10,11 @@ from bingo.methods.bingo import Bingo
 from bingo.methods.disco import Disco
 from bingo.methods.moco import Moco
 from bingo.models.backbone import build_backbone
-from bingo.models.checkpoint import Teacher
+from bingo.models.checkpoint import TeacherNetwork
 from bingo.models.head import mlp_head
 from bingo.study.sections import Backbone, Preprocessing, Training
 from bingo.training.batches import TrainingBatches
-from bingo.training.model import Learner
+from bingo.training.model import TrainingModel
 from bingo.training.teacher import OnlineTeacher
 from bingo.views.recipes import RECIPES
 
@@ -75,7 +75,7 @@ def build(training):
 
     def build(name, seed):
         torch.manual_seed(seed)
-        return Learner(methods[name], None if name == "moco" else OnlineTeacher(make_teacher(), "eval"))
+        return TrainingModel(methods[name], None if name == "moco" else OnlineTeacher(make_teacher(), "eval"))
 
     return build
 
@@ -86,7 +86,7 @@ def make_teacher():
     backbone = build_backbone(Backbone(architecture="resnet10", stem="small", width=1 / 32))
     head = mlp_head(backbone.dim, [8, 8])
     torch.set_rng_state(state)
-    return Teacher(backbone.eval().requires_grad_(False), head.eval().requires_grad_(False), "digest", {})
+    return TeacherNetwork(backbone.eval().requires_grad_(False), head.eval().requires_grad_(False), "digest", {})
 
 
 @pytest.fixture(scope="session")

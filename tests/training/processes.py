@@ -8,7 +8,7 @@ import traceback
 
 import torch
 
-from bingo.training.distributed import join
+from bingo.training.distributed import init_processes
 
 
 def run_in_processes(count, function, *arguments):
@@ -44,7 +44,7 @@ def _in_process(rank, count, port, answers, function, arguments):
     os.environ.update({name: str(value) for name, value in environment.items()})
     torch.set_num_threads(1)
     try:
-        join()
+        init_processes()
         answers.put(pickle.dumps((rank, (function(*arguments),))))
         if count > 1:
             torch.distributed.barrier()

@@ -12,10 +12,10 @@ from bingo.errors import BingoError
 from bingo.models.batch_norm import synchronise_batch_norm
 from bingo.training import distributed
 from bingo.training.loop import train
-from bingo.training.model import Learner
-from bingo.training.run import MethodTask
+from bingo.training.model import TrainingModel
 from bingo.training.state import TrainingState
-from bingo.training.step import Step, StepInput
+from bingo.training.step import StepInput, TrainingStep
+from bingo.training.train_method import MethodTask
 
 from .processes import run_in_processes
 
@@ -24,14 +24,14 @@ CPU = torch.device("cpu")
 
 def rows_of_three_processes():
     own = torch.arange(distributed.rank() * 2, dtype=torch.float32)[:, None]  # none, two, four
-    shared = list(distributed.shared_out(range(7), lambda places: (place * 10 for place in places)))
+    shared = list(distributed.compute_shared(range(7), lambda places: (place * 10 for place in places)))
     means = distributed.mean({"a": torch.tensor(float(distributed.rank())), "b": torch.tensor(1.0)})
     return (
         distributed.gather_rows(own)[:, 0].tolist(),
         shared,
         {name: float(value) for name, value in means.items()},
-        [distributed.any_of(distributed.rank() == 2), distributed.any_of(False)],
-        distributed.from_first(lambda: f"made by {distributed.rank()}"),
+        [distributed.any_process(distributed.rank() == 2), distributed.any_process(False)],
+        distributed.broadcast_from_first(lambda: f"made by {distributed.rank()}"),
     )
 
 
@@ -56,7 +56,7 @@ def run(build, batches, training):
     """Train in one of several processes; return rows, rows of each batch, queue, weights."""
 
     def run(name, folder, norm="none", stop=None):
-        learner: Learner = build(name, 0)
+        learner: TrainingModel = build(name, 0)
         if norm == "none":
             without_batch_norm(learner)
         data = batches(learner)
@@ -130,7 +130,7 @@ def test_a_run_stopped_in_one_process_goes_on_in_two_and_back(asked, run, tmp_pa
 def keys_of_shuffled_halves(build, images):
     learner = build("moco", 0)
     own = images[distributed.rank() * 8 :][:8]
-    step = Step(learner, StepInput(0, 0, 1, {}, {}), torch.float32)
+    step = TrainingStep(learner, StepInput(0, 0, 1, {}, {}), torch.float32)
     statistics = []
     learner.momentum_encoder[0].bn1.register_forward_pre_hook(
         lambda _, inputs: statistics.append(inputs[0].mean((0, 2, 3)))

@@ -73,7 +73,7 @@ def test_grey_images_have_three_channels_of_their_own_as_pinned_memory_asks(demo
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("batch", [1, 4, 256])
 def test_pixels_reach_the_network_in_the_order_of_the_dataset(batch, workers, demo, preprocessing, monkeypatch):
-    monkeypatch.setattr(embedding, "BATCH", batch)
+    monkeypatch.setattr(embedding, "EMBED_BATCH", batch)
     parts = list(embed(nn.Flatten(), demo, preprocessing, CPU, workers, "bilinear"))
     assert [len(part) for part in parts[:-1]] == [batch] * (len(parts) - 1)
     expected = one_by_one(nn.Flatten(), demo, preprocessing)
@@ -82,7 +82,7 @@ def test_pixels_reach_the_network_in_the_order_of_the_dataset(batch, workers, de
 
 @pytest.mark.parametrize("batch", [1, 8, 256])
 def test_features_are_those_of_image_after_image_whatever_the_batch(batch, demo, preprocessing, monkeypatch):
-    monkeypatch.setattr(embedding, "BATCH", batch)
+    monkeypatch.setattr(embedding, "EMBED_BATCH", batch)
     torch.manual_seed(0)
     network = build_backbone(Backbone(architecture="resnet10", stem="small", width=1 / 8)).eval()
     features = torch.cat(list(embed(network, demo, preprocessing, CPU, 0, "bilinear")))
@@ -92,7 +92,7 @@ def test_features_are_those_of_image_after_image_whatever_the_batch(batch, demo,
 
 
 def test_loader_workers_change_no_bit(demo, preprocessing, monkeypatch):
-    monkeypatch.setattr(embedding, "BATCH", 5)
+    monkeypatch.setattr(embedding, "EMBED_BATCH", 5)
     torch.manual_seed(0)
     network = torchvision.models.shufflenet_v2_x0_5(num_classes=7).eval()  # any network will do
     alone, helped = (torch.cat(list(embed(network, demo, preprocessing, CPU, n, "bilinear"))) for n in (0, 2))
@@ -100,7 +100,7 @@ def test_loader_workers_change_no_bit(demo, preprocessing, monkeypatch):
 
 
 def test_a_folder_of_images_of_different_sizes_keeps_its_order(folder, preprocessing, monkeypatch):
-    monkeypatch.setattr(embedding, "BATCH", 3)
+    monkeypatch.setattr(embedding, "EMBED_BATCH", 3)
     features = torch.cat(list(embed(nn.Flatten(), folder, preprocessing, CPU, 0, "bilinear")))
     torch.testing.assert_close(features, one_by_one(nn.Flatten(), folder, preprocessing), rtol=1e-5, atol=1e-5)
 

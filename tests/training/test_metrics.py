@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, top_k_accuracy_score
 
-from bingo.training.metrics import accuracy, votes
+from bingo.training.metrics import accuracy, class_votes
 
 
 @settings(max_examples=30, deadline=None)
@@ -51,5 +51,5 @@ def test_votes_are_summed_per_class_and_a_class_without_one_has_minus_infinity(r
         ]
         for row in zip(labels, weights, strict=True)
     ]
-    found = votes(torch.from_numpy(labels), torch.from_numpy(weights), classes)
+    found = class_votes(torch.from_numpy(labels), torch.from_numpy(weights), classes)
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-9, atol=1e-12)

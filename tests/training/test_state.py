@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from bingo.errors import BingoError
-from bingo.training.state import Position, TrainingState
+from bingo.training.state import TrainingPosition, TrainingState
 
 CPU = torch.device("cpu")
 ROWS = [{"epoch": 1, "lr": 0.1, "loss": 2.5}, {"epoch": 2, "lr": 0.05, "loss": 1 / 3}]
@@ -38,7 +38,7 @@ def equal(first, second):
 @pytest.fixture
 def state(tmp_path):
     state = TrainingState(tmp_path / "folder" / "state.pt", "identity")
-    state.save(*trained(0), Position(list(ROWS)))
+    state.save(*trained(0), TrainingPosition(list(ROWS)))
     return state
 
 
@@ -101,7 +101,7 @@ def test_a_flipped_byte_in_any_record_is_noticed(state, caplog):
 
 
 def test_a_damaged_state_gives_way_to_the_one_before_it(state, caplog):
-    state.save(*trained(2), Position([*ROWS, *ROWS], 3))
+    state.save(*trained(2), TrainingPosition([*ROWS, *ROWS], 3))
     state.path.write_bytes(state.path.read_bytes()[:-100])
     module, optimizer = trained(1)
     assert state.restore(module, optimizer, CPU).rows == ROWS
@@ -109,7 +109,7 @@ def test_a_damaged_state_gives_way_to_the_one_before_it(state, caplog):
     assert f"{state.path}: damaged (" in caplog.text
     assert "; trying the previous state" in caplog.text
     # A kill while the next one is written finds that before it still there.
-    state.save(module, optimizer, Position([*ROWS, *ROWS]))
+    state.save(module, optimizer, TrainingPosition([*ROWS, *ROWS]))
     state.previous.replace(state.path)
     assert state.restore(*trained(1), CPU).rows == ROWS
 
@@ -129,7 +129,7 @@ def test_a_state_of_another_network_is_ignored_with_a_line(state, caplog):
 
 
 def test_position_and_means_within_an_epoch_are_kept(state):
-    before, after = Position(list(ROWS), 2), Position()
+    before, after = TrainingPosition(list(ROWS), 2), TrainingPosition()
     before.means.add({"loss": torch.tensor(3.0)})
     before.means.add({"loss": torch.tensor(1.0)})
     state.save(*trained(0), before)
@@ -146,7 +146,7 @@ def test_a_failed_save_leaves_the_former_state(state, monkeypatch):
 
     monkeypatch.setattr(Path, "write_bytes", half)
     with pytest.raises(BingoError, match="No space left on device"):
-        state.save(*trained(2), Position())
+        state.save(*trained(2), TrainingPosition())
     module, optimizer = trained(1)
     assert state.restore(module, optimizer, CPU).rows == ROWS
     assert equal(tensors(module, optimizer), tensors(*trained(0)))
@@ -197,7 +197,7 @@ def test_one_process_after_another_does_not_wait(state, caplog):
 
 
 def test_discard_removes_the_files_and_may_be_repeated(state):
-    state.save(*trained(1), Position())
+    state.save(*trained(1), TrainingPosition())
     assert state.previous.exists()
     for _ in range(2):
         state.discard()

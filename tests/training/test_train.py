@@ -14,8 +14,8 @@ from bingo.training import loop
 from bingo.training.loop import train
 from bingo.training.means import RunningMeans
 from bingo.training.model import StepInput
-from bingo.training.run import MethodTask
 from bingo.training.state import TrainingState
+from bingo.training.train_method import MethodTask
 
 from .conftest import stop_in
 
@@ -439,7 +439,7 @@ def test_a_learner_sees_every_batch_where_it_stands_in_training(name, run, batch
 
     learner, _, _ = run(name, prepare=prepare)
     data = batches(learner)
-    positions = [(batch.seed, batch.epoch, batch.number) for batch, _ in seen]
+    positions = [(batch.seed, batch.epoch, batch.step) for batch, _ in seen]
     assert positions == [(11, epoch, step) for epoch in range(3) for step in range(STEPS)]
     for (found, dtype), expected in zip(seen, data.batches(0, 3, 0), strict=True):
         assert dtype == torch.float32

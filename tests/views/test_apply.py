@@ -11,8 +11,8 @@ from torchvision.transforms.v2 import functional as V
 
 from bingo.data.pictures import Picture
 from bingo.study.sections import Preprocessing
-from bingo.views.apply import centre, crop_batch, crop_each, normalise
-from bingo.views.colour import coloured
+from bingo.views.apply import centre_crop, crop_batch, crop_each, normalise
+from bingo.views.colour import apply_colour
 from bingo.views.parameters import ViewParameters, draw
 from bingo.views.recipes import RECIPES, Recipe
 
@@ -169,7 +169,7 @@ def test_a_step_of_jitter_is_that_of_torchvision(step):
     parameters = neutral(12)
     parameters.factor[:, step] = torch.linspace(low, high, 12)[torch.randperm(12)]
     expected = [ADJUST[step](image, factor) for image, factor in zip(batch, parameters.factor[:, step], strict=True)]
-    assert torch.allclose(coloured(batch, parameters, PAPER), torch.stack(expected), atol=1e-5, rtol=0)
+    assert torch.allclose(apply_colour(batch, parameters, PAPER), torch.stack(expected), atol=1e-5, rtol=0)
 
 
 def test_jitter_takes_each_image_through_the_steps_in_its_own_order():
@@ -181,7 +181,7 @@ def test_jitter_takes_each_image_through_the_steps_in_its_own_order():
         for step in order:
             image = ADJUST[step](image, factor[step])
         expected.append(image)
-    assert torch.allclose(coloured(batch, parameters, PAPER), torch.stack(expected), atol=1e-5, rtol=0)
+    assert torch.allclose(apply_colour(batch, parameters, PAPER), torch.stack(expected), atol=1e-5, rtol=0)
 
 
 def test_colour_is_jitter_then_grayscale_then_blur():
@@ -196,7 +196,7 @@ def test_colour_is_jitter_then_grayscale_then_blur():
         if parameters.sigma[i] > 0:
             image = V.gaussian_blur(image, [17, 17], [parameters.sigma[i].item()])
         expected.append(image)
-    found = coloured(batch, parameters, PAPER)
+    found = apply_colour(batch, parameters, PAPER)
     assert torch.allclose(found, torch.stack(expected), atol=2e-5, rtol=0)
     assert found.min() >= 0
     assert found.max() <= 1 + 1e-6
@@ -207,19 +207,19 @@ def test_colour_is_jitter_then_grayscale_then_blur():
 def test_blur_is_torchvisions_at_every_size(size, count):
     torch.manual_seed(size)
     batch, sigma = torch.rand(count, 3, size, size), torch.linspace(0.1, 2.0, count)
-    found = coloured(batch, replace(neutral(count), sigma=sigma), replace(PAPER, jitter=0.0))
+    found = apply_colour(batch, replace(neutral(count), sigma=sigma), replace(PAPER, jitter=0.0))
     expected = [V.gaussian_blur(image, [17, 17], [float(s)]) for image, s in zip(batch, sigma, strict=True)]
     torch.testing.assert_close(found, torch.stack(expected), rtol=0, atol=1e-5)
 
 
 def test_none_of_no_images_is_coloured():
     nothing = views(PAPER, 0, 16, 16)
-    assert coloured(torch.empty(0, 3, 16, 16), nothing, PAPER).shape == (0, 3, 16, 16)
+    assert apply_colour(torch.empty(0, 3, 16, 16), nothing, PAPER).shape == (0, 3, 16, 16)
 
 
 def test_blur_of_an_image_smaller_than_the_kernel_reaches_as_far_as_reflection_can():
     batch, sigma = images(6, 6, 6), [0.0, 0.1, 0.5, 1.0, 1.5, 2.0]
-    found = coloured(batch, replace(neutral(6), sigma=torch.tensor(sigma)), replace(PAPER, jitter=0.0))
+    found = apply_colour(batch, replace(neutral(6), sigma=torch.tensor(sigma)), replace(PAPER, jitter=0.0))
     expected = [V.gaussian_blur(image, [11, 11], [s]) for image, s in zip(batch[1:], sigma[1:], strict=True)]
     assert torch.equal(found[0], batch[0])
     assert torch.allclose(found[1:], torch.stack(expected), atol=1e-5, rtol=0)
@@ -228,19 +228,19 @@ def test_blur_of_an_image_smaller_than_the_kernel_reaches_as_far_as_reflection_c
 def test_an_image_is_coloured_the_same_alone_as_in_a_batch():
     batch = images(12, 20, 20)
     parameters = views(PAPER, 12, 20, 20)
-    together = coloured(batch, parameters, PAPER)
+    together = apply_colour(batch, parameters, PAPER)
     for i in range(12):
         one = ViewParameters(*(value[i : i + 1] for value in vars(parameters).values()))
-        assert torch.allclose(coloured(batch[i : i + 1], one, PAPER)[0], together[i], atol=1e-6, rtol=0)
+        assert torch.allclose(apply_colour(batch[i : i + 1], one, PAPER)[0], together[i], atol=1e-6, rtol=0)
 
 
 def test_colour_leaves_its_input_alone_and_a_plain_recipe_leaves_the_images_alone():
     batch = images(6, 12, 12)
     before = batch.clone()
-    changed = coloured(batch, views(PAPER, 6, 12, 12), PAPER)
+    changed = apply_colour(batch, views(PAPER, 6, 12, 12), PAPER)
     assert torch.equal(batch, before)
     assert not torch.equal(changed, before)
-    assert torch.equal(coloured(batch, views(RECIPES["crop-flip"], 6, 12, 12), RECIPES["crop-flip"]), before)
+    assert torch.equal(apply_colour(batch, views(RECIPES["crop-flip"], 6, 12, 12), RECIPES["crop-flip"]), before)
 
 
 def test_normalise_is_that_of_torchvision_in_channels_last_memory():
@@ -255,7 +255,7 @@ def test_normalise_is_that_of_torchvision_in_channels_last_memory():
 def test_the_evaluation_view_is_pillows_resize_and_centre_crop(height, width, interpolation):
     source = picture(height, width)
     expected = tensor(CenterCrop(16)(Resize(24, InterpolationMode(interpolation))(pillow(source))))
-    found = centre(source[None], Preprocessing(size=16, resize=24), interpolation)
+    found = centre_crop(source[None], Preprocessing(size=16, resize=24), interpolation)
     assert found.dtype == torch.uint8
     assert (found[0].int() - expected.int()).abs().max() <= 1
 
@@ -264,5 +264,5 @@ def test_the_evaluation_view_is_pillows_resize_and_centre_crop(height, width, in
 def test_the_evaluation_views_of_images_of_many_sizes_are_those_of_each(interpolation):
     sources = [picture(40, 60), picture(24, 24), picture(9, 31)]
     preprocessing = Preprocessing(size=16, resize=20)
-    expected = torch.cat([centre(source[None], preprocessing, interpolation) for source in sources])
-    assert torch.equal(centre(map(encoded, sources), preprocessing, interpolation), expected)
+    expected = torch.cat([centre_crop(source[None], preprocessing, interpolation) for source in sources])
+    assert torch.equal(centre_crop(map(encoded, sources), preprocessing, interpolation), expected)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from bingo.philox import Stream, uniform
-from bingo.views.cutmix import Box, cutmix, draw_box
+from bingo.views.cutmix import CutMixBox, cutmix, draw_box
 
 FEW = settings(deadline=None, max_examples=60)
 WORD = st.integers(0, 2**32 - 1)
@@ -77,7 +77,8 @@ def test_boxes_of_successive_steps_are_unrelated():
 
 
 @pytest.mark.parametrize(
-    "box", [Box(2, 5, 1, 7, 0.0), Box(0, 8, 0, 8, 0.0), Box(3, 3, 2, 6, 1.0), Box(7, 8, 0, 1, 0.0)]
+    "box",
+    [CutMixBox(2, 5, 1, 7, 0.0), CutMixBox(0, 8, 0, 8, 0.0), CutMixBox(3, 3, 2, 6, 1.0), CutMixBox(7, 8, 0, 1, 0.0)],
 )
 def test_the_box_of_the_second_image_is_pasted_and_nothing_else_changes(box):
     first, second = torch.rand(2, 3, 3, 8, 8)
@@ -93,4 +94,4 @@ def test_the_box_of_the_second_image_is_pasted_and_nothing_else_changes(box):
 
 def test_mixed_images_keep_their_memory_format():
     first, second = (torch.rand(2, 3, 8, 8).contiguous(memory_format=torch.channels_last) for _ in range(2))
-    assert cutmix(first, second, Box(1, 4, 2, 6, 0.0)).is_contiguous(memory_format=torch.channels_last)
+    assert cutmix(first, second, CutMixBox(1, 4, 2, 6, 0.0)).is_contiguous(memory_format=torch.channels_last)

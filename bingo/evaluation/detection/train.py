@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 _WARMUP_START = 1 / 1000
 
 
-def warmed_up(protocol: Detection, epoch: int, step: int) -> float:
+def warmup_learning_rate(protocol: Detection, epoch: int, step: int) -> float:
     """Return the learning rate of a step.
 
     It falls by epochs, and over the first `warmup_steps` is multiplied by what rises linearly from 1/1000 to 1
@@ -46,7 +46,7 @@ class DetectorTask(Task):
 
     def learning_rates(self, epoch: int, step: int) -> list[float]:
         """Return the learning rate of all parameters."""
-        return [warmed_up(self.protocol, epoch, epoch * self.data.steps + step)]
+        return [warmup_learning_rate(self.protocol, epoch, epoch * self.data.steps + step)]
 
     def loss(self, model: nn.Module, batch: DetectionBatch) -> dict[str, Tensor]:
         """Return the sum of the detector's losses, and each of them."""

@@ -9,7 +9,7 @@ from torch import nn
 from bingo.errors import BingoError
 from bingo.evaluation.detection.batches import DetectionBatches
 from bingo.evaluation.detection.network import build_detector
-from bingo.evaluation.detection.train import DetectorTask, warmed_up
+from bingo.evaluation.detection.train import DetectorTask, warmup_learning_rate
 from bingo.models.checkpoint import read_backbone
 from bingo.study.protocols import DETECTION_PROTOCOLS
 from bingo.training.loop import train
@@ -24,7 +24,7 @@ def test_the_learning_rate_rises_over_the_first_steps_and_falls_by_epochs():
     rates = {(0, 0): 2e-5, (0, 500): 0.02 * 0.5005, (0, 999): 0.02 * 0.999001, (0, 1000): 0.02, (7, 9999): 0.02}
     rates |= {(8, 9999): 0.002, (10, 9999): 0.002, (11, 9999): 0.0002, (8, 500): 0.002 * 0.5005}
     for (epoch, step), rate in rates.items():
-        assert warmed_up(protocol, epoch, step) == pytest.approx(rate, rel=1e-12)
+        assert warmup_learning_rate(protocol, epoch, step) == pytest.approx(rate, rel=1e-12)
 
 
 class Valley(nn.Module):

@@ -23,10 +23,10 @@ from bingo.training.batches import Batch, TrainingBatches
 from bingo.training.device import describe_device, describe_machine, resolve_precision
 from bingo.training.distributed import is_first, processes, rank
 from bingo.training.loop import Task, train
-from bingo.training.model import Learner
-from bingo.training.monitor import Watch
+from bingo.training.model import TrainingModel
+from bingo.training.monitor import Monitor
 from bingo.training.schedule import learning_rate
-from bingo.training.state import Row, TrainingState
+from bingo.training.state import LogRow, TrainingState
 from bingo.training.step import StepInput, TeacherOutputs
 from bingo.views.recipes import RECIPES
 
@@ -36,10 +36,10 @@ log = logging.getLogger(__name__)
 class MethodTask(Task):
     """Training a learner by its method's loss."""
 
-    module: Learner
+    module: TrainingModel
     data: TrainingBatches
 
-    def __init__(self, learner: Learner, data: TrainingBatches, training: Training, device: torch.device) -> None:
+    def __init__(self, learner: TrainingModel, data: TrainingBatches, training: Training, device: torch.device) -> None:
         """Train ``learner``, which is on ``device``, by SGD on all its parameters that have gradients."""
         self.module, self.data, self.training, self.device = learner, data, training, device
         self.epochs = training.epochs
@@ -58,7 +58,7 @@ class MethodTask(Task):
     def loss(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Return the method's loss and log values."""
         images = self.data.render(batch.views, self.device)  # (B, 3, S, S) each
-        step = StepInput(self.data.seed, batch.epoch, batch.number, images, batch.rows)
+        step = StepInput(self.data.seed, batch.epoch, batch.step, images, batch.rows)
         values: dict[str, Tensor] = model(step, self.dtype)
         return values
 
@@ -87,7 +87,7 @@ def train_method(
     title: str,
     device: torch.device,
     workers: int,
-    write: Callable[[Learner, list[Row], dict[str, Any]], None],
+    write: Callable[[TrainingModel, list[LogRow], dict[str, Any]], None],
 ) -> None:
     """Train a method, going on from a state of the same settings and inputs, and write the result.
 
@@ -113,7 +113,7 @@ def train_method(
         )
     machine = describe_machine(training, device)
     torch.manual_seed(seed)  # initial weights
-    learner = Learner(method, inputs.teacher).to(device)
+    learner = TrainingModel(method, inputs.teacher).to(device)
     require_size(learner.backbone, job.preprocessing.size, device)
     if training.sync_batch_norm and processes() > 1:
         synchronise_batch_norm(learner, device)
@@ -130,7 +130,7 @@ def train_method(
         processes=processes(),
     )
     task = MethodTask(learner, data, training, device)
-    monitor = Watch(learner, data, training, device, workers, title, job.events) if is_first() else None
+    monitor = Monitor(learner, data, training, device, workers, title, job.events) if is_first() else None
     state = TrainingState(state_path, digest_json([job.settings, dict(inputs.digests), machine]))
     log.info("%s: networks run in %s", title, machine["precision"])
     with state.exclusively():

@@ -20,19 +20,19 @@ from bingo.study.protocols import PROTOCOLS
 from bingo.training import distributed, monitor
 from bingo.training.loop import train
 from bingo.training.monitor import (
-    Events,
-    Watch,
+    EventWriter,
+    Monitor,
     held_out_accuracy,
     in_eval_mode,
     is_collapsed,
     is_due,
     lowest_before_rise,
     mean_similarity,
+    monitored_rows,
     relative_deviation,
-    watched_rows,
 )
-from bingo.training.run import MethodTask
-from bingo.training.state import Position, TrainingState
+from bingo.training.state import TrainingPosition, TrainingState
+from bingo.training.train_method import MethodTask
 
 from ..conftest import disk_of
 from .conftest import stop_in
@@ -63,7 +63,9 @@ def run(build, batches, training, tmp_path):
         learner = build(name, seed)
         prepare(learner)
         data, settings = labelled(learner, batches), training.model_copy(update=changes)
-        watch = Watch(learner, data, settings, CPU, workers, "test", tmp_path / folder / "events") if watched else None
+        watch = (
+            Monitor(learner, data, settings, CPU, workers, "test", tmp_path / folder / "events") if watched else None
+        )
         state = TrainingState(tmp_path / folder / "state.pt", "same")
         return learner, train(MethodTask(learner, data, settings, CPU), state, 0, "test", watch), watch
 
@@ -95,16 +97,16 @@ def test_relative_deviation_is_0_of_equal_and_1_of_spread_vectors():
     ("count", "expected"), [(1, 1), (300, 300), (1000, 512), (6000, 600), (20480, 2048), (10**6, 2048)]
 )
 def test_a_tenth_is_watched_within_bounds(count, expected):
-    rows = watched_rows(count)
+    rows = monitored_rows(count)
     assert len(set(rows.tolist())) == len(rows) == expected
     assert rows.dtype == np.int64
     assert 0 <= rows.min() <= rows.max() < count
-    assert np.array_equal(rows, watched_rows(count))
+    assert np.array_equal(rows, monitored_rows(count))
     assert count < 10 or not np.array_equal(rows, np.sort(rows))
 
 
 def test_watched_images_are_spread_over_the_listing():
-    rows = watched_rows(50_000)
+    rows = monitored_rows(50_000)
     counts = np.bincount(rows // 5000, minlength=10)  # as listed, class after class
     assert counts.min() > 150
 
@@ -240,7 +242,7 @@ def in_processes(build, batches, training, folder, watched):
     data = labelled(learner, batches)
     data.rank, data.processes = distributed.rank(), distributed.processes()
     first = watched and distributed.is_first()
-    watch = Watch(learner, data, training, CPU, 0, "test", folder / "events") if first else None
+    watch = Monitor(learner, data, training, CPU, 0, "test", folder / "events") if first else None
     state = TrainingState(folder / "state.pt", "same")
     rows = train(MethodTask(learner, data, training, CPU), state, 0, "test", watch)
     return {name: tensor.numpy().tobytes() for name, tensor in learner.state_dict().items()}, rows
@@ -266,7 +268,7 @@ def test_each_part_of_a_network_gets_back_its_own_mode():
 def test_what_is_watched_are_the_networks_in_eval_mode_on_centre_views(run, tmp_path):
     learner, rows, _ = run("bingo")
     learner.eval()
-    chosen = watched_rows(48)
+    chosen = monitored_rows(48)
     images = learner_images()[chosen]
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     with torch.no_grad():
@@ -304,7 +306,7 @@ def test_the_events_of_an_interrupted_training_go_on_as_if_nothing_had_happened(
         run(prepare=stop_in(step))
     # Written by a process that was killed between its events and its state.
     epoch = (step - 1) // STEPS + 1
-    Events(tmp_path / "run" / "events", epoch).write(epoch, {"loss/loss": 99.0})
+    EventWriter(tmp_path / "run" / "events", epoch).write(epoch, {"loss/loss": 99.0})
     run(seed=99 if step > STEPS else 0)
     found = scalars(tmp_path / "run" / "events")
     del expected["training/images_per_second"]
@@ -331,20 +333,20 @@ def test_without_a_folder_tensorboard_is_not_even_imported(build, batches, train
     assert done.stdout == "False\n"
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     learner = build("moco", 0)
-    watch = Watch(learner, labelled(learner, batches), training, CPU, 0, "test", None)
-    watch.begin(Position())
+    watch = Monitor(learner, labelled(learner, batches), training, CPU, 0, "test", None)
+    watch.begin(TrainingPosition())
     assert "kNN" in watch.after_epoch(rows_of([1.0]))
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 @pytest.mark.parametrize("whole", [0, 1, 2])
 def test_events_end_where_the_disk_is_full_and_say_so_once(whole, tmp_path, caplog):
-    fitting = Events(tmp_path / "fitting", 1)
+    fitting = EventWriter(tmp_path / "fitting", 1)
     for epoch in range(1, whole + 1):
         fitting.write(epoch, {"loss/loss": 1.0})
     (file,) = (tmp_path / "fitting").iterdir()
     with disk_of(file.stat().st_size + 10):  # not enough for one more
-        events = Events(tmp_path / "events", 1)
+        events = EventWriter(tmp_path / "events", 1)
         for epoch in (1, 2, 3):
             events.write(epoch, {"loss/loss": 1.0})
     events.write(4, {"loss/loss": 1.0})
@@ -384,7 +386,7 @@ def test_a_collapse_is_told_from_a_network_that_has_only_begun(similarity, steps
 
 
 def test_a_collapse_is_said_once_with_a_remedy(run, caplog, monkeypatch):
-    monkeypatch.setattr(monitor, "SETTLED", 2 * STEPS)
+    monkeypatch.setattr(monitor, "WARMUP_STEPS", 2 * STEPS)
     run(prepare=collapse)
     assert warnings_of(caplog) == [
         "test: after epoch 2 the projections of different images are nearly the same (mean similarity 1.000); "
@@ -393,7 +395,7 @@ def test_a_collapse_is_said_once_with_a_remedy(run, caplog, monkeypatch):
 
 
 def test_a_collapse_to_a_teacher_whose_outputs_are_all_the_same_is_the_teachers(run, caplog, monkeypatch):
-    monkeypatch.setattr(monitor, "SETTLED", 2 * STEPS)
+    monkeypatch.setattr(monitor, "WARMUP_STEPS", 2 * STEPS)
 
     def prepare(learner):
         collapse(learner)
@@ -434,7 +436,7 @@ def test_a_queue_larger_than_the_dataset_is_said(build, batches, training, tmp_p
     for size in (48, 49):
         method = learner.method.model_copy(update={"queue_size": size})
         object.__setattr__(learner, "method", method)
-        Watch(learner, batches(learner), training, CPU, 0, "test", None).begin(Position())
+        Monitor(learner, batches(learner), training, CPU, 0, "test", None).begin(TrainingPosition())
     assert warnings_of(caplog) == [
         "test: queue_size 49 is more than the 48 training images, so each is compared with itself; lower it"
     ]

@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from bingo.models.backbone import build_backbone
-from bingo.models.fold import folded
+from bingo.models.batch_norm_folding import fold_batch_norm
 from bingo.models.head import mlp_head
 from bingo.study.sections import Backbone
 
@@ -36,11 +36,11 @@ def test_a_folded_network_computes_the_same_without_batch_norm(architecture, wid
     images = torch.randn(3, 3, 32, 32).contiguous(memory_format=torch.channels_last)
     before = {name: value.clone() for name, value in network.state_dict().items()}
     with torch.inference_mode():
-        expected, found = network(images), folded(network)(images)
-    assert norms(folded(network)) == 0 < norms(network)
+        expected, found = network(images), fold_batch_norm(network)(images)
+    assert norms(fold_batch_norm(network)) == 0 < norms(network)
     assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
-    kernels = [module.weight for module in folded(backbone).modules() if isinstance(module, nn.Conv2d)]
+    kernels = [module.weight for module in fold_batch_norm(backbone).modules() if isinstance(module, nn.Conv2d)]
     assert all(kernel.is_contiguous(memory_format=torch.channels_last) for kernel in kernels)
 
 
@@ -52,21 +52,21 @@ def test_batch_norm_without_scale_is_folded_as_well(layers):
     nn.init.normal_(plain.running_mean)
     network = nn.Sequential(first, plain).eval()
     images = torch.randn(3, 5, 2, 2) if isinstance(first, nn.Conv2d) else torch.randn(3, 5)
-    assert norms(folded(network)) == 0
-    torch.testing.assert_close(folded(network)(images), network(images), rtol=1e-5, atol=1e-5)
+    assert norms(fold_batch_norm(network)) == 0
+    torch.testing.assert_close(fold_batch_norm(network)(images), network(images), rtol=1e-5, atol=1e-5)
 
 
 def test_a_layer_that_occurs_twice_stays_apart_from_what_follows_it():
     act = nn.Tanh()
     network = used(nn.Sequential(act, nn.Conv2d(3, 4, 1), act, nn.BatchNorm2d(4)))
     images = torch.randn(2, 3, 5, 5)
-    assert torch.equal(folded(network)(images), network(images))
+    assert torch.equal(fold_batch_norm(network)(images), network(images))
 
 
 def test_batch_norm_in_training_mode_and_in_front_of_a_convolution_stays():
     training = used(nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))).train()
     before = used(nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 4, 1)))
-    assert norms(folded(training)) == norms(folded(before)) == 1
+    assert norms(fold_batch_norm(training)) == norms(fold_batch_norm(before)) == 1
 
 
 def test_a_sequence_that_is_run_in_its_own_way_stays():
@@ -76,12 +76,12 @@ def test_a_sequence_that_is_run_in_its_own_way_stays():
 
     network = used(Backwards(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)))
     images = torch.randn(2, 4, 5, 5)
-    assert torch.equal(folded(network)(images), network(images))
+    assert torch.equal(fold_batch_norm(network)(images), network(images))
 
 
 def test_a_head_without_batch_norm_stays_as_it_is():
     head, features = mlp_head(8, [16, 4]).eval(), torch.randn(5, 8)
-    assert torch.equal(folded(head)(features), head(features))
+    assert torch.equal(fold_batch_norm(head)(features), head(features))
 
 
 @pytest.mark.parametrize("architecture", ["resnet18", "resnet50"])
@@ -95,5 +95,7 @@ def test_in_bfloat16_a_folded_teacher_is_no_further_from_float32(architecture):
             return F.normalize(network(images).float(), dim=1)
 
     exact = units(backbone, False)
-    plain, fast = ((units(network, True) - exact).square().mean().sqrt() for network in (backbone, folded(backbone)))
+    plain, fast = (
+        (units(network, True) - exact).square().mean().sqrt() for network in (backbone, fold_batch_norm(backbone))
+    )
     assert fast <= 1.5 * plain

@@ -12,7 +12,7 @@ from bingo.models.backbone import SampledConv2d
 from bingo.models.fused import fuse_blocks
 
 
-def folded(network: nn.Module) -> nn.Module:
+def fold_batch_norm(network: nn.Module) -> nn.Module:
     """Return a copy of a frozen network in which convolutions and linear layers do the batch-norm after them.
 
     In eval mode it computes the same but for rounding: in float32 outputs differ by less than 1e-5 of the largest; in

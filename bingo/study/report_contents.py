@@ -3,11 +3,11 @@
 from bingo.study.bags import KnnBag
 from bingo.study.method import Method
 from bingo.study.schema import Study
-from bingo.study.sections import Backbone, Strict
+from bingo.study.sections import Backbone, StrictModel
 from bingo.study.teachers import ImportedTeacher
 
 
-class Row(Strict):
+class TableRow(StrictModel):
     """A line of a table: which result files belong to it, and how it is named."""
 
     model: str
@@ -19,7 +19,7 @@ class Row(Strict):
     """The student's, as publications name it; empty if they have no such student."""
 
 
-class BagSizeSeries(Strict):
+class BagSizeSeries(StrictModel):
     """Students that differ in nothing but the size of their bags."""
 
     label: str
@@ -27,14 +27,14 @@ class BagSizeSeries(Strict):
     """Of each student, neighbours per bag."""
 
 
-def table_rows(study: Study, name: str) -> list[Row]:
+def table_rows(study: Study, name: str) -> list[TableRow]:
     """The lines of a table: all teachers and students, or the students it names and what teaches them."""
     table = study.tables[name]
     shown = table.students
     students = list(study.students) if shown is None else shown
     named = set(study.teachers) if shown is None else {study.teacher_of(student) for student in students}
     rows = [
-        Row(
+        TableRow(
             model=name,
             method="imported" if isinstance(entry, ImportedTeacher) else entry.method,
             student="",
@@ -48,7 +48,9 @@ def table_rows(study: Study, name: str) -> list[Row]:
     for name in students:
         entry = study.students[name]
         origin = {"teacher": study.teacher_of(name) or "", "bags": study.bags_of(name) or ""}
-        rows.append(Row(model=name, method=entry.method, student=name, architecture=_published(study, name), **origin))
+        rows.append(
+            TableRow(model=name, method=entry.method, student=name, architecture=_published(study, name), **origin)
+        )
     return rows
 
 
@@ -75,7 +77,7 @@ def bag_size_series(study: Study) -> list[BagSizeSeries]:
         bag = study.bags.get(study.bags_of(name) or "")
         if isinstance(bag, KnnBag):
             same = entry.model_dump_json(exclude={"bags", "teacher"}) + bag.model_dump_json(exclude={"size"})
-            label = f"{entry.loss_name()}, {printed(entry.backbone)} from {bag.teacher}"
+            label = f"{entry.loss_name()}, {architecture_label(entry.backbone)} from {bag.teacher}"
             sizes = series[same].sizes if same in series else {}
             series[same] = BagSizeSeries(label=label, sizes={**sizes, name: bag.size})
     several = [found for found in series.values() if len(set(found.sizes.values())) > 1]
@@ -95,6 +97,6 @@ def training_panels(study: Study) -> dict[str, str]:
     return {name: entry.loss_name() for name, entry in {**trained, **study.students}.items()}
 
 
-def printed(backbone: Backbone) -> str:
+def architecture_label(backbone: Backbone) -> str:
     """Return what a backbone is called in print."""
     return backbone.architecture if backbone.width == 1 else f"{backbone.architecture}, width {backbone.width:g}"

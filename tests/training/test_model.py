@@ -5,8 +5,8 @@ import torch
 from bingo.methods.compress import Compress
 from bingo.methods.disco import Disco
 from bingo.study.method import View
-from bingo.training.model import Learner
-from bingo.training.step import Step, StepInput
+from bingo.training.model import TrainingModel
+from bingo.training.step import StepInput, TrainingStep
 
 BATCH = 4
 
@@ -29,18 +29,18 @@ def learner_of(kind=Disco, **keys):
     torch.manual_seed(0)
     name = kind.model_fields["method"].annotation.__args__[0]
     backbone = {"architecture": "resnet10", "stem": "small", "width": 1 / 32}
-    return Learner(kind.model_validate({"method": name, "backbone": backbone, "queue_size": 6, **keys}), Source())
+    return TrainingModel(kind.model_validate({"method": name, "backbone": backbone, "queue_size": 6, **keys}), Source())
 
 
 def step_of(learner, dtype=torch.float32):
     images = {name: torch.randn(BATCH, 3, 8, 8) for name in learner.method.views()}
     batch = StepInput(3, 1, 2, images, {"anchor": np.arange(BATCH)})
-    return Step(learner.train(), batch, dtype), batch
+    return TrainingStep(learner.train(), batch, dtype), batch
 
 
 def test_a_step_knows_where_in_training_it_stands():
     step, batch = step_of(learner_of())
-    assert (step.seed, step.epoch, step.number, step.images) == (3, 1, 2, batch.images)
+    assert (step.seed, step.epoch, step.step, step.images) == (3, 1, 2, batch.images)
 
 
 @pytest.mark.parametrize(("kind", "layer"), [(Disco, "projection"), (Compress, "features")])
@@ -63,7 +63,7 @@ def test_the_teacher_is_asked_for_a_view_of_the_batch_and_its_outputs_are_unit_v
 def test_a_view_that_is_stored_has_no_images():
     learner = learner_of()
     batch = StepInput(0, 0, 0, {}, {"anchor": np.arange(BATCH)})
-    Step(learner, batch, torch.float32).teacher("query")
+    TrainingStep(learner, batch, torch.float32).teacher("query")
     assert learner.teacher.asked[0][1] == View("anchor", 0, teacher=True)
     assert learner.teacher.asked[0][3] is None
 

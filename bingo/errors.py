@@ -1,13 +1,13 @@
-"""The one exception that a user meets: a line saying what is wrong, where, and the remedy."""
+"""The exception that users see: one line with the place, the problem and the remedy."""
 
 import difflib
 from collections.abc import Iterable
 
 
 class BingoError(Exception):
-    """A fault in the user's input or surroundings, printed as one line without a traceback.
+    """An error in the user's input or environment, printed as one line without a traceback.
 
-    Anything else that is raised is a fault of this software and keeps its traceback.
+    Any other exception is a bug and keeps its traceback.
     """
 
     def __str__(self) -> str:
@@ -15,7 +15,7 @@ class BingoError(Exception):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Return ``"; did you mean 'x'?"`` for the nearest name in ``known``, else what ``known`` holds."""
+    """Return ``"; did you mean 'x'?"`` for the closest name in ``known``, or a list of all known names."""
     names = sorted(known)
     match = difflib.get_close_matches(name, names, n=1)
     if match:

@@ -1,8 +1,8 @@
 """Random numbers as a pure function of counters (Philox4x32-10).
 
 Source: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011. A counter-based generator has no
-state: the draws for an image depend on the image's index alone, never on how many were drawn before it, so the
-same numbers come out on any rank, in any worker and after any interruption.
+state: the numbers for an image depend only on its index, not on earlier draws. They are therefore identical on
+any rank, in any worker and after any interruption.
 """
 
 from enum import IntEnum
@@ -17,7 +17,7 @@ _HALF = np.uint64(32)
 
 
 class Stream(IntEnum):
-    """Independent purposes of random numbers: the second word of the key."""
+    """Independent random streams, one per purpose; the second word of the key."""
 
     VIEW = 0
     ORDER = 1
@@ -36,7 +36,7 @@ class Stream(IntEnum):
 
 
 def philox(counter: NDArray[np.uint64], key: tuple[int, int]) -> NDArray[np.uint64]:
-    """Encrypt ``counter`` (..., 4), each word below 2**32, under ``key``: four random 32-bit words each."""
+    """Return four random 32-bit words for each ``counter`` (..., 4), whose words are below 2**32, under ``key``."""
     c0, c1, c2, c3 = (counter[..., i] for i in range(4))
     k0, k1 = key
     for _ in range(10):
@@ -52,10 +52,9 @@ def philox(counter: NDArray[np.uint64], key: tuple[int, int]) -> NDArray[np.uint
 
 
 def uniform(seed: int, stream: Stream, index: ArrayLike, epoch: int, view: int, draws: int) -> NDArray[np.float64]:
-    """Return ``draws`` uniform numbers in [0, 1) for each of ``index`` (B,): float64 (B, draws).
+    """Return ``draws`` uniform numbers in [0, 1) for each entry of ``index`` (B,): float64 (B, draws).
 
-    A pure function of its arguments. ``seed``, ``index``, ``epoch`` and ``view`` are below 2**32; every
-    number carries 32 random bits.
+    ``seed``, ``index``, ``epoch`` and ``view`` must be below 2**32. Each number has 32 random bits.
     """
     rows = np.asarray(index, dtype=np.uint64)
     blocks = -(-draws // 4)
@@ -69,5 +68,5 @@ def uniform(seed: int, stream: Stream, index: ArrayLike, epoch: int, view: int, 
 
 
 def permutation(seed: int, stream: Stream, epoch: int, n: int, step: int = 0) -> NDArray[np.int64]:
-    """Return a random order of ``range(n)``: int64 (n,), a pure function of seed, stream, epoch and step."""
+    """Return a random permutation of ``range(n)``: int64 (n,)."""
     return np.argsort(uniform(seed, stream, np.arange(n), epoch, step, 1)[:, 0], kind="stable")

@@ -1,4 +1,4 @@
-"""What a person sees of a running stage: a bar on a terminal, the same facts as plain lines in a log."""
+"""Progress of a running stage: a bar on a terminal, and the same facts as plain lines in the log."""
 
 import fcntl
 import logging
@@ -17,19 +17,19 @@ _SECONDS_BETWEEN_LINES = 15.0
 
 
 class Progress:
-    """Counts items towards a total.
+    """Count items towards a total.
 
-    Jobs that run side by side share one terminal: the first to ask gets the bar, the others wait for it.
+    Parallel jobs share one terminal: the first job to claim it shows its bar, the others wait.
     """
 
     def __init__(self, title: str, total: int, unit: str, done: int = 0) -> None:
         """Start counting.
 
         Args:
-            title: what is going on.
-            total: items there are.
-            unit: what an item is, in the plural.
-            done: items finished in an earlier run; they do not count for the rate.
+            title: name of the task.
+            total: total number of items.
+            unit: name of the items, in the plural.
+            done: items finished in an earlier run; excluded from the rate.
         """
         self.title, self.total, self.unit, self.done = title, total, unit, done
         self._first, self._start = done, time.monotonic()
@@ -45,7 +45,7 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Take the bar away; log the last line if all went well."""
+        """Remove the bar; log the final line unless an exception occurred."""
         if self._bar is not None:
             self._bar.stop()
         if self._terminal is not None:
@@ -54,7 +54,7 @@ class Progress:
             log.info("%s", self.facts())
 
     def advance(self, items: int, note: str = "") -> None:
-        """Count ``items`` more; ``note`` is shown beside the numbers."""
+        """Add ``items`` to the count; show ``note`` after the numbers."""
         self.done += items
         now = time.monotonic()
         self._claim_terminal()
@@ -67,7 +67,7 @@ class Progress:
             log.info("%s%s", self.facts(), f", {note}" if note else "")
 
     def facts(self) -> str:
-        """Return title, count, rate and time left as a line."""
+        """Return title, count, rate and time left as one line."""
         rate = self._rate()
         left = (self.total - self.done) / rate if rate > 0 else 0.0
         return (

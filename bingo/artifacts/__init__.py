@@ -1,1 +1,1 @@
-"""Files that later stages trust: written whole or not at all, carrying where they came from, checked when read."""
+"""Artifacts that stages exchange: written atomically, with provenance, and checked when they are read."""

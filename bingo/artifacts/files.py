@@ -1,4 +1,4 @@
-"""Files written whole or not at all, and checked when they are read."""
+"""Atomic writes, and reads that verify a checksum."""
 
 import fcntl
 import hashlib
@@ -12,10 +12,10 @@ from bingo.errors import BingoError
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Yield a temporary name beside ``path``; flush and rename it to ``path`` if the block ends well.
+    """Yield a temporary path next to ``path``; on success, flush it to disk and rename it to ``path``.
 
     Raises:
-        BingoError: another process is writing it, or the file system refuses (disk full, no permission).
+        BingoError: another process is writing the file, or the file system refuses (disk full, no permission).
     """
     temporary = path.with_name(f".{path.name}.tmp{path.suffix}")
     try:
@@ -24,7 +24,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
-                raise BingoError(f"{path}: another process is writing it; wait for its end and run again") from error
+                raise BingoError(f"{path}: another process is writing it; wait until it ends and run again") from error
             try:
                 yield temporary
                 os.fsync(file.fileno())
@@ -34,7 +34,9 @@ def atomic_write(path: Path) -> Iterator[Path]:
                     temporary.unlink(missing_ok=True)
                 raise
     except OSError as error:
-        raise BingoError(f"{path}: cannot be written ({error.strerror or error}); check space and rights") from error
+        raise BingoError(
+            f"{path}: cannot be written ({error.strerror or error}); check space and permissions"
+        ) from error
 
 
 def write_text(path: Path, text: str) -> None:
@@ -45,9 +47,9 @@ def write_text(path: Path, text: str) -> None:
 
 @contextmanager
 def atomic_write_checked(path: Path) -> Iterator[Path]:
-    """As `atomic`; leave the file's SHA-256 beside it, in `.<name>.sha256`, for `read_checked`.
+    """Like `atomic_write`, and store the file's SHA-256 in `.<name>.sha256` for `read_checked`.
 
-    For what later stages read in formats that hold no checksum of their own: CSV, JSON, SVG, PNG.
+    For formats that have no checksum: CSV, JSON, SVG, PNG.
     """
     with atomic_write(path) as temporary:
         yield temporary
@@ -55,10 +57,10 @@ def atomic_write_checked(path: Path) -> Iterator[Path]:
 
 
 def read_checked(path: Path) -> bytes:
-    """Read what `atomic_write_checked` wrote; a file without a checksum beside it is taken as it is.
+    """Read a file written by `atomic_write_checked`. A file without a checksum file is read unchecked.
 
     Raises:
-        BingoError: the file is missing, or not the one that was written there.
+        BingoError: the file does not exist, or does not match its checksum.
     """
     checksum = _checksum_path(path)
     try:
@@ -67,7 +69,7 @@ def read_checked(path: Path) -> bytes:
     except OSError as error:
         raise BingoError(f"{path}: cannot be read ({error.strerror})") from error
     if expected not in (None, hashlib.sha256(content).hexdigest().encode()):
-        raise BingoError(f"{path}: not what was written there ({checksum.name} differs); delete it and run again")
+        raise BingoError(f"{path}: is damaged (does not match {checksum.name}); delete it and run again")
     return content
 
 

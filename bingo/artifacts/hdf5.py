@@ -1,4 +1,4 @@
-"""HDF5 files that are checked when they are read."""
+"""HDF5 files with checksums, verified when they are read."""
 
 import hashlib
 import io
@@ -15,45 +15,45 @@ import numpy as np
 from bingo.artifacts.files import atomic_write
 from bingo.errors import BingoError
 
-# Fletcher's sum of zeros is zero, so a chunk of nothing but zeros would pass; as a stream of gzip, uncompressed, it
-# does not.
+# The Fletcher checksum of zeros is zero, so a chunk overwritten with zeros would pass. It fails as a gzip stream, even
+# at compression level 0.
 CHECKED: dict[str, Any] = {"fletcher32": True, "compression": "gzip", "compression_opts": 0}
-"""Options for a chunked dataset whose every chunk carries a checksum."""
+"""Dataset options that give every chunk a checksum."""
 _MAGIC = b"bingo trailer\n"
 
 
 class _Sink(io.FileIO):
-    """A file that takes every write, and remembers the first that the disk refused.
+    """A file that stores the first write error instead of raising it.
 
-    The HDF5 library ends the process with a segmentation fault when a write fails while it closes a file.
+    The HDF5 library segfaults when a write fails while it closes a file.
     """
 
-    fault: OSError | None = None
+    error: OSError | None = None
 
     def write(self, data: Any) -> int:
         view = memoryview(data).cast("B")
         size = len(view)
         try:
-            while len(view) and self.fault is None:
+            while len(view) and self.error is None:
                 view = view[super().write(view) :]
         except OSError as error:
-            self.fault = error
+            self.error = error
         return size
 
     def truncate(self, size: int | None = None) -> int:
         try:
             return super().truncate(size)
         except OSError as error:
-            self.fault = self.fault or error
+            self.error = self.error or error
             return size or 0
 
 
 @contextmanager
 def write_hdf5(path: Path, attributes: Mapping[str, Any]) -> Iterator[h5py.File]:
-    """Yield a new HDF5 file that becomes ``path`` when the block ends well.
+    """Yield a new HDF5 file that replaces ``path`` on success.
 
-    Attributes that are no strings or numbers are stored as JSON. Everything but the data of datasets is covered by
-    a checksum after the end of what HDF5 reads; data must bring their own (`CHECKED`, or one for each image).
+    Attributes other than strings and numbers are stored as JSON. A trailer after the HDF5 content holds a checksum of
+    everything except the datasets' data. The data need their own checksums: `CHECKED`, or one per image.
     """
     with atomic_write(path) as temporary, _Sink(temporary, "w+") as sink:
         with h5py.File(sink, "w", libver=("v110", "v110")) as file:
@@ -61,20 +61,20 @@ def write_hdf5(path: Path, attributes: Mapping[str, Any]) -> Iterator[h5py.File]
                 plain = isinstance(value, str | int | float)
                 file.attrs[name] = value if plain else json.dumps(value, sort_keys=True)
             yield file
-        if sink.fault is not None:
-            raise sink.fault
+        if sink.error is not None:
+            raise sink.error
         with h5py.File(sink, "r") as file:
-            chunks = _chunks(file)
+            chunks = _data_spans(file)
         end = sink.seek(0, os.SEEK_END)
         trailer = json.dumps({"end": end, "chunks": chunks, "sha256": _digest_around(sink, chunks, end)}).encode()
         sink.seek(end)
         sink.write(trailer + len(trailer).to_bytes(8) + _MAGIC)
-        if sink.fault is not None:
-            raise sink.fault
+        if sink.error is not None:
+            raise sink.error
 
 
-def _chunks(file: h5py.File) -> list[list[int]]:
-    """Return where data of datasets lie, neighbours taken together: [start, end] in rising order."""
+def _data_spans(file: h5py.File) -> list[list[int]]:
+    """Return the byte ranges [start, end] that hold the datasets' data, sorted, with adjacent ranges merged."""
     spans: list[tuple[int, int]] = []
 
     def add(_: str, node: h5py.Dataset | h5py.Group) -> None:
@@ -96,21 +96,21 @@ def _chunks(file: h5py.File) -> list[list[int]]:
 
 
 def _digest_around(raw: BinaryIO | io.FileIO, chunks: list[list[int]], end: int) -> str:
-    """Return the SHA-256 of the first ``end`` bytes of a file without its chunks."""
+    """Return the SHA-256 of the first ``end`` bytes of a file, skipping ``chunks``."""
     total = hashlib.sha256()
-    around = [0, *(edge for chunk in chunks for edge in chunk), end]
-    if around != sorted(around):
-        raise ValueError("its trailer is no trailer")
-    for start, stop in zip(around[::2], around[1::2], strict=True):
+    edges = [0, *(edge for chunk in chunks for edge in chunk), end]
+    if edges != sorted(edges):
+        raise ValueError("invalid trailer")
+    for start, stop in zip(edges[::2], edges[1::2], strict=True):
         raw.seek(start)
         total.update(raw.read(stop - start))
     return total.hexdigest()
 
 
 def _require_sound(path: Path) -> None:
-    """Check what the trailer of `write_hdf5` covers; a file without one is another program's, and taken as it is.
+    """Verify the trailer's checksum. A file without a trailer comes from another program and is not verified.
 
-    HDF5 has no checksum for text in attributes, and loops for ever where zeros stand in its place.
+    HDF5 has no checksum for strings in attributes, and loops forever if they are overwritten with zeros.
 
     Raises:
         ValueError: the file is damaged.
@@ -122,48 +122,48 @@ def _require_sound(path: Path) -> None:
         if not tail.endswith(_MAGIC):
             raw.seek(0)
             head = raw.read(36)
-            ends = int.from_bytes(head[28:], "little")  # as the superblock of version 2 and 3 says
-            if head[8:9] in (b"\x02", b"\x03") and ends < size:
-                raise ValueError("its end is missing")
+            end_of_file = int.from_bytes(head[28:], "little")  # in superblocks of versions 2 and 3
+            if head[8:9] in (b"\x02", b"\x03") and end_of_file < size:
+                raise ValueError("its trailer is cut off")
             return
         length = int.from_bytes(tail[:8])
         try:
             raw.seek(size - len(tail) - length)
             trailer = json.loads(raw.read(length))
-            sound = _digest_around(raw, trailer["chunks"], trailer["end"]) == trailer["sha256"]
+            intact = _digest_around(raw, trailer["chunks"], trailer["end"]) == trailer["sha256"]
         except (KeyError, TypeError, OverflowError) as error:
-            raise ValueError("its trailer is no trailer") from error
-        if not sound:
-            raise ValueError("its checksum differs")
+            raise ValueError("invalid trailer") from error
+        if not intact:
+            raise ValueError("wrong checksum")
 
 
 @contextmanager
 def read_hdf5(path: Path, kind: str) -> Iterator[h5py.File]:
-    """Open an artifact of the named kind (its ``kind`` attribute) for reading.
+    """Open an artifact for reading and check its ``kind`` attribute.
 
     Raises:
-        BingoError: the file is missing, truncated, damaged, or of another kind; also when damage shows only
-            while the block reads from it.
+        BingoError: the file does not exist, is truncated or damaged, or is of another kind. Damage may show only
+            later, while the block reads from the file.
     """
     if not path.exists():
         raise BingoError(f"{path}: no such file")
     try:
         _require_sound(path)
         with h5py.File(path, "r") as file:
-            found = file.attrs.get("kind")
-            if found != kind:
-                raise BingoError(f"{path}: holds {found or 'something unknown'}, but {kind} is needed here")
+            actual = file.attrs.get("kind")
+            if actual != kind:
+                raise BingoError(f"{path}: holds {actual or 'an unknown artifact'}, but {kind} is needed here")
             yield file
     except (OSError, KeyError, ValueError) as error:
         raise BingoError(f"{path}: truncated or damaged HDF5 ({error}); delete it and run again") from error
 
 
 def checked_dataset(file: h5py.File, name: str, data: np.ndarray, **options: Any) -> None:
-    """Store ``data`` as a chunked dataset whose every chunk carries a checksum."""
+    """Store ``data`` as a chunked dataset with a checksum for every chunk."""
     if data.size == 0:
         file.create_dataset(name, data=data)
         return
     options = {option: value for option, value in {"chunks": True, **options}.items() if value is not None}
-    # Really compressed, it has a checksum too that zeros do not meet.
+    # Real compression also makes the checksum fail for zeros.
     checks = {"fletcher32": True} if "compression" in options else CHECKED
     file.create_dataset(name, data=data, **checks, **options)

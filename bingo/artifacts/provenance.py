@@ -1,4 +1,4 @@
-"""Where an artifact comes from, and whether it belongs to the inputs it is used with."""
+"""Provenance and digests of artifacts, and the check that an artifact matches its inputs."""
 
 import hashlib
 import json
@@ -18,14 +18,14 @@ _PACKAGES = ("bingo-distillation", "faiss-gpu", "h5py", "numpy", "torch", "torch
 def provenance(
     stage: str, stage_version: int, settings: Mapping[str, Any], inputs: Mapping[str, str], **facts: Any
 ) -> dict[str, Any]:
-    """Describe how an artifact came about. No dates: the same inputs give the same bytes.
+    """Describe how an artifact was made. Contains no dates, so that the same inputs give the same bytes.
 
     Args:
-        stage: name of the stage, ``teacher`` say.
-        stage_version: its STAGE_VERSION.
-        settings: the part of the resolved study that the stage was given.
-        inputs: name of each input and its digest.
-        facts: whatever else describes the run (seed, device, precision, counts).
+        stage: name of the stage, for example ``teacher``.
+        stage_version: STAGE_VERSION of its job.
+        settings: the stage's part of the resolved study.
+        inputs: name and digest of each input.
+        facts: other properties of the run (seed, device, precision, counts).
     """
     packages = {}
     for name in _PACKAGES:
@@ -42,12 +42,12 @@ def provenance(
 
 
 def digest_json(value: Any) -> str:
-    """Return the SHA-256 of a JSON value in canonical form (sorted keys)."""
+    """Return the SHA-256 of a JSON value, serialised with sorted keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def digest_arrays(arrays: Mapping[str, np.ndarray]) -> str:
-    """Return the SHA-256 over names, dtypes, shapes and bytes of arrays, independent of their order."""
+    """Return the SHA-256 of the names, dtypes, shapes and bytes of arrays, independent of their order."""
     total = hashlib.sha256()
     for name in sorted(arrays):
         array = np.ascontiguousarray(arrays[name])
@@ -56,13 +56,21 @@ def digest_arrays(arrays: Mapping[str, np.ndarray]) -> str:
     return total.hexdigest()
 
 
-def require_same(path: Path, what: str, found: str, expected: str, source: Path) -> None:
-    """Refuse an artifact that was made from something else.
+def require_same(path: Path, what: str, actual: str, expected: str, source: Path) -> None:
+    """Check that an artifact was made from ``source``.
+
+    Args:
+        path: the artifact.
+        what: kind of ``source``, for the error message.
+        actual: digest stored in the artifact.
+        expected: digest of ``source``.
+        source: file that the artifact must have been made from.
 
     Raises:
-        BingoError: ``found`` is not ``expected``, the digest of ``source``.
+        BingoError: the digests differ.
     """
-    if found != expected:
+    if actual != expected:
         raise BingoError(
-            f"{path}: belongs to another {what} ({found[:12]}) than {source} ({expected[:12]}); delete it and run again"
+            f"{path}: belongs to another {what} ({actual[:12]}), not to {source} ({expected[:12]}); "
+            "delete it and run again"
         )

@@ -1,4 +1,4 @@
-"""Result files: what a protocol found of one network with one seed."""
+"""Result files: the metrics of one network and seed under one evaluation protocol."""
 
 import json
 import math
@@ -20,16 +20,16 @@ def write_result(
     facts: Mapping[str, float],
     provenance: Mapping[str, Any],
 ) -> None:
-    """Write what a protocol found as one JSON, with a digest of it all.
+    """Write the result of an evaluation as a JSON file that includes its own digest.
 
     Args:
         path: file to write.
-        protocol: its name in tables.
+        protocol: name of the protocol in tables.
         model: name of the teacher or student.
-        seed: of the student's training, or of the teacher's.
-        metrics: in percent.
-        facts: what was chosen or counted on the way.
-        provenance: how it came about.
+        seed: training seed of the student or teacher.
+        metrics: metrics in percent.
+        facts: selected hyperparameters and counts.
+        provenance: how the result was made.
     """
     result: dict[str, Any] = {
         "protocol": protocol,
@@ -45,19 +45,19 @@ def write_result(
 
 
 def read_result(path: Path) -> dict[str, Any]:
-    """Read a result file of the evaluation stage.
+    """Read a result file.
 
     Raises:
-        BingoError: it is missing or damaged.
+        BingoError: the file does not exist or is damaged.
     """
     try:
         result = json.loads(read_checked(path))
         if result.pop("digest") != digest_json(result):
             raise ValueError("its content does not match its digest")
-        named = isinstance(result["model"], str) and isinstance(result["protocol"], str)
-        named = named and isinstance(result["seed"], int)
-        if not named or not all(_is_number(value) for value in result["metrics"].values()):
-            raise ValueError("its names are no text, or its seed or metrics no finite numbers")
+        valid = isinstance(result["model"], str) and isinstance(result["protocol"], str)
+        valid = valid and isinstance(result["seed"], int)
+        if not valid or not all(_is_number(value) for value in result["metrics"].values()):
+            raise ValueError("model and protocol must be strings, seed and metrics finite numbers")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BingoError(f"{path}: no result file ({error}); delete it and run again") from error
     return dict(result)

@@ -1,4 +1,4 @@
-"""Weights as safetensors files that carry their provenance and a digest. Imports torch only to touch tensors."""
+"""Weights as safetensors files with provenance and a digest. Imports torch only in functions that handle tensors."""
 
 import hashlib
 import json
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def digest_tensors(tensors: "Mapping[str, Tensor]") -> str:
-    """Return the fingerprint of a state dict: SHA-256 over names, dtypes, shapes and bytes."""
+    """Return the SHA-256 of the names, dtypes, shapes and bytes of a state dict."""
     import torch
 
     total = hashlib.sha256()
@@ -30,36 +30,36 @@ def digest_tensors(tensors: "Mapping[str, Tensor]") -> str:
 
 
 def network_digest(metadata: Mapping[str, Any]) -> str:
-    """Return the fingerprint of a network from the metadata of its file: of its weights, and of what they belong to.
+    """Return the digest of a network's weights and architecture, from the metadata of its file.
 
-    Networks of different kinds may have weights of the same names and shapes.
+    The weights alone are not enough: different architectures can have parameters of the same names and shapes.
     """
     return digest_json([metadata["digest"], metadata.get("backbone"), metadata.get("activation")])
 
 
 def write_tensors(path: Path, tensors: "Mapping[str, Tensor]", metadata: Mapping[str, Any]) -> None:
-    """Write a state dict as safetensors; ``metadata`` and the tensors' digest go into its header as JSON."""
+    """Write a state dict as safetensors, with ``metadata`` and the tensors' digest as JSON in the header."""
     import safetensors.torch
 
-    whole = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    said = {**metadata, "digest": digest_tensors(whole)}
-    header = {"bingo": json.dumps({**said, "checksum": digest_json(said)}, sort_keys=True)}
+    state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    entry = {**metadata, "digest": digest_tensors(state)}
+    header = {"bingo": json.dumps({**entry, "checksum": digest_json(entry)}, sort_keys=True)}
     with atomic_write(path) as temporary:
-        # Not save_file: that hides a full disk in an error of its own and ignores the umask.
-        temporary.write_bytes(safetensors.torch.save(whole, metadata=header))
+        # Not save_file: it ignores the umask, and its error for a full disk is not an OSError.
+        temporary.write_bytes(safetensors.torch.save(state, metadata=header))
 
 
 def read_tensors(path: Path) -> "tuple[dict[str, Tensor], dict[str, Any]]":
-    """Read what `write_tensors` wrote: (state dict, metadata).
+    """Read a file written by `write_tensors`: (state dict, metadata).
 
     Raises:
-        BingoError: the file is missing, damaged, not ours, or its tensors do not match their digest.
+        BingoError: the file does not exist, is damaged or was not written by bingo.
     """
     with _open_tensors(path, "pt") as file:
         metadata = _metadata(path, file)
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     if digest_tensors(tensors) != metadata["digest"]:
-        raise BingoError(f"{path}: damaged (weights do not match their digest); delete it and run again")
+        raise BingoError(f"{path}: is damaged (weights do not match their digest); delete it and run again")
     return tensors, metadata
 
 
@@ -71,7 +71,7 @@ def _open_tensors(path: Path, framework: str) -> Iterator[Any]:
     except FileNotFoundError as error:
         raise BingoError(f"{path}: no such file") from error
     except (safetensors.SafetensorError, OSError) as error:
-        raise BingoError(f"{path}: damaged or no safetensors file ({error}); delete it and run again") from error
+        raise BingoError(f"{path}: is damaged or not a safetensors file ({error}); delete it and run again") from error
 
 
 def _metadata(path: Path, file: Any) -> dict[str, Any]:
@@ -82,18 +82,18 @@ def _metadata(path: Path, file: Any) -> dict[str, Any]:
         metadata = json.loads(header)
     except ValueError:
         metadata = None
-    # Files of before there was a checksum have none.
-    sound = isinstance(metadata, dict) and "digest" in metadata
-    if not sound or metadata.pop("checksum", None) not in (None, digest_json(metadata)):
-        raise BingoError(f"{path}: damaged (its metadata are not those that bingo writes); delete it and run again")
+    # Files of older versions have no checksum.
+    valid = isinstance(metadata, dict) and "digest" in metadata
+    if not valid or metadata.pop("checksum", None) not in (None, digest_json(metadata)):
+        raise BingoError(f"{path}: is damaged (metadata does not match its checksum); delete it and run again")
     return metadata
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
-    """Read what `write_tensors` wrote beside the tensors, without reading these.
+    """Read the metadata of a file written by `write_tensors`, without the tensors.
 
     Raises:
-        BingoError: the file is missing, damaged or not ours.
+        BingoError: the file does not exist, is damaged or was not written by bingo.
     """
     with _open_tensors(path, "np") as file:
         return _metadata(path, file)

@@ -1,1 +1,1 @@
-"""Bags of images, and the neighbour search they come from."""
+"""Bags of images, and the nearest-neighbour search and clustering that build them."""

@@ -1,10 +1,10 @@
-"""What every criterion needs of its settings, refused in the same words."""
+"""Check that the dataset is large enough for a criterion's settings."""
 
 from bingo.errors import BingoError
 
 
 def require_images(setting: str, value: int, needed: int, count: int) -> None:
-    """Refuse a setting that ``count`` images are too few for.
+    """Check that a setting that needs ``needed`` images has at most ``count``.
 
     Raises:
         BingoError: ``needed`` is more than ``count``.

@@ -1,4 +1,4 @@
-"""Bags of groups: the images are divided, and each one's bag is its group."""
+"""Bags from groups: the groups partition the images, and an image's bag is its group."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,12 +10,10 @@ from bingo.philox import Stream, permutation
 
 
 def group_bags(group: NDArray[np.int64]) -> Bags:
-    """Return a bag for each number in ``group``, members in the order of their positions.
-
-    Holds O(N), however large a group.
+    """Return one bag per distinct number in ``group``, with members sorted by position. Needs O(N) memory.
 
     Args:
-        group: (N,) any numbers, equal for images of one bag; those that do not occur leave no empty bag.
+        group: (N,) group of each image; any integers.
     """
     _, bag_of, sizes = np.unique(group, return_inverse=True, return_counts=True)
     return Bags(
@@ -27,7 +25,7 @@ def group_bags(group: NDArray[np.int64]) -> Bags:
 
 
 def label_bags(labels: NDArray[np.int64]) -> Bags:
-    """Return a bag for each class; an image without a label is a bag of its own.
+    """Return one bag per class. An unlabelled image is alone in its bag.
 
     Args:
         labels: (N,), -1 where unknown.
@@ -39,22 +37,22 @@ def label_bags(labels: NDArray[np.int64]) -> Bags:
         raise BingoError(
             "bags: criterion label needs labels, but no training image has one; choose knn, kmeans or random"
         )
-    alone = labels.max() + 1 + np.arange(len(labels))
-    return group_bags(np.where(labels >= 0, labels, alone))
+    singletons = labels.max() + 1 + np.arange(len(labels))
+    return group_bags(np.where(labels >= 0, labels, singletons))
 
 
 def random_bags(count: int, size: int, seed: int) -> Bags:
-    """Divide ``count`` images at random into as many groups as have ``size`` others for each image.
+    """Divide ``count`` images at random into groups of at least ``size`` + 1.
 
-    Groups differ by at most one image. A pure function of its arguments.
+    Group sizes are as equal as possible. A pure function of its arguments.
 
     Args:
         count: number of images N.
-        size: other images in a bag, at least: 1 to N - 1.
+        size: smallest number of other images in a bag, 1 to N - 1.
         seed: below 2**32.
 
     Raises:
-        BingoError: ``size`` is not below N.
+        BingoError: ``size`` is N or more.
     """
     require_images("size", size, size + 1, count)
     groups = count // (size + 1)

@@ -1,4 +1,4 @@
-"""Bags of clusters, found by spherical k-means: Lloyd's rounds over blocks of images, assigned by faiss."""
+"""Bags from spherical k-means: Lloyd's algorithm over blocks of images, with assignments by faiss."""
 
 from typing import Any, NamedTuple
 
@@ -13,69 +13,72 @@ from bingo.philox import Stream, permutation
 from bingo.progress import Progress
 
 _SAMPLE = 256 << 20
-"""Bytes of images among which initial centroids are drawn, as float32, or as many as three a cluster take."""
+"""Bytes of the sample for initial centroids as float32. It has at least 3 images per cluster."""
 
 
 class Assignment(NamedTuple):
-    """To which of K centroids each of N images belongs."""
+    """Assignment of N images to K centroids."""
 
     cluster: NDArray[np.int64]
-    """(N,) the centroid of the largest inner product, of equal ones the first."""
+    """(N,) centroid with the largest inner product; the first one among ties."""
     similarity: Floats
-    """(N,) that inner product."""
+    """(N,) inner product with that centroid."""
     sums: NDArray[np.float64]
-    """(K, D) of the images of each."""
+    """(K, D) sum of the images of each centroid."""
 
 
 def kmeans_bags(features: RowSource, clusters: int, iterations: int, seed: int) -> Bags:
-    """Return a bag for each cluster: each image belongs to the centroid with the largest cosine similarity.
+    """Return one bag per cluster. An image belongs to the centroid with the largest cosine similarity.
 
-    BINGO minimises the mean of -v_i . c_q(i) over images v_i and centroids c; without the sign it is the attribute
-    ``mean_similarity``. Clusters that end empty are dropped.
+    BINGO minimises the mean of -v_i . c_q(i) over images v_i and centroids c. The attribute ``mean_similarity`` is
+    its negative. Empty clusters are dropped.
 
     Args:
-        features: (N, D), read once a round.
-        clusters: 1 to N.
-        iterations: rounds of assigning images and moving centroids, at most; fewer where nothing moves any more.
-        seed: of the initial centroids, below 2**31.
+        features: (N, D), read once per iteration.
+        clusters: number of clusters K, 1 to N.
+        iterations: maximum number of iterations; stops early once the centroids no longer change.
+        seed: seed of the initial centroids, below 2**31.
 
     Raises:
-        BingoError: there are more clusters than images, or features hold a value that is not finite.
+        BingoError: there are more clusters than images, or a feature is not finite.
     """
     require_images("clusters", clusters, clusters, len(features))
-    found = cluster_rows(UnitRows(features), clusters, iterations, seed)[1]
-    bags = group_bags(found.cluster)
-    bags.attributes["mean_similarity"] = float(found.similarity.mean(dtype=np.float64))
+    assignment = cluster_rows(UnitRows(features), clusters, iterations, seed)[1]
+    bags = group_bags(assignment.cluster)
+    bags.attributes["mean_similarity"] = float(assignment.similarity.mean(dtype=np.float64))
     return bags
 
 
 def cluster_rows(rows: RowSource, clusters: int, iterations: int, seed: int) -> tuple[Floats, Assignment]:
-    """Return centroids of unit length, (K, D), of rows of unit length, and to which each row belongs.
+    """Cluster unit vectors (N, D): return K unit-length centroids (K, D) and the assignment of the rows.
 
-    Holds K x D numbers thrice (float32, float32, float64), a unit of rows for each GPU, and the initial sample.
+    Memory: three (K, D) arrays (two float32, one float64), one block of rows per GPU, and the initial sample.
     """
     centroids = first_centroids(rows, clusters, seed)
     with Progress("k-means", iterations + 1, "rounds") as progress:
         for _ in range(iterations):
-            found = assign(rows, centroids)
+            assignment = assign(rows, centroids)
             progress.advance(1)
-            moved = update_centroids(rows, found)
-            if np.array_equal(moved, centroids):
-                return centroids, found
-            centroids = moved
+            updated = update_centroids(rows, assignment)
+            if np.array_equal(updated, centroids):
+                return centroids, assignment
+            centroids = updated
         return centroids, assign(rows, centroids)
 
 
 def first_centroids(rows: RowSource, clusters: int, seed: int) -> Floats:
-    """Draw rows as initial centroids (K, D) by AFK-MC2, out of a random sample where there are many rows.
+    """Draw rows as initial centroids (K, D) by AFK-MC2, from a random sample if there are many rows.
 
-    Like k-means++, it seldom starts with two centroids in one cluster, but does not read all images for each.
+    Like k-means++, AFK-MC2 rarely puts two centroids into one cluster, but it does not read all images per centroid.
     """
     import faiss
 
     count, dim = rows.shape
-    most = max(_SAMPLE // (4 * dim), 3 * clusters)
-    sample = rows[:] if count <= most else take_rows(rows, permutation(seed, Stream.CENTROID, 0, count)[:most])
+    sample_size = max(_SAMPLE // (4 * dim), 3 * clusters)
+    if count <= sample_size:
+        sample = rows[:]
+    else:
+        sample = take_rows(rows, permutation(seed, Stream.CENTROID, 0, count)[:sample_size])
     kmeans: Any = faiss.Kmeans(
         dim,
         clusters,
@@ -83,37 +86,38 @@ def first_centroids(rows: RowSource, clusters: int, seed: int) -> Floats:
         spherical=True,
         seed=seed,
         init_method=faiss.ClusteringInitMethod_AFK_MC2,
-        max_points_per_centroid=len(sample),  # no sample of the sample
-        min_points_per_centroid=1,  # or it warns of small clusters
+        max_points_per_centroid=len(sample),  # faiss must not subsample again
+        min_points_per_centroid=1,  # silences faiss's warning about small clusters
     )
     kmeans.train(sample)
     return kmeans.centroids
 
 
 def assign(rows: RowSource, centroids: Floats) -> Assignment:
-    """Assign each row of (N, D) to a centroid of (K, D); sums are taken in the order of the rows, whatever the GPUs."""
+    """Assign each row (N, D) to a centroid (K, D). The order of summation does not depend on the number of GPUs."""
     search, parts = Search(1), query_blocks(range(len(rows)))
-    found = Assignment(np.empty(len(rows), np.int64), np.empty(len(rows), np.float32), np.zeros(centroids.shape))
+    assignment = Assignment(np.empty(len(rows), np.int64), np.empty(len(rows), np.float32), np.zeros(centroids.shape))
     for first in range(0, len(parts), search.engines):
-        own = parts[first : first + search.engines]
-        blocks = [rows[part] for part in own]
-        for part, block, (similarity, nearest) in zip(own, blocks, search(blocks, centroids, 1), strict=True):
-            found.cluster[part], found.similarity[part] = nearest[:, 0], similarity[:, 0]
+        group = parts[first : first + search.engines]  # one block per GPU
+        blocks = [rows[part] for part in group]  # (b, D) each
+        for part, block, (similarity, nearest) in zip(group, blocks, search(blocks, centroids, 1), strict=True):
+            assignment.cluster[part], assignment.similarity[part] = nearest[:, 0], similarity[:, 0]
             order = np.argsort(nearest[:, 0], kind="stable")
             clusters, starts = np.unique(nearest[order, 0], return_index=True)
-            found.sums[clusters] += np.add.reduceat(block[order], starts, axis=0, dtype=np.float64)
-    return found
+            assignment.sums[clusters] += np.add.reduceat(block[order], starts, axis=0, dtype=np.float64)
+    return assignment
 
 
-def update_centroids(rows: RowSource, found: Assignment) -> Floats:
-    """Return the mean directions of clusters, (K, D); empty clusters move to images that fit worst.
+def update_centroids(rows: RowSource, assignment: Assignment) -> Floats:
+    """Return the normalised means of the clusters, (K, D). An empty cluster moves to an image that fits badly.
 
-    The images least similar to their centroids, of equal ones the first, become the centroids of empty clusters, in the
-    order of these.
+    The images least similar to their centroids replace the centroids of empty clusters, in order; ties go to the
+    first image.
     """
-    centroids = found.sums / np.maximum(np.linalg.norm(found.sums, axis=1, keepdims=True), np.finfo(np.float64).tiny)
-    empty = np.setdiff1d(np.arange(len(centroids)), found.cluster)
+    norms = np.linalg.norm(assignment.sums, axis=1, keepdims=True)  # (K, 1)
+    centroids = assignment.sums / np.maximum(norms, np.finfo(np.float64).tiny)
+    empty = np.setdiff1d(np.arange(len(centroids)), assignment.cluster)
     if len(empty):
-        worst = np.argsort(found.similarity, kind="stable")[: len(empty)]
+        worst = np.argsort(assignment.similarity, kind="stable")[: len(empty)]
         centroids[empty] = take_rows(rows, worst)
     return centroids.astype(np.float32)

@@ -1,4 +1,4 @@
-"""Bags of nearest neighbours, searched with faiss: exactly, or among the nearest of an index's lists."""
+"""Bags of nearest neighbours, found with faiss by exact or approximate (IVF) search."""
 
 import logging
 from collections.abc import Iterator
@@ -19,29 +19,28 @@ _RECALL_SAMPLE = 1000
 
 
 def knn_bags(
-    features: RowSource, size: int, search: NeighbourSearch = "exact", found: Neighbours | None = None
+    features: RowSource, size: int, search: NeighbourSearch = "exact", neighbours: Neighbours | None = None
 ) -> Bags:
-    """Return for each image the ``size`` others with the largest cosine similarity, most similar first.
+    """Return one bag per image: the ``size`` other images with the largest cosine similarity, most similar first.
 
-    BINGO uses 5 neighbours, searched exactly. What an approximate search finds is compared with the exact search for
-    at most 1,000 images: attributes ``recall`` and ``recall_sample``.
+    BINGO uses 5 neighbours and exact search. For an approximate search, the recall on up to 1,000 images is stored in
+    the attributes ``recall`` and ``recall_sample``.
 
     Args:
         features: (N, D).
         size: members per bag, 1 to N - 1.
-        search: how to find them.
-        found: what `find_neighbours` returns for all rows, where that has been done.
+        search: exact or approximate search.
+        neighbours: result of `find_neighbours` for all rows, if already computed.
 
     Raises:
-        BingoError: ``size`` is not below N, an index has more lists than N, or features hold a value that is not
-            finite.
+        BingoError: ``size`` is N or more, an index has more than N lists, or a feature is not finite.
     """
     count = len(features)
-    similarity, members = found or find_neighbours(features, size, search, range(count))
+    similarity, members = neighbours or find_neighbours(features, size, search, range(count))
     attributes = {"mean_similarity": float(similarity.mean())}
     if isinstance(search, IvfSearch):
         attributes |= {"recall": measure_recall(features, members), "recall_sample": min(count, _RECALL_SAMPLE)}
-        log.info("recall: %.4f of the exact neighbours of %d images", *list(attributes.values())[1:])
+        log.info("recall: %.4f of the exact neighbours, measured on %d images", *list(attributes.values())[1:])
     return Bags(
         bag_of=np.arange(count),
         indptr=np.arange(0, count * size + 1, size),
@@ -53,72 +52,72 @@ def knn_bags(
 
 
 def find_neighbours(features: RowSource, size: int, search: NeighbourSearch, rows: range) -> Neighbours:
-    """Return similarity and position of the nearest others of some rows: float32 and int64 (b, size).
+    """Return similarity and position of the nearest other images of R rows: float32 and int64 (R, size).
 
     Args:
         features: (N, D).
-        size: others per image, 1 to N - 1.
-        search: how to find them.
-        rows: whom to find neighbours for, from a multiple of `bingo.bags.neighbours.QUERY_BLOCK` on.
+        size: neighbours per image, 1 to N - 1.
+        search: exact or approximate search.
+        rows: the query rows; start at a multiple of `bingo.bags.neighbours.QUERY_BLOCK`.
 
     Raises:
         BingoError: as `knn_bags`.
     """
     require_images("size", size, size + 1, len(features))
-    unit = UnitRows(features)
+    units = UnitRows(features)
     similarity = np.empty((len(rows), size), dtype=np.float32)
     members = np.empty((len(rows), size), dtype=np.int64)
     with Progress("bags", len(rows), "images") as progress:
-        for part, found_similarity, found_members in _search(unit, size + 1, search, rows):
-            own = np.arange(part.start, part.stop)
-            at = own - rows.start
-            similarity[at], members[at] = without_self(found_similarity, found_members, own)
+        for part, block_similarity, block_members in _search(units, size + 1, search, rows):  # (b, size + 1)
+            images = np.arange(part.start, part.stop)
+            at = images - rows.start
+            similarity[at], members[at] = without_self(block_similarity, block_members, images)
             progress.advance(part.stop - part.start)
-    # An index may hold fewer images in the lists that it looks into.
+    # The probed lists may contain fewer than `size` other images.
     short = rows.start + np.flatnonzero((members < 0).any(axis=1))
     if len(short):
-        log.info("%s images found too few others in the probed lists: searched exactly", f"{len(short):,}")
+        log.info("%s images have too few neighbours in the probed lists; using exact search", f"{len(short):,}")
     for part in query_blocks(rows):
-        own = short[(short >= part.start) & (short < part.stop)]
-        # So few that they are one unit again.
-        for _, found_similarity, found_members in nearest_neighbours(take_rows(unit, own), unit, size + 1):
-            at = own - rows.start
-            similarity[at], members[at] = without_self(found_similarity, found_members, own)
+        images = short[(short >= part.start) & (short < part.stop)]
+        # At most QUERY_BLOCK queries, so the generator yields one block.
+        for _, block_similarity, block_members in nearest_neighbours(take_rows(units, images), units, size + 1):
+            at = images - rows.start
+            similarity[at], members[at] = without_self(block_similarity, block_members, images)
     return similarity, members
 
 
-def _search(unit: UnitRows, k: int, search: NeighbourSearch, rows: range) -> Iterator[Block]:
+def _search(units: UnitRows, k: int, search: NeighbourSearch, rows: range) -> Iterator[Block]:
     if isinstance(search, IvfSearch):
-        return ivf_neighbours(unit, k, search.ivf, rows)
-    return nearest_neighbours(unit, unit, k, rows)
+        return ivf_neighbours(units, k, search.ivf, rows)
+    return nearest_neighbours(units, units, k, rows)
 
 
 def measure_recall(features: RowSource, members: NDArray[np.int64]) -> float:
-    """Return the share of images' exact neighbours that are among ``members`` (N, k), over a sample of images.
+    """Return the share of the exact neighbours that are in ``members`` (N, k), averaged over a sample of images.
 
-    Which of several equal images is found does count: where images are repeated, neighbours are better than this says.
+    A duplicate of an exact neighbour does not count, so datasets with repeated images get a lower value.
     """
-    unit, size = UnitRows(features), members.shape[1]
+    units, size = UnitRows(features), members.shape[1]
     sample = np.sort(permutation(0, Stream.RECALL, 0, len(members))[:_RECALL_SAMPLE])
-    shares = []
-    for part, similarity, found in nearest_neighbours(take_rows(unit, sample), unit, size + 1):
-        _, exact = without_self(similarity, found, sample[part])
-        shares.append((members[sample[part], :, None] == exact[:, None]).any(axis=1).mean(axis=1))
-    return float(np.concatenate(shares).mean())
+    recalls = []
+    for part, similarity, nearest in nearest_neighbours(take_rows(units, sample), units, size + 1):
+        _, exact = without_self(similarity, nearest, sample[part])  # (b, k)
+        recalls.append((members[sample[part], :, None] == exact[:, None]).any(axis=1).mean(axis=1))  # (b,)
+    return float(np.concatenate(recalls).mean())
 
 
 def without_self(
     similarity: NDArray[np.float32], members: NDArray[np.int64], images: NDArray[np.int64]
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Drop each image from its own neighbours: (b, k + 1) to (b, k).
+    """Remove each image from its own neighbours: (b, k + 1) to (b, k).
 
     Args:
-        similarity: (b, k + 1), falling.
-        members: (b, k + 1) positions. Among many equal images the image itself may be missing from its row: then the
-            last neighbour is dropped.
+        similarity: (b, k + 1), in descending order.
+        members: (b, k + 1) positions. With many identical images, an image may not be among its own neighbours. Then
+            the last neighbour is dropped.
         images: (b,) position of each row's image.
     """
     count, width = members.shape
-    own = members == images[:, None]
-    own[~own.any(axis=1), -1] = True
-    return similarity[~own].reshape(count, width - 1), members[~own].reshape(count, width - 1)
+    drop = members == images[:, None]  # (b, k + 1)
+    drop[~drop.any(axis=1), -1] = True
+    return similarity[~drop].reshape(count, width - 1), members[~drop].reshape(count, width - 1)

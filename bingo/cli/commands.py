@@ -1,4 +1,4 @@
-"""Commands that people type, beside the stages (`bingo.cli.stage`). Their modules are imported inside them."""
+"""Commands for users; the stages are in `bingo.cli.stage`. Commands import their modules when they run."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -11,18 +11,20 @@ from bingo.study.sections import ExportFormat
 
 
 def new(
-    study: Annotated[str, typer.Argument(help="Name of the study: small letters, digits, - and _.")],
-    data: Annotated[Path, typer.Option(help="Folder of images: class folders, flat, or with train/ and val/ in it.")],
-    output: Annotated[Path | None, typer.Option(help="Study file to write; STUDY.yaml if not given.")] = None,
+    study: Annotated[str, typer.Argument(help="Name of the study: lower-case letters, digits, - and _.")],
+    data: Annotated[Path, typer.Option(help="Folder of images: flat, with class folders, or with train/ and val/.")],
+    output: Annotated[Path | None, typer.Option(help="Study file to write. Default: STUDY.yaml.")] = None,
     scale: Annotated[
         Literal["trial", "full"] | None,
-        typer.Option(help="Minutes on two cores, or the paper's networks and schedule; full where there is a GPU."),
+        typer.Option(
+            help="trial: minutes on two cores. full: the paper's networks and schedule. Default: full with a GPU."
+        ),
     ] = None,
     teacher: Annotated[
-        Path | None, typer.Option(help="Checkpoint to distil (bingo inspect); else a teacher is trained.")
+        Path | None, typer.Option(help="Checkpoint to distil (see bingo inspect). Default: train a teacher.")
     ] = None,
 ) -> None:
-    """Write a study file that fits a folder of images."""
+    """Write a study file for a folder of images."""
     start(None)
     from bingo.cli.new import write_study
 
@@ -30,21 +32,20 @@ def new(
         print(line)
 
 
-def summary(results: Annotated[Path, typer.Argument(help="A study's folder, results/demo say.")]) -> None:
-    """Print a study's tables and where everything is."""
+def summary(results: Annotated[Path, typer.Argument(help="Results of a study, for example results/demo.")]) -> None:
+    """Print the tables of a study and the paths of its results."""
     start(None)
     if not results.is_dir():
-        raise BingoError(f"{results}: no such folder; a study's results are in results/<study>")
+        raise BingoError(f"{results}: no such folder; name the results of a study, results/<study>")
     for path in sorted((results / "tables").glob("*.md")):
         print(path.read_text(encoding="utf-8"))
-    places = ["report.html", "tables", "figures", "bags", "students", "teachers", "evaluation"]
-    for place in places:
-        if (results / place).exists():
-            print(results / place)
+    for name in ("report.html", "tables", "figures", "bags", "students", "teachers", "evaluation"):
+        if (results / name).exists():
+            print(results / name)
 
 
-def inspect(checkpoint: Annotated[Path, typer.Argument(help="File of weights.")]) -> None:
-    """Say what a file of weights is, and whether it can be a teacher."""
+def inspect(checkpoint: Annotated[Path, typer.Argument(help="Checkpoint file.")]) -> None:
+    """Show what a checkpoint contains and whether it can be a teacher."""
     start(None)
     from bingo.importers.inspect import describe
 
@@ -52,16 +53,19 @@ def inspect(checkpoint: Annotated[Path, typer.Argument(help="File of weights.")]
 
 
 def export(
-    model: Annotated[Path, typer.Argument(help="A student's backbone, or a teacher.")],
-    output: Annotated[Path, typer.Option(help="What to write: a file, for huggingface a folder.")],
-    to: Annotated[ExportFormat, typer.Option(help="Whose format to write.")],
+    model: Annotated[Path, typer.Argument(help="Backbone of a student, or a teacher.")],
+    output: Annotated[Path, typer.Option(help="File to write; a folder for huggingface.")],
+    to: Annotated[ExportFormat, typer.Option(help="Format to write.")],
     resize: Annotated[
         int | None,
-        typer.Option(min=8, help="Shorter side before the crop; else its evaluations', or 256/224 of the size."),
+        typer.Option(
+            min=8,
+            help="Shorter side in pixels before the crop. Default: as in its evaluations, else 256/224 of the size.",
+        ),
     ] = None,
     log: Log = None,
 ) -> None:
-    """Write a backbone in a format that other software loads."""
+    """Export a backbone to the format of another library."""
     start(log)
     from bingo.stages.export import run
     from bingo.study.jobs import ExportJob
@@ -70,13 +74,13 @@ def export(
 
 
 def doctor(
-    study: Annotated[Path | None, typer.Argument(help="Study file to check against this machine too.")] = None,
+    study: Annotated[Path | None, typer.Argument(help="Study file to check as well.")] = None,
 ) -> None:
-    """Say what this machine has of what a study needs, and what to do about the rest."""
+    """Check whether this machine can run a study."""
     start(None)
     from bingo.cli.doctor import diagnose, examine
 
-    text, sound = diagnose(examine(study))
+    text, passed = diagnose(examine(study))
     print(text)
-    if not sound:
-        raise BingoError("a study would fail here; the lines that begin with fail say why, and what helps")
+    if not passed:
+        raise BingoError("a study would fail on this machine; fix the findings marked with fail")

@@ -1,4 +1,4 @@
-"""Run a stage with one process per GPU: choose the GPUs, then go on as the stage itself, or become torchrun."""
+"""Run a stage with one process per GPU: choose the GPUs, then run the stage in this process or through torchrun."""
 
 import fcntl
 import logging
@@ -19,27 +19,27 @@ from bingo.errors import BingoError
 log = logging.getLogger(__name__)
 
 _SIGNALS = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"
-"""What torchrun hands on to its processes; SLURM warns of a time limit by SIGUSR1."""
+"""Signals that torchrun forwards to its processes; SLURM sends SIGUSR1 before the time limit."""
 _SECONDS_TO_SAVE = 60
-"""How long torchrun waits for its processes after a signal."""
+"""Time that torchrun waits for its processes after a signal."""
 
 _BINGO_COMMAND = [sys.executable, "-m", "bingo"]
 
 
 def launch(stage: Sequence[str], gpus: int, nodes: int = 1, processes: int | None = None) -> None:
-    """Let a stage have ``gpus`` GPUs in all: return to a caller that goes on as its one process, or become torchrun.
+    """Prepare a stage with ``gpus`` GPUs: return if the caller runs it in this process, otherwise exec torchrun.
 
-    So signals reach the stage itself. Without GPUs the stage sees none. Outside SLURM the GPUs are claimed until the
-    stage ends, however it ends; BINGO_JOBS_PER_GPU launches may share one.
+    Signals therefore reach the stage directly. With ``gpus`` 0, all GPUs are hidden. Outside SLURM, GPUs are locked
+    until the stage ends; up to BINGO_JOBS_PER_GPU launches can share one GPU.
 
     Args:
-        stage: name of the stage, and its options.
-        gpus: GPUs over all nodes.
-        nodes: nodes of the SLURM job, of equally many GPUs.
-        processes: processes on one node; one per GPU if not given.
+        stage: name and options of the stage.
+        gpus: number of GPUs over all nodes.
+        nodes: number of nodes of the SLURM job; all have the same number of GPUs.
+        processes: number of processes on one node; default: one per GPU.
 
     Raises:
-        BingoError: there are not so many GPUs, or they cannot be shared out among the nodes.
+        BingoError: there are too few GPUs, or they cannot be distributed evenly over the nodes.
     """
     words = command(stage, gpus, nodes, gpus if processes is None else processes)
     if gpus == 0:
@@ -50,10 +50,10 @@ def launch(stage: Sequence[str], gpus: int, nodes: int = 1, processes: int | Non
         return
     parents = os.environ.pop("BINGO_PARENT", "")
     if nodes == 1:
-        # Processes end with torchrun too. On another node these ids would be those of strangers.
+        # Processes also end when torchrun does. Process ids are only valid on this node.
         os.environ["BINGO_PARENT"] = f"{parents} {os.getpid()}".strip()
     os.environ |= {
-        "LOGLEVEL": "CRITICAL",  # torchrun's own: it would warn at each start of the OMP_NUM_THREADS that it sets
+        "LOGLEVEL": "CRITICAL",  # silences torchrun's warning that it sets OMP_NUM_THREADS
         "PET_SIGNALS_TO_HANDLE": _SIGNALS,
         "PET_SHUTDOWN_TIMEOUT": str(_SECONDS_TO_SAVE),
     }
@@ -64,7 +64,7 @@ def command(stage: Sequence[str], gpus: int, nodes: int, processes: int) -> list
     """Return the command that runs a stage.
 
     Raises:
-        BingoError: the GPUs cannot be shared out among the nodes.
+        BingoError: the GPUs cannot be distributed evenly over the nodes.
     """
     if nodes > 1 and gpus > 0:
         return _on_nodes(stage, gpus, nodes)
@@ -74,12 +74,12 @@ def command(stage: Sequence[str], gpus: int, nodes: int, processes: int) -> list
 
 
 def visible_devices() -> list[str]:
-    """Return the UUIDs of the GPUs that may be used, of those that `nvidia-smi` lists.
+    """Return the UUIDs of the usable GPUs that `nvidia-smi` lists.
 
-    UUIDs, because CUDA counts GPUs in another order than `nvidia-smi`.
+    UUIDs are used because CUDA numbers GPUs differently from `nvidia-smi`.
 
     Raises:
-        BingoError: CUDA_VISIBLE_DEVICES names a GPU that there is not.
+        BingoError: CUDA_VISIBLE_DEVICES names a GPU that does not exist.
     """
     if shutil.which("nvidia-smi") is None:
         return []
@@ -90,68 +90,70 @@ def visible_devices() -> list[str]:
         return devices
     visible = []
     for name in filter(None, (part.strip() for part in chosen.split(","))):
-        found = [device for i, device in enumerate(devices) if name == str(i) or device.startswith(name)]
-        if len(found) != 1:
-            raise BingoError(f"CUDA_VISIBLE_DEVICES: nvidia-smi lists no GPU {name} among its {len(devices)}")
-        visible += found
+        matches = [device for i, device in enumerate(devices) if name == str(i) or device.startswith(name)]
+        if len(matches) != 1:
+            raise BingoError(
+                f"CUDA_VISIBLE_DEVICES: GPU {name} does not exist; nvidia-smi -L lists the {len(devices)} GPUs"
+            )
+        visible += matches
     return visible
 
 
 def jobs_per_gpu() -> int:
-    """Return how many launches may hold a GPU at once, BINGO_JOBS_PER_GPU, which is 1 if not set.
+    """Return the number of launches that can share a GPU: BINGO_JOBS_PER_GPU, by default 1.
 
     Raises:
-        BingoError: it is no number of 1 or more.
+        BingoError: the value is not a positive integer.
     """
-    chosen = os.environ.get("BINGO_JOBS_PER_GPU", "1")
-    if not re.fullmatch(r"[1-9]\d*", chosen, re.ASCII):
-        raise BingoError(f"BINGO_JOBS_PER_GPU: is a number of jobs, 1 or more, found {chosen}")
-    return int(chosen)
+    value = os.environ.get("BINGO_JOBS_PER_GPU", "1")
+    if not re.fullmatch(r"[1-9]\d*", value, re.ASCII):
+        raise BingoError(f"BINGO_JOBS_PER_GPU: must be an integer of 1 or more, found {value}")
+    return int(value)
 
 
 def claim(devices: Sequence[str], count: int, jobs: int) -> list[str]:
-    """Return ``count`` of ``devices`` that fewer than ``jobs`` launches of this user hold; wait while there are none.
+    """Lock and return ``count`` of ``devices``; wait until each is used by fewer than ``jobs`` launches of this user.
 
-    A claim is a lock on a file that this process, and what it becomes, keeps open. GPUs that fewest hold come first.
+    The lock is on a file that stays open in this process, also after exec. The least used GPUs are preferred.
 
     Raises:
-        BingoError: there are fewer devices, or the locks cannot be written.
+        BingoError: there are fewer than ``count`` devices, or the lock files cannot be written.
     """
     if not devices:
-        raise BingoError("--gpus: nvidia-smi shows no GPU here; to compute on the CPU, --gpus 0")
+        raise BingoError("--gpus: nvidia-smi shows no GPU; use --gpus 0 to compute on the CPU")
     if count > len(devices):
-        raise BingoError(f"--gpus: {count} are more than the {len(devices)} GPUs there are; ask for fewer")
+        raise BingoError(f"--gpus: {count} GPUs requested, but there are {len(devices)}; request fewer")
     folder = Path(tempfile.gettempdir(), f"bingo-{os.getuid()}")
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
-        # Those who wait stand in a line; two that want several GPUs would otherwise each hold what the other lacks.
-        with (folder / "line.lock").open("w") as line:
-            if not _lock(line.fileno(), wait=False):
+        # A queue: two launches that each hold a part of their GPUs would wait for each other forever.
+        with (folder / "line.lock").open("w") as queue:
+            if not _lock(queue.fileno(), wait=False):
                 log.info("waiting for %d of %d GPUs", count, len(devices))
-                _lock(line.fileno(), wait=True)
-            held: list[str] = []
+                _lock(queue.fileno(), wait=True)
+            claimed: list[str] = []
             while True:
-                free = {device: _free_places(folder, device, jobs) for device in devices if device not in held}
+                free = {device: _free_slots(folder, device, jobs) for device in devices if device not in claimed}
                 for device in sorted(free, key=lambda device: -len(free[device])):
-                    if free[device] and len(held) < count:
+                    if free[device] and len(claimed) < count:
                         os.set_inheritable(free[device].pop(), True)
-                        held.append(device)
+                        claimed.append(device)
                 for slot in chain.from_iterable(free.values()):
                     os.close(slot)
-                if len(held) == count:
-                    return held
+                if len(claimed) == count:
+                    return claimed
                 time.sleep(0.2)
     except OSError as error:
-        raise BingoError(f"{folder}: cannot be written ({error.strerror}); check space and rights") from error
+        raise BingoError(f"{folder}: cannot be written ({error.strerror}); check space and permissions") from error
 
 
-def _free_places(folder: Path, device: str, jobs: int) -> list[int]:
-    """Lock all places of a device that nobody holds, and return their open files."""
-    slots = [os.open(folder / f"{device}.{place}.lock", os.O_RDWR | os.O_CREAT, 0o600) for place in range(jobs)]
-    free = [_lock(slot, wait=False) for slot in slots]
-    for slot in compress(slots, [not own for own in free]):
+def _free_slots(folder: Path, device: str, jobs: int) -> list[int]:
+    """Lock all free slots of a device, and return their file descriptors."""
+    slots = [os.open(folder / f"{device}.{number}.lock", os.O_RDWR | os.O_CREAT, 0o600) for number in range(jobs)]
+    locked = [_lock(slot, wait=False) for slot in slots]
+    for slot in compress(slots, [not is_locked for is_locked in locked]):
         os.close(slot)
-    return list(compress(slots, free))
+    return list(compress(slots, locked))
 
 
 def _lock(file: int, *, wait: bool) -> bool:
@@ -165,14 +167,14 @@ def _lock(file: int, *, wait: bool) -> bool:
 def _on_nodes(stage: Sequence[str], gpus: int, nodes: int) -> list[str]:
     job = os.environ.get("SLURM_JOB_ID")
     if job is None:
-        raise BingoError(f"--nodes: {nodes} nodes are found only inside a SLURM job; leave --nodes out")
+        raise BingoError(f"--nodes: {nodes} nodes need a SLURM job; remove --nodes")
     if gpus % nodes:
-        raise BingoError(f"--gpus: {gpus} cannot be shared out evenly among {nodes} nodes")
-    # A job's script runs on the first of its nodes. Jobs that share a node must not share a port.
+        raise BingoError(f"--gpus: {gpus} GPUs cannot be distributed evenly over {nodes} nodes; use a multiple")
+    # A job's script runs on the first of its nodes. Jobs on the same node need different ports.
     endpoint = f"{socket.gethostname()}:{20000 + int(job) % 10000}"
     srun = ["srun", "--overlap", "--nodes", str(nodes), "--ntasks", str(nodes), "--ntasks-per-node", "1"]
-    meeting = ["--nnodes", str(nodes), "--rdzv-backend", "c10d", "--rdzv-endpoint", endpoint, "--rdzv-id", job]
-    return [*srun, "--cpu-bind", "none", *_torchrun(gpus // nodes), *meeting, "-m", "--", "bingo", *stage]
+    rendezvous = ["--nnodes", str(nodes), "--rdzv-backend", "c10d", "--rdzv-endpoint", endpoint, "--rdzv-id", job]
+    return [*srun, "--cpu-bind", "none", *_torchrun(gpus // nodes), *rendezvous, "-m", "--", "bingo", *stage]
 
 
 def _torchrun(processes: int) -> list[str]:

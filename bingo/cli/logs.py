@@ -1,4 +1,4 @@
-"""What a running command tells: progress lines, on the terminal and in a log."""
+"""Logging of a running command, to the terminal and to a file."""
 
 import logging
 import os
@@ -17,17 +17,19 @@ import typer
 from bingo.errors import BingoError
 
 RANK = int(os.environ.get("RANK", "0"))
-"""Position of this process among those that torchrun has started for the same job."""
+"""Rank of this process in the job that torchrun started."""
 PROCESSES = int(os.environ.get("WORLD_SIZE", "1"))
-"""Their number."""
-Log = Annotated[Path | None, typer.Option(help="File for plain progress lines; else they go to stderr.")]
+"""Number of processes of the job."""
+Log = Annotated[Path | None, typer.Option(help="Log file. Default: stderr.")]
 
 
 def start(log: Path | None) -> None:
-    """Send progress lines to ``log``, and warnings and errors to stderr too; of several processes the first one's.
+    """Log progress to ``log`` (default: stderr), and warnings and errors also to stderr.
+
+    Only rank 0 logs progress; all ranks log warnings and errors.
 
     Raises:
-        BingoError: the log cannot be written.
+        BingoError: the log file cannot be written.
     """
     stderr = logging.StreamHandler()
     stderr.setFormatter(logging.Formatter("bingo: %(message)s"))
@@ -41,18 +43,19 @@ def start(log: Path | None) -> None:
                 log.write_text("")
             file = _LogFile(log, mode="a", encoding="utf-8", errors="backslashreplace")
         except OSError as error:
-            raise BingoError(f"--log: {log} cannot be written ({error.strerror})") from error
+            message = f"--log: {log} cannot be written ({error.strerror}); check space and permissions"
+            raise BingoError(message) from error
         file.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
         file.setLevel(logging.INFO if RANK == 0 else logging.WARNING)
         handlers.append(file)
-    logging.basicConfig(level=logging.INFO, handlers=handlers, force=True)  # a launch has begun with others
-    logging.getLogger("faiss").setLevel(logging.WARNING)  # it logs which of its builds are missing
+    logging.basicConfig(level=logging.INFO, handlers=handlers, force=True)  # replaces the handlers of `bingo launch`
+    logging.getLogger("faiss").setLevel(logging.WARNING)  # faiss logs missing builds as information
     if parents := [int(parent) for parent in os.environ.get("BINGO_PARENT", "").split()]:
         _watch(tuple(parents))
 
 
 class _LogFile(logging.FileHandler):
-    """A log that ends where the disk is full; the stage goes on, and says so once on stderr."""
+    """A log file that stops on a write error, such as a full disk, with one warning; the stage continues."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
         error = sys.exc_info()[1]
@@ -63,26 +66,26 @@ class _LogFile(logging.FileHandler):
         stream, self.stream = self.stream, None
         with suppress(OSError):
             if stream is not None:
-                stream.close()  # tries once more to write what is left
-        message = "--log: %s cannot be written (%s); going on without it"
+                stream.close()  # may fail again when it flushes
+        message = "--log: %s cannot be written (%s); continuing without a log file"
         logging.getLogger(__name__).warning(message, self.baseFilename, error.strerror)
 
 
 @cache
 def _watch(parents: tuple[int, ...]) -> None:
-    """Watch processes, once: a launch that goes on as its stage starts twice."""
+    """Watch the parent processes; cached, because `bingo launch` and its stage both call `start`."""
     threading.Thread(target=_end_with, args=(parents,), daemon=True).start()
 
 
 def _end_with(parents: Sequence[int]) -> None:
-    """End this process when one of the processes ``parents`` is gone.
+    """Terminate this process when one of ``parents`` is gone.
 
-    A Snakemake that was killed can no longer stop its jobs; the next one would start them beside the old ones.
+    A killed Snakemake cannot stop its jobs, and the next Snakemake would start the same jobs again.
     """
     while True:
         time.sleep(0.5)
         try:
             for parent in parents:
                 os.kill(parent, 0)
-        except (ProcessLookupError, PermissionError):  # or its number is a stranger's now
+        except (ProcessLookupError, PermissionError):  # PermissionError: another user's process has the id now
             os.kill(os.getpid(), signal.SIGTERM)

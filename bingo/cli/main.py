@@ -1,4 +1,4 @@
-"""The command line: what users call. The stages, which Snakemake calls, are in `bingo.cli.stage`."""
+"""The command line for users. The commands of stages, which Snakemake calls, are in `bingo.cli.stage`."""
 
 import logging
 import sys
@@ -14,20 +14,20 @@ from bingo.cli.logs import PROCESSES, RANK, start
 from bingo.errors import BingoError
 
 INTRODUCTION = """\
-BINGO makes small vision backbones strong without labels: a student learns to put an image, and the members of its bag
-of nearest neighbours, where a large self-supervised teacher puts the image.
+BINGO trains small vision backbones without labels. A student network learns to embed an image, and the members of its
+bag of nearest neighbours, close to a large self-supervised teacher's embedding of the image.
 
-From a folder of images to a trained student and a report, in the folder of this project:
+To get from a folder of images to a trained student and a report, run in the folder of this project:
 
   bingo new birds --data photos/birds           write birds.yaml
-  snakemake --cores all --configfile birds.yaml run what is not yet there
-  bingo summary results/birds                   print its tables
+  snakemake --cores all --configfile birds.yaml run the missing stages
+  bingo summary results/birds                   print the tables
 """
-EPILOG = "README.md explains studies, methods and protocols, config/README.md every key of a study file."
+EPILOG = "README.md explains studies, methods and protocols; config/README.md explains every key of a study file."
 
 
 class _LazyStages(TyperGroup):
-    """Builds the stages' commands only where one is called: `bingo --help` needs none of them."""
+    """Builds the commands of stages only when one is called, which keeps `bingo --help` fast."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         if args[0] != "stage":
@@ -50,34 +50,36 @@ def stage() -> None:
 
 
 _ROOT_CAUSE_DELAY_SECONDS = 5
-"""A fault that all processes of a job have is told by the first one; torchrun then ends the others."""
+"""Delay of an error on ranks above 0: rank 0 reports an error that all ranks share, and torchrun ends the others."""
 _LOST_PEER_DELAY_SECONDS = 15
 """Delay secondary failures so that the root cause prints first."""
 
 
-# What follows the stage's name is the stage's, --help too.
+# All options after the name of the stage belong to the stage, including --help.
 @app.command(hidden=True, context_settings={"allow_interspersed_args": False})
 def launch(
-    stage: Annotated[list[str], typer.Argument(help="The stage, and its options.")],
-    gpus: Annotated[int, typer.Option(min=0, help="GPUs, over all nodes; 0 computes on the CPU.")] = 1,
-    nodes: Annotated[int, typer.Option(min=1, help="Nodes of the SLURM job.")] = 1,
-    processes: Annotated[int | None, typer.Option(min=1, help="Processes on one node; else one per GPU.")] = None,
+    stage: Annotated[list[str], typer.Argument(help="Name and options of the stage.")],
+    gpus: Annotated[int, typer.Option(min=0, help="Number of GPUs over all nodes; 0 computes on the CPU.")] = 1,
+    nodes: Annotated[int, typer.Option(min=1, help="Number of nodes of the SLURM job.")] = 1,
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="Number of processes on one node. Default: one per GPU.")
+    ] = None,
 ) -> None:
-    """Run a stage with one process per GPU, on GPUs that no other launch of this user holds."""
+    """Run a stage with one process per GPU, on GPUs that no other launch of this user has locked."""
     start(None)
-    from bingo.cli.launch import launch as become
+    from bingo.cli.launch import launch as prepare
     from bingo.study.stages import JOBS
 
     shared = [name for name, job in JOBS.items() if job.DEVICE == "shared"]
     if (nodes > 1 or (gpus if processes is None else processes) > 1) and stage[0] not in shared:
-        raise BingoError(f"launch: {stage[0]} computes in one process, not as {', '.join(shared)}; --processes 1")
-    become(["stage", *stage], gpus, nodes, processes)
+        raise BingoError(f"launch: {stage[0]} runs in one process, unlike {', '.join(shared)}; set --processes 1")
+    prepare(["stage", *stage], gpus, nodes, processes)
     sys.argv[1:] = ["stage", *stage]
     app()
 
 
 def main() -> None:
-    """Run the command line; a user's fault ends with one line and exit code 1, a bug with its traceback."""
+    """Run the command line. User errors print one line and exit with code 1; bugs print a traceback."""
     try:
         app()
     except BingoError as error:

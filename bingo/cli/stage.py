@@ -1,4 +1,4 @@
-"""`bingo stage NAME`: each stage as a command, made from its job's class."""
+"""`bingo stage NAME`: the command of each stage, built from its job class."""
 
 import json
 import os
@@ -16,18 +16,18 @@ from bingo.study.job import Job
 from bingo.study.stages import JOBS
 
 app = typer.Typer(help="Run one stage, as Snakemake does.", no_args_is_help=True, add_completion=False)
-Settings = Annotated[str, typer.Option(help="The stage's settings as JSON, or @FILE that holds it.")]
-Threads = Annotated[int, typer.Option(min=1, help="CPU threads to compute with.")]
-Workers = Annotated[int, typer.Option(min=0, help="Loader processes; 0 loads in the same process.")]
+Settings = Annotated[str, typer.Option(help="Settings of the stage as JSON, or @FILE with that JSON.")]
+Threads = Annotated[int, typer.Option(min=1, help="Number of CPU threads.")]
+Workers = Annotated[int, typer.Option(min=0, help="Number of loader processes; 0 loads in the main process.")]
 
 
 def run(job: Job, threads: int, workers: int) -> None:
     """Run a stage.
 
     Raises:
-        BingoError: the stage fails by a user's fault.
+        BingoError: the stage fails with a user error.
     """
-    os.environ["OMP_NUM_THREADS"] = str(threads)  # torch, and the OpenMP that faiss brings, read it when imported
+    os.environ["OMP_NUM_THREADS"] = str(threads)  # torch and faiss read it at import
     stage = import_module(f"bingo.stages.{job.STAGE}")
     if job.DEVICE == "none":
         stage.run(job, threads)
@@ -43,12 +43,12 @@ def run(job: Job, threads: int, workers: int) -> None:
 
 
 def _command(kind: type[Job]) -> Callable[..., None]:
-    """Return a function with an option for each field of a job that is no setting; typer makes the command of it."""
+    """Return a function that typer turns into a command, with an option for each field that is not a setting."""
     no_settings = json.dumps({"version": kind.STAGE_VERSION})
 
-    def command(log: Path | None, threads: int, workers: int = 0, settings: str = no_settings, **given: Any) -> None:
+    def command(log: Path | None, threads: int, workers: int = 0, settings: str = no_settings, **files: Any) -> None:
         start(log)
-        fields = {name: _value(kind, name, value) for name, value in given.items() if value is not None}
+        fields = {name: _value(kind, name, value) for name, value in files.items() if value is not None}
         run(kind.read(settings, fields), threads, workers)
 
     options = {name: _option(kind, name) for name in kind.roles()}
@@ -68,7 +68,7 @@ def _command(kind: type[Job]) -> Callable[..., None]:
 
 
 def _option(kind: type[Job], name: str) -> tuple[Any, Any]:
-    """Return the type and the default of a field's option: a list of texts, NAME=FILE, for files that have names."""
+    """Return type and default of a field's option; fields of named files become lists of NAME=FILE."""
     field = kind.model_fields[name]
     annotation: Any = list[str] if get_origin(field.annotation) is dict else field.annotation
     default = Parameter.empty if field.is_required() else None
@@ -78,10 +78,10 @@ def _option(kind: type[Job], name: str) -> tuple[Any, Any]:
 
 
 def _value(kind: type[Job], name: str, value: Any) -> Any:
-    """Return an option's value as its field has it.
+    """Convert the value of an option to the value of its field.
 
     Raises:
-        BingoError: what should be NAME=FILE is not, or two files have a name that stands for one.
+        BingoError: a value is not NAME=FILE, or a name occurs twice.
     """
     annotation = kind.model_fields[name].annotation
     if get_origin(annotation) is not dict:
@@ -90,15 +90,15 @@ def _value(kind: type[Job], name: str, value: Any) -> Any:
     for pair in value:
         key, _, path = pair.partition("=")
         if not (key and path):
-            raise BingoError(f"--{name}: is NAME=FILE, found {pair}")
+            raise BingoError(f"--{name}: must be NAME=FILE, found {pair}")
         files.setdefault(key, []).append(Path(path))
     if get_origin(get_args(annotation)[1]) is list:
         return files
-    if twice := [key for key, paths in files.items() if len(paths) > 1]:
-        raise BingoError(f"--{name}: {twice[0]} occurs twice; name each once")
+    if duplicates := [key for key, paths in files.items() if len(paths) > 1]:
+        raise BingoError(f"--{name}: {duplicates[0]} occurs twice; remove one")
     return {key: paths[0] for key, paths in files.items()}
 
 
 for _kind in JOBS.values():
-    if _kind.STAGE != "export":  # which is a user's command, `bingo export`
+    if _kind.STAGE != "export":  # `bingo export` is a command for users
         app.command(_kind.STAGE, help=cleandoc(_kind.__doc__ or ""))(_command(_kind))

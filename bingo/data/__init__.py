@@ -1,1 +1,1 @@
-"""Images: where they come from, how they are listed, decoded and packed."""
+"""Datasets: list, decode and pack images."""

@@ -1,4 +1,4 @@
-"""Datasets that fit in memory as one array of equally large images."""
+"""Datasets that fit into memory as one array of images of equal size."""
 
 import gzip
 import hashlib
@@ -22,7 +22,7 @@ Arrays = tuple[NDArray[np.uint8], NDArray[np.int64]]
 
 
 def class_names(source: str, count: int) -> list[str]:
-    """Return the names of a set's ``count`` classes, in the order of their labels; CIFAR-100's are numbers."""
+    """Return the names of a dataset's ``count`` classes, in label order. CIFAR-100's names are numbers."""
     return list(NAMED_SETS[source].classes) or [str(label) for label in range(count)]
 
 
@@ -30,15 +30,15 @@ def load_arrays(source: str, root: Path, split: str) -> Arrays:
     """Load one split of a named dataset.
 
     Args:
-        source: ``demo`` or one of torchvision's sets.
-        root: folder that holds the set or receives the download; not used by ``demo``.
-        split: ``train`` or ``val``. STL-10 trains on its labelled and unlabelled images.
+        source: ``demo`` or a torchvision dataset.
+        root: folder of the dataset, or destination of the download; unused for ``demo``.
+        split: ``train`` or ``val``. The training split of STL-10 includes its unlabelled images.
 
     Returns:
-        Images uint8 (N, H, W, C) with C 1 or 3, and labels int64 (N,), -1 where unknown.
+        Images uint8 (N, H, W, C), where C is 1 or 3, and labels int64 (N,), -1 where unknown.
 
     Raises:
-        BingoError: the set is damaged, or neither there nor to be downloaded.
+        BingoError: the dataset is damaged, or is missing and cannot be downloaded.
     """
     if source == "demo":
         return _load_demo(split)
@@ -67,10 +67,13 @@ def load_arrays(source: str, root: Path, split: str) -> Arrays:
 
 
 def load_idx(folder: Path, split: str) -> Arrays:
-    """Read a split from MNIST's gzipped IDX files in ``folder``: uint8 (N, 28, 28, 1), int64 (N,).
+    """Read one split from gzipped IDX files (MNIST's format) in ``folder``.
+
+    Returns:
+        Images uint8 (N, 28, 28, 1) and labels int64 (N,).
 
     Raises:
-        BingoError: a file is missing or damaged.
+        BingoError: a file does not exist or is damaged.
     """
     name = _IDX_NAMES[split]
     images = _read_gzip(folder / f"{name}-images-idx3-ubyte.gz")
@@ -78,7 +81,10 @@ def load_idx(folder: Path, split: str) -> Arrays:
     count, height, width = (int.from_bytes(images[start : start + 4]) for start in (4, 8, 12))
     pixels = np.frombuffer(images[16:], np.uint8)
     if len(pixels) != count * height * width or len(labels) != 8 + count:
-        raise BingoError(f"{folder}: the IDX files of the {split} split do not hold the {count} images they name")
+        raise BingoError(
+            f"{folder}: the IDX files of the {split} split do not hold the {count} images of their header; "
+            "download them again"
+        )
     return pixels.reshape(count, height, width, 1), np.frombuffer(labels[8:], np.uint8).astype(np.int64)
 
 
@@ -86,12 +92,12 @@ def _read_gzip(path: Path) -> bytes:
     try:
         return gzip.decompress(path.read_bytes())
     except (OSError, EOFError, zlib.error) as error:
-        raise BingoError(f"{path}: cannot be read ({error}); fetch it anew") from error
+        raise BingoError(f"{path}: cannot be read ({error}); download it again") from error
 
 
 def _load_demo(split: str) -> Arrays:
     content = DEMO.read_bytes()
     if hashlib.sha256(content).hexdigest() != DEMO_SHA256:
-        raise BingoError(f"{DEMO}: damaged (checksum differs); restore it with git checkout")
+        raise BingoError(f"{DEMO}: is damaged (wrong checksum); restore it with git checkout")
     with h5py.File(DEMO, "r") as file:
         return file[f"{split}/image"][:][..., None], file[f"{split}/label"][:].astype(np.int64)

@@ -1,7 +1,8 @@
-"""Many images' bytes in one HDF5 file, end to end in blocks, so that each is found by its place in the file.
+"""Store the bytes of many images in one HDF5 file, so that each image can be read by its file offset.
 
-A group holds `block/0`, `block/1`, ..., contiguous uint8 of `BLOCK` bytes at most (more only where one image alone is
-larger), and `first` (blocks,) int64, the first image of each. Readers need no HDF5 for an image, only `os.pread`.
+A group contains the contiguous uint8 datasets `block/0`, `block/1`, ... and `first` (blocks,) int64, the first image of
+each block. A block has at most `BLOCK` bytes, unless it consists of one larger image. Images are read with `os.pread`,
+without HDF5.
 """
 
 from collections.abc import Iterable
@@ -16,7 +17,7 @@ BLOCK = 64 * 2**20
 
 
 def write_blocks(group: h5py.Group, contents: Iterable[bytes]) -> None:
-    """Store ``contents``; one block is held in memory."""
+    """Store the images ``contents``, holding one block in memory."""
     first, block = [0], bytearray()
 
     def flush() -> None:
@@ -33,19 +34,19 @@ def write_blocks(group: h5py.Group, contents: Iterable[bytes]) -> None:
 
 
 def locate(group: h5py.Group, nbytes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return where in the file each image begins: (N,), given how many bytes each has: (N,).
+    """Return the file offset of each image: (N,) sizes in bytes to (N,) offsets.
 
     Raises:
-        ValueError: the blocks are not those of such images.
+        ValueError: the blocks do not match the sizes.
     """
     first, start = group["first"][:], np.cumsum(nbytes) - nbytes
     if first.dtype != np.int64 or first.ndim != 1 or first[0] != 0 or (np.diff(first, append=len(nbytes)) < 1).any():
-        raise ValueError("its blocks are out of order")
+        raise ValueError("invalid block index")
     offset = np.empty_like(nbytes)
     for number, (low, high) in enumerate(zip(first, [*first[1:], len(nbytes)], strict=True)):
         block, length = group[f"block/{number}"], nbytes[low:high].sum()
         fits = isinstance(block, h5py.Dataset) and block.dtype == np.uint8 and block.shape == (length,)
-        if not fits or (place := block.id.get_offset()) is None:
-            raise ValueError(f"block {number} does not hold its images")
-        offset[low:high] = start[low:high] - start[low] + place
+        if not fits or (block_offset := block.id.get_offset()) is None:
+            raise ValueError(f"block {number} does not contain its images")
+        offset[low:high] = start[low:high] - start[low] + block_offset
     return offset

@@ -1,4 +1,4 @@
-"""From the bytes of an image file to an upright RGB picture: Pillow decodes everything."""
+"""Decode image files to upright RGB with Pillow."""
 
 import io
 import struct
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif"})
 
-# Pillow's limits are for files of strangers; these images are the user's own, however large.
+# Pillow limits sizes to protect against untrusted files. The user's own images may be larger.
 Image.MAX_IMAGE_PIXELS = None
 PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = 2**30
 
@@ -33,23 +33,23 @@ _FORMATS: dict[bytes, type[ImageFile]] = {
 
 
 class BadImageError(Exception):
-    """Bytes that are no whole image."""
+    """The bytes are not a complete image."""
 
 
 def decode(content: bytes) -> "Tensor":
-    """Decode an image file, as `decode_image` does: uint8 (3, H, W).
+    """Decode an image file with `decode_image`, to uint8 (3, H, W).
 
     Raises:
-        BadImageError: the bytes are empty, truncated, damaged or no image.
+        BadImageError: the bytes are empty, truncated, damaged or not an image.
     """
     return pixels(decode_image(content))
 
 
 def decode_image(content: bytes) -> Image.Image:
-    """Decode an image file whole, as `upright` says: mode RGB.
+    """Decode an image file completely, to an upright RGB image (see `upright`).
 
     Raises:
-        BadImageError: the bytes are empty, truncated, damaged or no image.
+        BadImageError: the bytes are empty, truncated, damaged or not an image.
     """
     image = open_image(io.BytesIO(content))
     decoded = upright(image)
@@ -59,61 +59,61 @@ def decode_image(content: bytes) -> Image.Image:
 
 
 def open_image(file: BinaryIO) -> ImageFile:
-    """Read the header of an image file; its pixels are decoded later.
+    """Read the header of an image file without decoding its pixels.
 
     Raises:
-        BadImageError: the file is empty, no image, an animated WebP, or has a damaged header.
+        BadImageError: the file is empty, not an image, an animated WebP, or has a damaged header.
     """
-    beginning = file.read(8)
+    start = file.read(8)
     file.seek(0)
-    if not beginning:
+    if not start:
         raise BadImageError("the file is empty")
     for magic, kind in _FORMATS.items():
-        if beginning.startswith(magic):
-            with _reasons():
+        if start.startswith(magic):
+            with _bad_image_errors():
                 image = kind(file)
             if isinstance(image, WebPImageFile) and image.is_animated:
                 raise BadImageError("animated WebP")
             return image
-    raise BadImageError("no JPEG, PNG, WebP or GIF file")
+    raise BadImageError("not a JPEG, PNG, WebP or GIF file")
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """Return an image in RGB, turned as its EXIF orientation says.
+    """Convert an image to RGB and apply its EXIF orientation.
 
-    Grey, palette, CMYK and transparent images become RGB, 16-bit grey 8-bit; what is transparent keeps its colours. Of
-    an animated GIF the first picture is taken.
+    Accepts grey, palette, CMYK and transparent images; transparent pixels keep their colours. 16-bit grey becomes
+    8-bit. An animated GIF gives its first frame.
 
     Raises:
-        BadImageError: the image is truncated or damaged, or of mode I or F, which do not say what is white.
+        BadImageError: the image is truncated or damaged, or has mode I or F, which do not define a white level.
     """
     if image.mode in ("I", "F"):
         raise BadImageError(f"mode {image.mode} has no range of grey levels; convert it to L or RGB first")
-    with _reasons():
+    with _bad_image_errors():
         image.load()
-    if (turn := orientation(image)) != 1:
+    if (exif_orientation := orientation(image)) != 1:
         image = image.copy()
-        image.info.clear()  # Pillow would rewrite the EXIF data, and fail if they are damaged
-        image.getexif()[ExifTags.Base.Orientation] = turn
+        image.info.clear()  # exif_transpose would rewrite the EXIF data, and fail if they are damaged
+        image.getexif()[ExifTags.Base.Orientation] = exif_orientation
         ImageOps.exif_transpose(image, in_place=True)
-    if image.mode.startswith("I;16"):  # Pillow would cut off what is above 255
+    if image.mode.startswith("I;16"):  # Pillow would clip at 255
         image = Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
-    if image.mode == "P":  # Pillow warns where a palette with transparency becomes RGB at once
+    if image.mode == "P":  # Pillow warns when it converts a palette with transparency directly to RGB
         image = image.convert("RGBA")
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def orientation(image: Image.Image) -> int:
-    """Return the EXIF orientation of an image, 1 (upright) to 8; 1 where its EXIF data are damaged."""
+    """Return the EXIF orientation of an image, 1 (upright) to 8; 1 if the EXIF data are damaged."""
     try:
-        found = image.getexif().get(ExifTags.Base.Orientation, 1)
+        value = image.getexif().get(ExifTags.Base.Orientation, 1)
     except (SyntaxError, ValueError, struct.error):
         return 1
-    return found if found in range(1, 9) else 1
+    return value if value in range(1, 9) else 1
 
 
 def jpeg_orientation(content: bytes) -> int:
-    """Return the EXIF orientation of a grey or RGB JPEG, which can be decoded smaller; 0 of anything else."""
+    """Return the EXIF orientation of a grey or RGB JPEG, which libjpeg can decode at reduced size; otherwise 0."""
     try:
         image = open_image(io.BytesIO(content))
     except BadImageError:
@@ -129,26 +129,27 @@ def pixels(image: Image.Image) -> "Tensor":
 
 
 def _check_last_rows(image: PngImageFile, content: bytes) -> None:
-    """Refuse a PNG whose rows end early inside a sound compressed stream; Pillow leaves those that are missing black.
+    """Reject a PNG with missing rows in an intact compressed stream; Pillow leaves such rows black without an error.
 
-    So where one of the last two is black (of an interlaced image either may be the last), it is decoded over white.
+    If one of the last two rows is black, decode again onto white and compare. In an interlaced image either of the two
+    may be stored last.
     """
 
-    def blank(decoded: PngImageFile) -> list[bool]:
+    def black(decoded: PngImageFile) -> list[bool]:
         rows = range(max(0, image.height - 2), image.height)
         return [decoded.im.crop((0, y, image.width, y + 1)).getbbox(False) is None for y in rows]
 
-    if any(blank(image)):
-        again = PngImageFile(io.BytesIO(content))
-        again.im = Image.new(again.mode, again.size, 1).im
-        again.load()
-        if blank(again) != blank(image):
-            raise BadImageError("truncated or damaged: its rows end early")
+    if any(black(image)):
+        on_white = PngImageFile(io.BytesIO(content))
+        on_white.im = Image.new(on_white.mode, on_white.size, 1).im
+        on_white.load()
+        if black(on_white) != black(image):
+            raise BadImageError("truncated or damaged: rows are missing")
 
 
 @contextmanager
-def _reasons() -> Iterator[None]:
-    """Raise what Pillow raises for damaged files as a `BadImageError`."""
+def _bad_image_errors() -> Iterator[None]:
+    """Convert the exceptions that Pillow raises for damaged files to `BadImageError`."""
     try:
         yield
     except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error) as error:

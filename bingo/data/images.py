@@ -1,4 +1,4 @@
-"""Pixels of a listing's images, by position."""
+"""Read the images of a listing by position."""
 
 import os
 import zlib
@@ -29,25 +29,25 @@ Key = TypeVar("Key")
 
 
 class Images(Protocol):
-    """Something that hands out pixels by position in the listing."""
+    """Access to images by their position in the listing."""
 
     listing: Listing
 
     def fetch(self, index: NDArray[np.int64]) -> Tensor | Iterator[Picture]:
-        """Return the images at ``index`` (B,): uint8 (B, 3, H, W), or B that are decoded when their views are made.
+        """Return the images at ``index`` (B,): uint8 (B, 3, H, W), or an iterator over B encoded images.
 
-        The latter are read as they are asked for: a batch of photographs would fill the memory.
+        The iterator reads files on demand, because a batch of decoded photographs may not fit into memory.
         """
 
 
 class ArrayImages:
-    """A named set, held in memory as uint8."""
+    """A named dataset, held in memory as uint8."""
 
     def __init__(self, listing: Listing) -> None:
-        """Load the set.
+        """Load the dataset.
 
         Raises:
-            BingoError: it is gone, or not the one that was listed.
+            BingoError: the dataset is missing or does not match the listing.
         """
         images, labels = load_arrays(listing.source, listing.root, listing.split)
         rows = listing.index
@@ -56,7 +56,10 @@ class ArrayImages:
             or digest_arrays({"image": images, "label": labels}) != listing.source_digest
             or rows.max() >= len(images)
         ):
-            raise BingoError(f"data: {listing.source} in {listing.root} is not the set that was listed; list it anew")
+            raise BingoError(
+                f"data: {listing.source} in {listing.root} has changed since it was listed; "
+                "run snakemake --forcerun data"
+            )
         self.listing = listing
         self._pixels = torch.from_numpy(np.ascontiguousarray(images[rows].transpose(0, 3, 1, 2)))
 
@@ -67,17 +70,17 @@ class ArrayImages:
 
 
 class _EncodedImages(ABC):
-    """Image files, each checked against the listing when it is read."""
+    """Encoded images, each checked against the listing when it is read."""
 
     def __init__(self, listing: Listing) -> None:
-        """Remember the listing; nothing is read yet."""
+        """Keep the listing without reading images."""
         self.listing = listing
 
     def fetch(self, index: NDArray[np.int64]) -> Iterator[Picture]:
         """Read the images at ``index`` (B,), one by one.
 
         Raises:
-            BingoError: an image is gone, or not the one that was listed.
+            BingoError: an image is missing or has changed.
         """
         return (self._picture(int(i)) for i in index)
 
@@ -90,11 +93,11 @@ class _EncodedImages(ABC):
         except OSError as error:
             raise BingoError(f"{listing.path(i)}: cannot be read ({error.strerror}); {self._remedy}") from error
         if len(content) != listing.nbytes[i] or zlib.crc32(content) != listing.crc32[i]:
-            raise BingoError(f"{listing.path(i)}: has changed since it was {self._done}; {self._remedy}")
+            raise BingoError(f"{listing.path(i)}: has changed since it was {self._recorded}; {self._remedy}")
         height, width = listing.size[i].tolist()
         return Picture(str(listing.path(i)), content, (height, width))
 
-    _done: str
+    _recorded: str
     _remedy: str
 
     @abstractmethod
@@ -103,31 +106,31 @@ class _EncodedImages(ABC):
 
 
 class FolderImages(_EncodedImages):
-    """The files of a folder."""
+    """Images as files in a folder."""
 
-    _done, _remedy = "listed", "list the data anew (snakemake --forcerun data)"
+    _recorded, _remedy = "listed", "run snakemake --forcerun data"
 
     def _read(self, i: int) -> bytes:
         return self.listing.path(i).read_bytes()
 
 
 class PackImages(_EncodedImages):
-    """The images of a pack, read side by side by any number of processes and threads."""
+    """Images in a pack; any number of processes and threads can read at the same time."""
 
-    _done, _remedy = "packed", "delete the pack and run again"
+    _recorded, _remedy = "packed", "delete the pack and run again"
 
     @cached_property
     def _file(self) -> FileIO:
         return self.listing.root.open("rb", buffering=0)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave the open file out: a process that is not forked opens its own."""
+        """Exclude the open file: a spawned process opens it again."""
         return {"listing": self.listing}
 
     def _read(self, i: int) -> bytes:
         assert self.listing.nbytes is not None
         assert self.listing.offset is not None
-        # It names its place and moves no pointer, so forked processes may share the open file.
+        # pread does not move the file position, so forked processes can share the open file.
         return os.pread(self._file.fileno(), int(self.listing.nbytes[i]), int(self.listing.offset[i]))
 
 
@@ -144,19 +147,19 @@ def render_views(
     preprocessing: NetworkInput,
     recipe: Recipe,
 ) -> dict[Key, ViewPixels]:
-    """Return views of the images at ``index`` (B,), one for each of ``parameters``; each image is read once.
+    """Return one view of the images at ``index`` (B,) for each entry of ``parameters``. Each image is read once.
 
     Raises:
         BingoError: an image cannot be read.
     """
-    if len(index) == 0:  # this process has no part in a short batch
-        nothing = torch.empty(0, 3, preprocessing.size, preprocessing.size, dtype=torch.uint8)
-        return {name: ViewPixels(nothing, True, drawn) for name, drawn in parameters.items()}
+    if len(index) == 0:  # this process has no images of a short batch
+        empty = torch.empty(0, 3, preprocessing.size, preprocessing.size, dtype=torch.uint8)
+        return {name: ViewPixels(empty, True, view) for name, view in parameters.items()}
     source = images.fetch(index)
     if isinstance(source, Tensor):
-        return {name: ViewPixels(source, False, drawn) for name, drawn in parameters.items()}
+        return {name: ViewPixels(source, False, view) for name, view in parameters.items()}
     if preprocessing.decoder == "nvjpeg":
         batch = EncodedBatch(source)
-        return {name: ViewPixels(batch, False, drawn) for name, drawn in parameters.items()}
-    crops = crop_each(source, list(parameters.values()), preprocessing.size, recipe.interpolation)
-    return {name: ViewPixels(crop, True, drawn) for (name, drawn), crop in zip(parameters.items(), crops, strict=True)}
+        return {name: ViewPixels(batch, False, view) for name, view in parameters.items()}
+    crops = crop_each(source, list(parameters.values()), preprocessing.size, recipe.interpolation)  # (B, 3, S, S) each
+    return {name: ViewPixels(crop, True, view) for (name, view), crop in zip(parameters.items(), crops, strict=True)}

@@ -1,9 +1,14 @@
-"""Listings: which images there are, in which order, with which labels, and the digest of it all.
+"""Listings: the images of a split in a fixed order, with labels and a digest.
 
-A listing is one HDF5 file with one group, `train` or `val`: `label` (N,) int64, -1 where unknown; `size` (N, 2)
-int64, height and width in pixels; and either `index` (N,) int64, the position in a named set, or, for a folder, `path`
-(N,) bytes, `bytes` (N,) int64 and `crc32` (N,) uint32. Its attribute `digest` covers the pixels' bytes, so equal
-digests mean equal images. A pack is the listing of a folder that brings the images (`bingo.data.pack`).
+A listing is an HDF5 file with one group, `train` or `val`. The group contains:
+
+- `label` (N,) int64, -1 where unknown;
+- `size` (N, 2) int64, height and width in pixels;
+- for a named dataset, `index` (N,) int64, the position in the dataset;
+- for a folder, `path` (N,) bytes, `bytes` (N,) int64 and `crc32` (N,) uint32.
+
+The attribute `digest` covers the images' bytes: equal digests mean equal images. A pack is the listing of a folder
+together with its images (`bingo.data.pack`).
 """
 
 import json
@@ -32,40 +37,41 @@ from bingo.study.images import FolderSet, ImageSet, TorchvisionSet
 log = logging.getLogger(__name__)
 
 _COLUMNS = {"label": "label", "size": "size", "index": "index", "path": "paths", "bytes": "nbytes", "crc32": "crc32"}
-"""Datasets of a listing, and the fields that they are read into."""
+"""HDF5 dataset to field of `Listing`."""
 _ATTRIBUTES = ("root", "classes", "source_digest", "digest")
 _IN_FILES, _IN_ARRAYS = {"label", "size", "path", "bytes", "crc32"}, {"label", "size", "index"}
 _SOURCES = {"folder", "pack", *NAMED_SETS}
 _CHUNK = 2**16
-"""Rows of a dataset's chunk: a million of them are read in few steps."""
+"""Rows per HDF5 chunk; large enough to read a million rows quickly."""
 
 
 @dataclass(frozen=True)
 class Listing:
-    """One split of a dataset: N images, told apart by their position 0 .. N-1.
+    """One split of a dataset: N images, identified by their position 0 to N - 1.
 
-    Columns are plain arrays, which forked loader workers share: Python objects would be copied by being looked at.
+    Columns are NumPy arrays, so that forked loader workers share their memory. Python objects would be copied on
+    access, because reading them changes their reference counts.
     """
 
     source: str
     root: Path
-    """Folder of the images, or the pack that holds them."""
+    """Folder of the images, or the pack file."""
     split: str
     label: NDArray[np.int64]
     size: NDArray[np.int64]
     classes: list[str]
     source_digest: str
-    """Digest of everything that lies at the source."""
+    """Digest of the complete split at the source."""
     digest: str
-    """Digest of the images listed here; differs from `source_digest` where a subset was drawn."""
+    """Digest of the listed images; differs from `source_digest` for a subset."""
     index: NDArray[np.int64] | None = None
     paths: NDArray[np.bytes_] | None = None
-    """(N,) relative to the folder, in the file system's encoding."""
+    """(N,) paths relative to the folder, in the file system's encoding."""
     nbytes: NDArray[np.int64] | None = None
     crc32: NDArray[np.uint32] | None = None
-    """(N,) zlib.crc32 of each file's bytes."""
+    """(N,) `zlib.crc32` of each file."""
     offset: NDArray[np.int64] | None = None
-    """(N,) where in the pack each image begins."""
+    """(N,) offset of each image in the pack, in bytes."""
 
     def __len__(self) -> int:
         """Return N."""
@@ -77,32 +83,32 @@ class Listing:
         return bool((self.label >= 0).any())
 
     def path(self, i: int) -> Path:
-        """Return the file of image ``i``; of a pack's image, the pack and its name there."""
+        """Return the path of image ``i``; for a pack, the pack's path followed by the name in the pack."""
         assert self.paths is not None
         return self.root / os.fsdecode(self.paths[i])
 
     def select(self, rows: NDArray[np.int64]) -> "Listing":
-        """Return the listing of the images at ``rows`` alone."""
+        """Return the listing of the images at ``rows``."""
         columns = {name: getattr(self, name) for name in (*_COLUMNS.values(), "offset")}
-        taken: dict[str, Any] = {name: None if values is None else values[rows] for name, values in columns.items()}
+        subset: dict[str, Any] = {name: None if values is None else values[rows] for name, values in columns.items()}
         digest = digest_arrays({"source": np.array([self.digest], dtype="S64"), "rows": rows})
-        return replace(self, **taken, digest=digest)
+        return replace(self, **subset, digest=digest)
 
 
 def read_listing(path: Path, split: str) -> Listing:
     """Read one split of a listing.
 
     Raises:
-        BingoError: the file is missing, damaged, or lists another split.
+        BingoError: the file does not exist, is damaged, or lists another split.
     """
     with read_hdf5(path, "listing") as file:
         if not isinstance(file.get(split), h5py.Group):
-            raise BingoError(f"{path}: lists the {' '.join(file)} images, but the {split} ones are needed here")
+            raise BingoError(f"{path}: lists the {' '.join(file)} images, but the {split} images are needed here")
         group, source = file[split], file.attrs["source"]
         columns = {name: group[name][:] for name in _COLUMNS if isinstance(group.get(name), h5py.Dataset)}
         attributes = {name: group.attrs[name] for name in _ATTRIBUTES}
-        if fault := _fault(source, columns, attributes):
-            raise BingoError(f"{path}: is no sound listing ({fault}); delete it and run again")
+        if problem := _find_problem(source, columns, attributes):
+            raise BingoError(f"{path}: is not a valid listing ({problem}); delete it and run again")
         return Listing(
             source=source,
             root=path if source == "pack" else Path(attributes["root"]),
@@ -115,13 +121,13 @@ def read_listing(path: Path, split: str) -> Listing:
         )
 
 
-def _fault(source: Any, columns: Mapping[str, np.ndarray], attributes: Mapping[str, Any]) -> str | None:
-    """Return what is wrong with what a listing holds, None if nothing."""
+def _find_problem(source: Any, columns: Mapping[str, np.ndarray], attributes: Mapping[str, Any]) -> str | None:
+    """Return why the contents of a listing are invalid, or None if they are valid."""
     if not isinstance(source, str) or source not in _SOURCES:
-        return "its source is unknown"
-    needed = _IN_FILES if source in ("folder", "pack") else _IN_ARRAYS
-    if set(columns) != needed:
-        return f"it does not hold {', '.join(sorted(needed))}"
+        return "unknown source"
+    required = _IN_FILES if source in ("folder", "pack") else _IN_ARRAYS
+    if set(columns) != required:
+        return f"datasets must be {', '.join(sorted(required))}"
     count = len(columns["label"])
     for name, values in columns.items():
         shape = (count, 2) if name == "size" else (count,)
@@ -129,32 +135,32 @@ def _fault(source: Any, columns: Mapping[str, np.ndarray], attributes: Mapping[s
         if values.shape != shape or count == 0 or kind not in (values.dtype.kind, values.dtype.str[1:]):
             return f"{name} has shape {values.shape} and type {values.dtype}"
     if not all(isinstance(value, str) for value in attributes.values()):
-        return "an attribute is no text"
+        return "an attribute is not a string"
     classes = json.loads(attributes["classes"])
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
-        return "its classes are no names"
-    least = {"label": -1, "size": 1, "index": 0, "bytes": 1}
-    for name in sorted(set(least) & set(columns)):
-        if columns[name].min() < least[name]:
-            return f"{name} is {columns[name].min()} somewhere"
+        return "classes must be a list of strings"
+    minimum = {"label": -1, "size": 1, "index": 0, "bytes": 1}
+    for name in sorted(set(minimum) & set(columns)):
+        if columns[name].min() < minimum[name]:
+            return f"{name} contains {columns[name].min()}"
     if columns["label"].max() >= len(classes):
-        return f"label is {columns['label'].max()} somewhere, of {len(classes)} classes"
+        return f"label contains {columns['label'].max()}, but there are {len(classes)} classes"
     return None
 
 
 def list_split(data: ImageSet, split: str, key: str, classes: list[str] | None, threads: int) -> tuple[Listing, int]:
-    """Return a split's listing and the number of unreadable images left out; decode each file of a folder once.
+    """Return a split's listing and the number of skipped unreadable images. Decodes each file of a folder once.
 
     Args:
-        data: the set.
+        data: the dataset.
         split: `train` or `val`.
-        key: key of the study that describes the images, for messages.
-        classes: those of the training images, None to find them.
-        threads: decoders at work.
+        key: key of the dataset in the study, for error messages.
+        classes: class names of the training images; None to find them.
+        threads: number of decoding threads.
 
     Raises:
-        BingoError: a folder is not named, missing or empty, an image cannot be decoded (`on_bad_image: fail`), or
-            a validation class is unknown in training.
+        BingoError: a folder is not set, does not exist or is empty; an image cannot be decoded
+            (`on_bad_image: fail`); or a validation class is not a training class.
     """
     if isinstance(data, FolderSet):
         listing, bad = _list_folder(data, key, split, classes, threads)
@@ -191,9 +197,9 @@ def _list_folder(
     if folder is None and data.held_out is not None:
         key, folder = f"{section}.train", data.train
     if folder is None:
-        raise BingoError(f"{key}: this study has no validation images; name their folder")
+        raise BingoError(f"{key}: this study has no validation images; set {key} to their folder")
     root = Path(folder)
-    class_folders(root, key)  # refuses a missing or empty folder
+    class_folders(root, key)  # raises if the folder is missing or empty
     names, others = [], 0
     for name in walk(root):
         if is_image(name):
@@ -201,62 +207,64 @@ def _list_folder(
         else:
             others += 1
     if not names:
-        raise BingoError(f"{key}: {root} holds no image ({', '.join(sorted(SUFFIXES))})")
+        raise BingoError(f"{key}: {root} contains no image ({', '.join(sorted(SUFFIXES))})")
     if others:
-        log.info("%s: %d files in %s are no images by their names", split, others, root)
+        log.info("%s: ignoring %d files in %s without an image suffix", split, others, root)
     labelled = has_labels(data, section)
     if labelled and (stray := next((name for name in names if "/" not in name), None)):
-        raise BingoError(f"{key}: {root / stray} lies in no class folder; move it, or set {section}.labels: none")
+        raise BingoError(f"{key}: {root / stray} is not in a class folder; move it, or set {section}.labels: none")
     if classes is None:
         classes = sorted({class_of(name) for name in names}) if labelled else []
     class_index = {name: i for i, name in enumerate(classes)}
     if labelled and (stray := next((name for name in names if class_of(name) not in class_index), None)):
-        raise BingoError(f"{key}: {root / class_of(stray)} is no class folder of the training images")
+        raise BingoError(
+            f"{key}: {root / class_of(stray)} is not a class of the training images; rename or remove the folder"
+        )
 
     if data.held_out is not None:
-        drawn = held_out(names, data.held_out)
-        names = [name for name in names if (name in drawn) == (split == "val")]
+        validation = held_out(names, data.held_out)
+        names = [name for name in names if (name in validation) == (split == "val")]
         if not names:
             raise BingoError(f"{section}.held_out: no class in {root} has two images; leave it out")
 
     count = len(names)
-    kept = np.zeros(count, dtype=bool)
+    valid = np.zeros(count, dtype=bool)
     size, nbytes = np.zeros((count, 2), dtype=np.int64), np.zeros(count, dtype=np.int64)
     crc32, hashes = np.zeros(count, dtype=np.uint32), np.zeros(count, dtype="S64")
-    for i, found in enumerate(decode_files(root, names, threads, split)):
-        if isinstance(found, BadImageError):
+    for i, entry in enumerate(decode_files(root, names, threads, split)):
+        if isinstance(entry, BadImageError):
             path = root / names[i]
             if data.on_bad_image == "fail":
                 raise BingoError(
-                    f"{key}: {path} cannot be read ({found}); repair or remove it, or set {section}.on_bad_image: skip"
+                    f"{key}: {path} cannot be read ({entry}); repair or remove it, or set {section}.on_bad_image: skip"
                 )
-            log.warning("%s: %s cannot be read (%s); left out", split, path, found)
+            log.warning("%s: %s cannot be read (%s); skipping it", split, path, entry)
             continue
-        kept[i], size[i], nbytes[i] = True, (found.height, found.width), found.nbytes
-        crc32[i], hashes[i] = found.crc32, found.sha256
-    if not kept.any():
-        raise BingoError(f"{key}: none of the {count} images in {root} can be read")
-    label = np.array([class_index.get(class_of(name), -1) for name in names], dtype=np.int64)[kept]
-    digest = digest_arrays({"label": label, "hash": hashes[kept]})
+        valid[i], size[i], nbytes[i] = True, (entry.height, entry.width), entry.nbytes
+        crc32[i], hashes[i] = entry.crc32, entry.sha256
+    if not valid.any():
+        raise BingoError(f"{key}: none of the {count} images in {root} can be read; repair or replace them")
+    label = np.array([class_index.get(class_of(name), -1) for name in names], dtype=np.int64)[valid]
+    digest = digest_arrays({"label": label, "hash": hashes[valid]})
     listing = Listing(
         source="folder",
         root=root,
         split=split,
         label=label,
-        size=size[kept],
+        size=size[valid],
         classes=classes,
         source_digest=digest,
         digest=digest,
-        # Bytes, because names need not be UTF-8.
-        paths=np.array([os.fsencode(name) for name in names])[kept],
-        nbytes=nbytes[kept],
-        crc32=crc32[kept],
+        # Bytes, because file names may not be UTF-8.
+        paths=np.array([os.fsencode(name) for name in names])[valid],
+        nbytes=nbytes[valid],
+        crc32=crc32[valid],
     )
     return listing, count - len(listing)
 
 
 def store(group: h5py.Group, listing: Listing) -> None:
-    """Write a listing into a group of an HDF5 file."""
+    """Write a listing into an HDF5 group."""
     for name, field in _COLUMNS.items():
         if (values := getattr(listing, field)) is not None:
             chunks = (min(len(values), _CHUNK), *values.shape[1:])

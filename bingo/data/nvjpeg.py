@@ -1,6 +1,6 @@
-"""JPEGs decoded by nvJPEG on the device that trains, instead of by loader workers.
+"""Decode JPEGs with nvJPEG on the training GPU instead of in loader workers.
 
-Images are decoded whole, at no scale; what is no plain JPEG, or lies on its side, is decoded on the CPU.
+Images are decoded at full size. Other formats and JPEGs with an EXIF rotation are decoded on the CPU.
 """
 
 from collections.abc import Iterable, Sequence
@@ -20,7 +20,7 @@ from bingo.views.parameters import ViewParameters
 
 @dataclass(frozen=True)
 class _Decoded:
-    """An image on the device."""
+    """A decoded image on the device."""
 
     pixels: Tensor
     size: tuple[int, int]
@@ -30,32 +30,32 @@ class _Decoded:
 
 
 class EncodedBatch:
-    """Images that wait for the device; what all views of a batch share, so that each is decoded once."""
+    """A batch of encoded images, shared by all views of the batch. Each image is decoded once, on first use."""
 
     def __init__(self, pictures: Iterable[Picture]) -> None:
-        """Read the images; nothing is decoded yet."""
+        """Read the images without decoding them."""
         self.pictures = list(pictures)
         self._decoded: list[_Decoded] | None = None
 
     def crops(
         self, parameters: ViewParameters, size: int, interpolation: Interpolation, device: torch.device
     ) -> Tensor:
-        """Return a view of each image as `crop_each` makes it: uint8 (B, 3, S, S) on ``device``.
+        """Return the crop and flip of each image (see `crop_each`): uint8 (B, 3, S, S) on ``device``.
 
         Raises:
-            BingoError: ``device`` has no nvJPEG, or it cannot decode an image.
+            BingoError: ``device`` has no nvJPEG, or an image cannot be decoded.
         """
-        return crop_each(self._on(device), [parameters], size, interpolation)[0]
+        return crop_each(self._decode(device), [parameters], size, interpolation)[0]
 
     def centres(self, preprocessing: Preprocessing, interpolation: Interpolation, device: torch.device) -> Tensor:
-        """Return the view of evaluation of each image: uint8 (B, 3, S, S) on ``device``.
+        """Return the centre crop of each image (see `centre_crop`): uint8 (B, 3, S, S) on ``device``.
 
         Raises:
-            BingoError: ``device`` has no nvJPEG, or it cannot decode an image.
+            BingoError: ``device`` has no nvJPEG, or an image cannot be decoded.
         """
-        return centre_crop(self._on(device), preprocessing, interpolation)
+        return centre_crop(self._decode(device), preprocessing, interpolation)
 
-    def _on(self, device: torch.device) -> list[_Decoded]:
+    def _decode(self, device: torch.device) -> list[_Decoded]:
         if self._decoded is None:
             plain = [picture.jpeg_orientation == 1 for picture in self.pictures]
             contents = [picture.content for picture, jpeg in zip(self.pictures, plain, strict=True) if jpeg]
@@ -68,13 +68,15 @@ class EncodedBatch:
 
 
 def _decode_jpegs(contents: Sequence[bytes], device: torch.device) -> list[Tensor]:
-    """Decode JPEGs on a CUDA device: each uint8 (3, H, W)."""
+    """Decode JPEGs on a CUDA device, to uint8 (3, H, W) each."""
     if device.type != "cuda":
-        raise BingoError("data.preprocessing.decoder: nvjpeg needs a CUDA device, and there is none; set cpu")
+        raise BingoError("data.preprocessing.decoder: nvjpeg needs a CUDA device, but there is none; set it to cpu")
     encoded = [torch.frombuffer(bytearray(content), dtype=torch.uint8) for content in contents]
     try:
         return torchvision.io.decode_jpeg(encoded, torchvision.io.ImageReadMode.RGB, device) if encoded else []
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
-        raise BingoError(f"data.preprocessing.decoder: nvJPEG cannot decode an image ({error}); set cpu") from error
+        raise BingoError(
+            f"data.preprocessing.decoder: nvjpeg cannot decode an image ({error}); set it to cpu"
+        ) from error

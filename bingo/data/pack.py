@@ -1,8 +1,8 @@
-"""How a pack holds an image: one listing's files in one file, larger ones resized_shape where that is asked for.
+"""Encode an image for a pack: all images of a listing in one file, optionally resized.
 
-Cluster file systems serve one large file better than a million small ones. A pack has the datasets of a folder's
-listing, `size`, `bytes` and `crc32` being those of the images as it holds them, and their bytes in blocks
-(`bingo.data.blocks`). Its digest is the listing's where every image was taken as it is.
+Cluster file systems serve one large file better than a million small ones. A pack contains the datasets of a folder's
+listing and the images' bytes in blocks (`bingo.data.blocks`). `size`, `bytes` and `crc32` describe the images in the
+pack. If no image was resized, the pack has the same digest as the listing.
 """
 
 import io
@@ -15,7 +15,7 @@ from bingo.views.apply import resized_shape
 
 
 def pack_image(picture: Picture, pack: Pack) -> tuple[bytes, tuple[int, int]]:
-    """Return an image's bytes in the pack, and its height and width there."""
+    """Return an image's bytes in the pack and its (height, width), resized if it is larger than the pack's limit."""
     if pack.shorter_side is None or min(picture.size) <= pack.shorter_side:
         return picture.content, picture.size
     size = resized_shape(picture.size, pack.shorter_side)

@@ -1,1 +1,1 @@
-"""Protocols, and what measures them."""
+"""Evaluation protocols for frozen and fine-tuned backbones."""

@@ -1,4 +1,4 @@
-"""Fine-tuning: training a whole network with labels."""
+"""Fine-tuning: train a whole network with labels."""
 
 import torch
 import torch.nn.functional as F
@@ -19,22 +19,22 @@ from bingo.views.recipes import RECIPES
 
 
 def evaluate_finetune(protocol: Finetune, probe: Probe) -> Measurement:
-    """Train the network, in place, on some labelled images, and classify the validation images.
+    """Fine-tune the network, in place, on a labelled subset, and classify the validation images.
 
-    An incomplete last batch with fewer than two images per process is left out.
+    Drops the last batch of an epoch if it has fewer than two images per process.
     """
     listing = probe.train.listing
     if probe.label_list is not None:
         rows = listed_rows(listing, probe.label_list)
     else:
         rows = stratified_rows(listing.label, protocol.labels, least=1, seed=probe.seed)
-    least = 2 * processes()  # an image alone may have no batch statistics
-    if len(rows) < least:
+    minimum = 2 * processes()  # batch statistics need two images per process
+    if len(rows) < minimum:
         raise BingoError(
-            f"evaluations: fine-tuning of {probe.name} needs {least} labelled images, there are {len(rows)}"
+            f"evaluations: fine-tuning of {probe.name} needs {minimum} labelled images, there are {len(rows)}"
         )
     images = open_images(listing.select(rows))
-    drop_last = 0 < len(rows) % protocol.batch_size < least and len(rows) > protocol.batch_size
+    drop_last = 0 < len(rows) % protocol.batch_size < minimum and len(rows) > protocol.batch_size
     data = probe.training_batches(images, RECIPES["crop-flip"], protocol.batch_size, drop_last)
     labels = torch.from_numpy(images.listing.label)
     network = finetune(protocol, probe.backbone, data, labels, probe.classes, probe.device, probe.workers)
@@ -43,7 +43,7 @@ def evaluate_finetune(protocol: Finetune, probe: Probe) -> Measurement:
 
 
 class FinetuneTask(Task):
-    """Training a backbone and a linear classifier on it, each with a learning rate of its own."""
+    """Trains a backbone and a linear classifier with separate learning rates."""
 
     data: TrainingBatches
     remedy = "the network's weights are far too large"
@@ -56,7 +56,7 @@ class FinetuneTask(Task):
         protocol: Finetune,
         device: torch.device,
     ) -> None:
-        """Train all of ``network``, a backbone and a classifier on ``device``."""
+        """Train all parameters of ``network``, a backbone and a classifier on ``device``."""
         self.module, self.data, self.labels, self.protocol, self.device = network, data, labels, protocol, device
         self.epochs = protocol.epochs
         backbone, head = network
@@ -71,9 +71,11 @@ class FinetuneTask(Task):
         """Return the cross-entropy."""
         images = self.data.render(batch.views, self.device)["image"]  # (b, 3, S, S)
         labels = self.labels[torch.from_numpy(batch.rows["anchor"])].to(self.device)  # (b,)
-        # Gradients are averaged over processes, whose parts of a batch may differ by an image.
+        logits = model(images)  # (b, C)
+        # Gradients are averaged over processes, whose numbers of images may differ by one.
         weight = len(images) * processes() / self.data.count(batch.step)
-        return {"loss": F.cross_entropy(model(images), labels) * weight}
+        loss = F.cross_entropy(logits, labels) * weight
+        return {"loss": loss}
 
 
 def finetune(
@@ -85,18 +87,18 @@ def finetune(
     device: torch.device,
     workers: int,
 ) -> nn.Module:
-    """Train a backbone, in place, and a linear classifier on it; return both as one network in eval mode.
+    """Train a backbone, in place, and a linear classifier; return both as one network in eval mode.
 
-    The classifier starts from N(0, 0.01) weights and zero bias.
+    The classifier is initialised with N(0, 0.01) weights and zero bias.
 
     Args:
-        protocol: hyper-parameters.
-        backbone: the network to start from, on ``device``.
-        data: batches with one view, `image`, of each anchor; its seed is that of the classifier too.
+        protocol: hyperparameters.
+        backbone: pretrained network, on ``device``.
+        data: batches with one view, `image`, of each anchor; its seed also seeds the classifier.
         labels: (N,) int64 class of each image of ``data``.
-        classes: number of classes.
-        device: where to train.
-        workers: loader processes.
+        classes: number of classes C.
+        device: device to train on.
+        workers: number of loader workers.
 
     Raises:
         BingoError: the loss or a weight is not finite.
@@ -105,7 +107,7 @@ def finetune(
     nn.init.normal_(head.weight, std=0.01, generator=torch.Generator().manual_seed(data.seed))
     nn.init.zeros_(head.bias)
     network = nn.Sequential(backbone, head).to(device).requires_grad_(True)
-    torch.manual_seed(data.seed)  # some of timm's networks draw which paths to drop
+    torch.manual_seed(data.seed)  # for timm models with stochastic depth
     train(FinetuneTask(network, data, labels, protocol, device), None, workers, "fine-tuning")
-    share_buffers(network)  # each process has running statistics of its own
+    share_buffers(network)  # each process has its own running statistics
     return network.eval()

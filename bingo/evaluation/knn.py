@@ -13,7 +13,7 @@ from bingo.training.metrics import accuracy, class_votes, majority_weights
 
 
 def evaluate_knn(protocol: Knn, probe: Probe) -> Measurement:
-    """Classify the validation images by their neighbours among the training images."""
+    """Classify the validation images by their nearest neighbours among the training images."""
     train, val = probe.train_features(protocol.interpolation), probe.val_features(protocol.interpolation)
     if not is_first():
         return Measurement({})
@@ -23,18 +23,17 @@ def evaluate_knn(protocol: Knn, probe: Probe) -> Measurement:
 def knn_accuracy(
     protocol: Knn, train: Tensor, train_labels: Tensor, val: Tensor, val_labels: Tensor, classes: int
 ) -> dict[str, float]:
-    """Return top-1 and top-5 of a vote among the ``k`` most similar training images.
+    """Return top-1 and, for k > 1, top-5 accuracy of a vote among the k most similar training images.
 
-    A class that got no vote is not among the first five; a single neighbour ranks no five classes, so there is no
-    top-5 then.
+    A class without votes is never a prediction.
 
     Args:
-        protocol: names k, and the temperature of the votes.
+        protocol: k and the temperature of the votes.
         train: (N, D) float32 features.
-        train_labels: (N,) int64 in [0, classes).
+        train_labels: (N,) int64 in [0, C).
         val: (M, D) float32 features.
-        val_labels: (M,) int64 in [0, classes).
-        classes: number of classes.
+        val_labels: (M,) int64 in [0, C).
+        classes: number of classes C.
 
     Raises:
         BingoError: there are fewer than k training images.
@@ -42,12 +41,13 @@ def knn_accuracy(
     if len(train) < protocol.k:
         raise BingoError(f"evaluations: kNN with k {protocol.k} needs as many labelled images, there are {len(train)}")
     scores = []
-    for _, found, index in nearest_neighbours(UnitRows(val.numpy()), UnitRows(train.numpy()), protocol.k):
-        similarity, labels = torch.from_numpy(found.astype(np.float64)), train_labels[torch.from_numpy(index)]
+    for _, cosine, index in nearest_neighbours(UnitRows(val.numpy()), UnitRows(train.numpy()), protocol.k):
+        similarity = torch.from_numpy(cosine.astype(np.float64))  # (b, k)
+        labels = train_labels[torch.from_numpy(index)]  # (b, k)
         if protocol.temperature is None:
             weights = majority_weights(similarity)
         else:
             weights = (similarity / protocol.temperature).exp()
-        scores.append(class_votes(labels, weights, classes))
+        scores.append(class_votes(labels, weights, classes))  # (b, C)
     accuracies = accuracy(torch.cat(scores), val_labels)
     return accuracies if protocol.k > 1 else {"top1": accuracies["top1"]}

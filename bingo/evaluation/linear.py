@@ -23,7 +23,7 @@ _MOMENTUM = 0.9
 
 @dataclass(frozen=True)
 class LinearHeads:
-    """H linear classifiers over the same features."""
+    """H linear classifiers on the same features."""
 
     weight: Tensor
     """(H, C, D) float32."""
@@ -32,12 +32,12 @@ class LinearHeads:
 
     def __call__(self, features: Tensor) -> Tensor:
         """Return the logits (H, C, B) of ``features`` (B, D)."""
-        # One matrix product for all heads. With images last, the softmax over classes is six times as fast on a CPU.
-        logits = torch.addmm(self.bias.view(-1, 1), self.weight.flatten(0, 1), features.T)
+        # One matrix product for all heads. With images last, the softmax over classes is 6 times faster on a CPU.
+        logits = torch.addmm(self.bias.view(-1, 1), self.weight.flatten(0, 1), features.T)  # (H C, B)
         return logits.unflatten(0, self.bias.shape)
 
     def pick(self, head: int) -> "LinearHeads":
-        """Return one of them."""
+        """Return one of the classifiers."""
         return LinearHeads(self.weight[head : head + 1], self.bias[head : head + 1])
 
 
@@ -71,12 +71,12 @@ def evaluate_linear(protocol: Linear, probe: Probe) -> Measurement:
 
 
 def training_views(protocol: Linear) -> Recipe | None:
-    """Return the recipe of views in training, None for the centre view."""
+    """Return the augmentation recipe for training; None for centre crops."""
     return None if protocol.views is None else replace(RECIPES[protocol.views], interpolation=protocol.interpolation)
 
 
 def linear_learning_rate(protocol: Linear, architecture: str, epoch: int) -> float:
-    """Return the learning rate of ``epoch`` (from 0) for a network of this architecture."""
+    """Return the learning rate of ``epoch`` (from 0) for an architecture."""
     lr, final = protocol.lr, protocol.final_lr
     if protocol.efficientnet_lr is not None and "efficientnet" in architecture:
         lr, final = protocol.efficientnet_lr, final * protocol.efficientnet_lr / lr
@@ -86,9 +86,9 @@ def linear_learning_rate(protocol: Linear, architecture: str, epoch: int) -> flo
 
 
 def _augmented_batches(protocol: Linear, recipe: Recipe, probe: Probe) -> FeatureBatches:
-    """Return a function from epoch, in rising order, to batches of features of fresh views.
+    """Return a function from epoch to batches of features of augmented images. Call it for the epochs in order.
 
-    Several processes share each batch, and all get the whole of it, so they train the same classifier.
+    Several processes share the forward pass, and each gets the complete batch, so that all train the same classifier.
     """
     data = probe.training_batches(probe.train, recipe, protocol.batch_size, drop_last=False)
     stream = data.batches(0, protocol.epochs, probe.workers)
@@ -125,50 +125,50 @@ def train_linear(
     weight_decay: float,
     device: torch.device,
 ) -> LinearHeads:
-    """Train linear classifiers side by side, each as if it were alone.
+    """Train H independent linear classifiers at once.
 
-    All start from the same N(0, 0.01) weights and zero bias. SGD with momentum 0.9, as torch has it.
+    All start from the same N(0, 0.01) weights and zero bias, and use torch's SGD with momentum 0.9.
 
     Args:
-        batches: from epoch to (features (B, dim), labels (B,)) batches on ``device``.
-        dim: width of the features.
-        classes: number of classes.
+        batches: maps an epoch to batches of features (B, D) and labels (B,) on ``device``.
+        dim: width of the features D.
+        classes: number of classes C.
         seed: seed of the initial weights.
-        rates: from epoch to the learning rate of each classifier.
-        epochs: passes over the features.
-        weight_decay: on weights and biases.
-        device: where to train.
+        rates: maps an epoch to the learning rate of each of the H classifiers.
+        epochs: number of epochs.
+        weight_decay: weight decay of weights and biases.
+        device: device to train on.
     """
     heads = len(rates(0))
     generator = torch.Generator().manual_seed(seed)
-    first = torch.empty(classes, dim).normal_(std=0.01, generator=generator)
-    classifiers = LinearHeads(first.repeat(heads, 1, 1).to(device), torch.zeros(heads, classes, device=device))
+    initial = torch.empty(classes, dim).normal_(std=0.01, generator=generator)  # (C, D)
+    classifiers = LinearHeads(initial.repeat(heads, 1, 1).to(device), torch.zeros(heads, classes, device=device))
     parameters = classifiers.weight.view(-1, dim), classifiers.bias.view(-1)  # (H C, D), (H C,)
     minus_one = torch.full((), -1.0, device=device)
     weight_velocity, bias_velocity = (torch.zeros_like(parameter) for parameter in parameters)
     with Progress("linear classifier", epochs, "epochs") as progress, torch.no_grad():
         for epoch in range(epochs):
-            rate = torch.tensor(rates(epoch), device=device).repeat_interleave(classes)
+            lr = torch.tensor(rates(epoch), device=device).repeat_interleave(classes)  # (H C,)
             for features, labels in batches(epoch):
-                # The gradient is written out: autograd and an optimizer take twice as long for so small a network.
-                error = classifiers(features).softmax(1)  # (H, C, B), of the logits, but for 1 / B
-                error.scatter_add_(1, labels.expand(heads, 1, -1), minus_one.expand(heads, 1, len(labels)))
-                error, share = error.flatten(0, 1), 1 / len(features)
-                weight_velocity.addmm_(error, features, beta=_MOMENTUM, alpha=share)
-                bias_velocity.mul_(_MOMENTUM).add_(error.sum(1), alpha=share)
+                # Explicit gradient: autograd and an optimizer take twice as long for such a small network.
+                grad = classifiers(features).softmax(1)  # (H, C, B): B times the gradient of the logits is softmax - 1
+                grad.scatter_add_(1, labels.expand(heads, 1, -1), minus_one.expand(heads, 1, len(labels)))
+                grad, scale = grad.flatten(0, 1), 1 / len(features)  # (H C, B)
+                weight_velocity.addmm_(grad, features, beta=_MOMENTUM, alpha=scale)
+                bias_velocity.mul_(_MOMENTUM).add_(grad.sum(1), alpha=scale)
                 for parameter, velocity in zip(parameters, (weight_velocity, bias_velocity), strict=True):
                     if weight_decay:
                         velocity.add_(parameter, alpha=weight_decay)
-                    parameter.addcmul_(rate.view(-1, *[1] * (parameter.ndim - 1)), velocity, value=-1)
+                    parameter.addcmul_(lr.view(-1, *[1] * (parameter.ndim - 1)), velocity, value=-1)
             progress.advance(1)
     return classifiers
 
 
 def linear_accuracy(heads: LinearHeads, features: Tensor, labels: Tensor) -> dict[str, float]:
-    """Return top-1 and top-5 of a single classifier on ``features`` (N, D), ``labels`` (N,).
+    """Return top-1 and top-5 accuracy of a single classifier on ``features`` (N, D) and ``labels`` (N,).
 
     Raises:
-        BingoError: its weights are not finite.
+        BingoError: a weight is not finite.
     """
     if not heads.weight.isfinite().all():
         raise BingoError("evaluations: the linear classifier diverged; its features are far too large")
@@ -176,12 +176,12 @@ def linear_accuracy(heads: LinearHeads, features: Tensor, labels: Tensor) -> dic
 
 
 def standardiser(features: Tensor) -> Callable[[Tensor], Tensor]:
-    """Return the map that gives each of ``features``' (N, D) columns zero mean and unit variance.
+    """Return the function that scales each column of ``features`` (N, D) to zero mean and unit variance.
 
-    A column that never varies is only shifted.
+    A constant column is only shifted.
     """
-    mean, std = features.mean(0), features.std(0)
-    # Not std > 0: rounding gives a constant column a mean beside its value, and so a tiny deviation.
+    mean, std = features.mean(0), features.std(0)  # (D,)
+    # Not std > 0, because the rounded mean of a constant column can differ from its value.
     varies = (features != features[0]).any(0)
     mean = torch.where(varies, mean, features[0])
     scale = torch.where(varies, std, torch.ones_like(std))

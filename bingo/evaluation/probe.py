@@ -1,4 +1,4 @@
-"""What every protocol needs: a network, the labelled images it is measured on, and its features of them."""
+"""The input of every protocol: a network, labelled images, and the images' features."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,33 +19,33 @@ from bingo.views.recipes import Recipe
 
 @dataclass(frozen=True)
 class Measurement:
-    """What a protocol found; of several processes only the first one has it."""
+    """The result of a protocol; empty in all processes but rank 0."""
 
     metrics: dict[str, float]
     """Accuracies in percent."""
     facts: dict[str, float] = field(default_factory=dict)
-    """What was chosen or counted on the way."""
+    """Selected hyperparameters and counts."""
 
 
 @dataclass(frozen=True)
 class Probe:
-    """A network and the images it is measured on."""
+    """A network and the images to evaluate it on."""
 
     name: str
-    """For messages."""
+    """Name in messages."""
     architecture: str
     backbone: nn.Module
-    """On `device`, in eval mode."""
+    """Network on `device`, in eval mode."""
     train: Images
-    """Labelled images alone."""
+    """Labelled training images."""
     val: Images
-    """Labelled images alone."""
+    """Labelled validation images."""
     preprocessing: Preprocessing
     seed: int
     device: torch.device
     workers: int
     label_list: Path | None = None
-    """Names the training images whose labels semi-supervised training may use; None to draw them."""
+    """File with the names of the images for semi-supervised training; None to draw them at random."""
 
     @property
     def classes(self) -> int:
@@ -54,35 +54,35 @@ class Probe:
 
     @property
     def train_labels(self) -> Tensor:
-        """(N,) int64 in [0, classes)."""
+        """(N,) int64 in [0, C)."""
         return torch.from_numpy(self.train.listing.label)
 
     @property
     def val_labels(self) -> Tensor:
-        """(M,) int64 in [0, classes)."""
+        """(M,) int64 in [0, C)."""
         return torch.from_numpy(self.val.listing.label)
 
     def train_features(self, interpolation: Interpolation, whole: bool = False) -> Tensor:
-        """Return features of the centre views of the training images: float32 (N, D) on the CPU."""
+        """Return the features of the training images' centre crops: float32 (N, D) on the CPU."""
         return self.outputs(self.backbone, self.train, "training", interpolation, whole)
 
     def val_features(self, interpolation: Interpolation, whole: bool = False) -> Tensor:
-        """Return features of the centre views of the validation images: float32 (M, D) on the CPU."""
+        """Return the features of the validation images' centre crops: float32 (M, D) on the CPU."""
         return self.outputs(self.backbone, self.val, "validation", interpolation, whole)
 
     def outputs(
         self, network: nn.Module, images: Images, title: str, interpolation: Interpolation, whole: bool = False
     ) -> Tensor:
-        """Return a network's outputs for the centre views of ``images``: float32 (N, D) on the CPU.
+        """Return a network's outputs for the centre crops of ``images``: float32 (N, D) on the CPU.
 
-        Several processes share the images; the first one gets the outputs, the others an empty tensor.
+        Several processes share the images. Rank 0 gets the outputs; the others get an empty tensor.
 
         Args:
-            network: in eval mode, on `device`.
-            images: in the order of the result.
-            title: for progress lines.
-            interpolation: how images are resized.
-            whole: resize the shorter side to the network's input, so that nothing of it is cut off.
+            network: network on `device`, in eval mode.
+            images: images to embed, in this order.
+            title: name in progress lines.
+            interpolation: bilinear or bicubic.
+            whole: resize the shorter side to the crop's size, so that the crop spans it.
 
         Raises:
             BingoError: an image cannot be read, or an output is not finite.
@@ -94,7 +94,7 @@ class Probe:
             outputs, done = torch.empty(0, 0), 0
             for batch in embed(network, images, preprocessing, self.device, self.workers, interpolation):
                 if done == 0:
-                    outputs = torch.empty(len(images.listing), batch.shape[1])  # no second copy, as of parts joined
+                    outputs = torch.empty(len(images.listing), batch.shape[1])  # torch.cat would need a second copy
                 outputs[done : done + len(batch)] = batch
                 done += len(batch)
                 progress.advance(len(batch))
@@ -103,7 +103,7 @@ class Probe:
         return outputs
 
     def training_batches(self, images: Images, recipe: Recipe, batch_size: int, drop_last: bool) -> TrainingBatches:
-        """Return batches with one random view of each image, named `image`."""
+        """Return batches with one augmented view of each image, named `image`."""
         return TrainingBatches(
             images,
             {"image": View("anchor", 0)},

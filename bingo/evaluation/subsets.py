@@ -1,4 +1,4 @@
-"""Which labelled images a protocol may train on."""
+"""Select the labelled images that a protocol trains on."""
 
 import os
 from pathlib import Path
@@ -12,49 +12,53 @@ from bingo.philox import Stream, permutation
 
 
 def stratified_rows(labels: NDArray[np.int64], share: float, least: int, seed: int) -> NDArray[np.int64]:
-    """Draw the same share of every class at random, a pure function of the arguments.
+    """Draw the same fraction of every class at random. A pure function of its arguments.
 
     Args:
         labels: (N,) classes.
-        share: of each class, rounded to whole images.
-        least: images drawn of each class at least (of one that has as many).
+        share: fraction of each class, rounded to whole images.
+        least: minimum number of images per class (or all images of a smaller class).
         seed: seed of the draw.
 
     Returns:
-        The positions drawn, in rising order.
+        Positions of the drawn images, sorted.
     """
     order = permutation(seed, Stream.LABELS, 0, len(labels))
     by_class = order[np.argsort(labels[order], kind="stable")]
     ends = np.cumsum(np.unique(labels, return_counts=True)[1])
     classes = np.split(by_class, ends[:-1])
-    return np.sort(np.concatenate([own[: max(least, round(share * len(own)))] for own in classes]))
+    return np.sort(np.concatenate([rows[: max(least, round(share * len(rows)))] for rows in classes]))
 
 
 def listed_rows(listing: Listing, path: Path) -> NDArray[np.int64]:
-    """Return where the image files that a text file names, one a line and without folder, stand in a listing.
+    """Return the positions, in a listing, of the images that a text file names.
 
-    SimCLR's lists for ImageNet have this form (google-research/simclr, imagenet_subsets/).
+    The file contains one file name per line, without folders, like SimCLR's lists for ImageNet
+    (google-research/simclr, imagenet_subsets/).
 
     Raises:
-        BingoError: the list cannot be read, names nothing, names a file that is not listed or listed twice, or the
-            images are no files.
+        BingoError: the list cannot be read, is empty, contains an unknown or a duplicate name, or the dataset does not
+            consist of files.
     """
     if listing.paths is None:
-        raise BingoError(f"{path}: names files, but {listing.source} has none; leave data.label_lists out")
+        raise BingoError(f"{path}: names files, but {listing.source} has none; remove data.label_lists")
     try:
         names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise BingoError(f"{path}: cannot be read as a list of image files ({error}); correct the path") from error
     if not names:
-        raise BingoError(f"{path}: names no image; take another list")
+        raise BingoError(f"{path}: is empty; list at least one image")
     files = [os.fsdecode(name).rpartition("/")[2] for name in listing.paths]
     position = {name: row for row, name in enumerate(files)}
     if stray := next((name for name in names if name not in position), None):
         raise BingoError(
-            f"{path}: names {stray}, which is not among the training images; take this set's list, and all of the set"
+            f"{path}: names {stray}, which is not among the training images; use the list of this dataset and the "
+            "complete dataset"
         )
     rows = np.array(sorted({position[name] for name in names}), dtype=np.int64)
-    twice = len(names) - len(rows) or len(files) - len(position)
-    if twice:
-        raise BingoError(f"{path}: {twice} file names stand for more than one image or line; make them unique")
+    duplicates = len(names) - len(rows) or len(files) - len(position)
+    if duplicates:
+        raise BingoError(
+            f"{path}: {duplicates} file names occur more than once, in the list or in the dataset; make them unique"
+        )
     return rows

@@ -1,4 +1,4 @@
-"""Linear classification with the best of several learning rates, chosen without the validation images."""
+"""Linear probe with the best of several learning rates, selected on held-out training images."""
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ _BATCH = 8192
 
 
 def evaluate_sweep(protocol: LinearSweep, probe: Probe) -> Measurement:
-    """Train a linear classifier per learning rate side by side, and classify the validation images with the best."""
+    """Train one linear classifier per learning rate, and classify the validation images with the best one."""
     features, labels = probe.train_features("bilinear"), probe.train_labels
     val = probe.val_features("bilinear")
     if not is_first():
@@ -24,8 +24,8 @@ def evaluate_sweep(protocol: LinearSweep, probe: Probe) -> Measurement:
     held_out[stratified_rows(labels.numpy(), protocol.held_out, least=0, seed=probe.seed)] = True
     if not held_out.any():
         raise BingoError(
-            f"evaluations: linear-cached holds out {protocol.held_out:.0%} of each class, and no class has enough of "
-            f"the {len(labels)} images for one; take linear-moco-small"
+            f"evaluations: linear-cached holds out {protocol.held_out:.0%} of each class, but no class of the "
+            f"{len(labels)} images is large enough; use linear-moco-small"
         )
     standardise = standardiser(features[~held_out])
     heads = train_linear(
@@ -49,19 +49,19 @@ def evaluate_sweep(protocol: LinearSweep, probe: Probe) -> Measurement:
 
 
 def best_head(heads: LinearHeads, features: Tensor, labels: Tensor) -> int:
-    """Return which classifier has the best top-1 on ``features`` (N, D), ``labels`` (N,): the first of equally good.
+    """Return the index of the classifier with the best top-1 accuracy on ``features`` (N, D) and ``labels`` (N,).
 
-    One that diverged is never chosen.
+    The first one wins a tie. A diverged classifier is never selected.
 
     Raises:
-        BingoError: all diverged.
+        BingoError: all classifiers diverged.
     """
-    hits = torch.zeros(len(heads.weight), dtype=torch.int64)
-    finite = torch.ones(len(heads.weight), dtype=torch.bool)
-    for part, expected in zip(features.split(_BATCH), labels.split(_BATCH), strict=True):
-        logits = heads(part.to(heads.weight.device)).cpu()  # (H, C, b)
-        hits += (logits.argmax(1) == expected).sum(1)
+    correct = torch.zeros(len(heads.weight), dtype=torch.int64)  # (H,)
+    finite = torch.ones(len(heads.weight), dtype=torch.bool)  # (H,)
+    for batch, targets in zip(features.split(_BATCH), labels.split(_BATCH), strict=True):
+        logits = heads(batch.to(heads.weight.device)).cpu()  # (H, C, b)
+        correct += (logits.argmax(1) == targets).sum(1)
         finite &= logits.isfinite().all(2).all(1)
     if not finite.any():
         raise BingoError("evaluations: the linear classifiers diverged; the network's features are far too large")
-    return int(hits.masked_fill(~finite, -1).argmax())
+    return int(correct.masked_fill(~finite, -1).argmax())

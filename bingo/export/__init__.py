@@ -1,1 +1,1 @@
-"""Backbones in the formats of other software."""
+"""Export of backbones to the formats of other libraries."""

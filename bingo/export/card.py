@@ -1,4 +1,4 @@
-"""The model card: what a network is, where it comes from, what was measured, how it is loaded."""
+"""The model card of an exported network: origin, preprocessing, evaluation, loading code and provenance."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -11,7 +11,7 @@ from bingo.export.study_folder import StudyFolder
 from bingo.export.transform import recorded_preprocessing
 from bingo.study.sections import Backbone, Preprocessing
 
-_UNKNOWN = "not known: no file of its study beside it has the digest on record"
+_UNKNOWN = "unknown: no file in its study's folder has the recorded digest"
 
 
 def model_card(
@@ -19,19 +19,19 @@ def model_card(
     features: int,
     preprocessing: Preprocessing,
     metadata: Mapping[str, Any],
-    beside: StudyFolder,
+    study_folder: StudyFolder,
     loaders: Mapping[str, str],
     library: str,
 ) -> str:
-    """Return the README of a folder for the Hugging Face Hub. Every number in it comes from a file that is read.
+    """Return the README of a folder for the Hugging Face Hub.
 
     Args:
         spec: the backbone.
         features: width of its output.
-        preprocessing: how images become its input.
-        metadata: what its file says of itself.
-        beside: what its study's folder holds of it.
-        loaders: a line about each way to load the folder, and the code for it.
+        preprocessing: its image preprocessing.
+        metadata: metadata of its file.
+        study_folder: files of its study.
+        loaders: description and code of each way to load the folder.
         library: Hugging Face's name of the library that loads it.
     """
     front = {
@@ -43,78 +43,79 @@ def model_card(
     }
     width = f", width {spec.width:g}" if spec.width != 1 else ""
     stem = f", stem {spec.stem}" if spec.stem != "imagenet" else ""
-    made = metadata.get("provenance", {})
+    provenance = metadata.get("provenance", {})
     lines = [
         f"---\n{yaml.safe_dump(front, sort_keys=False)}---",
-        f"# {beside.name}",
-        f"The backbone {spec.architecture}{width}{stem}: it maps an image to {features} features.",
-        "## How it was made",
-        "\n".join(f"- {name}: {said}" for name, said in _origin(metadata, beside)),
-        "## Images",
-        ("" if recorded_preprocessing(metadata) else "The network's file does not say what it saw; this is assumed: ")
-        + f"RGB in [0, 1], the shorter side resized to {preprocessing.resize} px (bilinear, antialiased), the centre "
-        f"{preprocessing.size} x {preprocessing.size} cut out, less the mean {preprocessing.mean}, divided by the "
-        f"standard deviation {preprocessing.std}.",
+        f"# {study_folder.name}",
+        f"A backbone {spec.architecture}{width}{stem} that maps an image to {features} features.",
+        "## Training",
+        "\n".join(f"- {name}: {text}" for name, text in _origin(metadata, study_folder)),
+        "## Preprocessing",
+        ("" if recorded_preprocessing(metadata) else "The file does not record the preprocessing; this is assumed: ")
+        + f"RGB in [0, 1], shorter side resized to {preprocessing.resize} px (bilinear, antialiased), centre crop of "
+        f"{preprocessing.size} x {preprocessing.size} px, normalised with mean {preprocessing.mean} and standard "
+        f"deviation {preprocessing.std}.",
         "## Evaluation",
-        _evaluation(beside),
+        _evaluation(study_folder),
         "## How to load it",
         *(f"{line}\n\n```python\n{code.strip()}\n```" for line, code in loaders.items()),
         "## Licence note",
-        "This card grants no licence. What may be done with the weights depends on the terms of the training images "
-        "and of the teacher, which whoever publishes them has to check; state the licence in `license` above.",
+        "This card grants no licence. The terms of the training images and of the teacher determine how the weights "
+        "may be used. Check them before you publish the weights, and state the licence in `license` above.",
         "## Provenance",
-        "\n".join(f"- {name}: {said}" for name, said in _provenance(metadata, made)),
-        f"Settings:\n\n```json\n{json.dumps(made.get('settings', {}), indent=2, sort_keys=True)}\n```",
+        "\n".join(f"- {name}: {text}" for name, text in _provenance(metadata, provenance)),
+        f"Settings:\n\n```json\n{json.dumps(provenance.get('settings', {}), indent=2, sort_keys=True)}\n```",
     ]
     return "\n\n".join(lines) + "\n"
 
 
-def _origin(metadata: Mapping[str, Any], beside: StudyFolder) -> Iterator[tuple[str, str]]:
+def _origin(metadata: Mapping[str, Any], study_folder: StudyFolder) -> Iterator[tuple[str, str]]:
     inputs = metadata.get("provenance", {}).get("inputs", {})
-    listing = beside.listing
+    listing = study_folder.listing
     if "dataset" in inputs:
         images = _UNKNOWN if listing is None else f"{len(listing):,} images, source {listing.source}"
         yield "data", f"{images}; digest `{inputs['dataset']}`"
     if "teacher" in inputs:
-        yield "teacher", f"{_teacher(beside)}; digest `{inputs['teacher']}`"
+        yield "teacher", f"{_teacher(study_folder)}; digest `{inputs['teacher']}`"
     if "bags" in inputs:
-        yield "bags", f"{_bags(beside)}; digest `{inputs['bags']}`"
-    yield "method", f"{metadata.get('method', 'not said')}; its settings are below"
+        yield "bags", f"{_bags(study_folder)}; digest `{inputs['bags']}`"
+    yield "method", f"{metadata.get('method', 'unknown')}; see the settings below"
 
 
-def _teacher(beside: StudyFolder) -> str:
-    if beside.teacher is None:
+def _teacher(study_folder: StudyFolder) -> str:
+    if study_folder.teacher is None:
         return _UNKNOWN
-    name, said = beside.teacher
-    spec = Backbone.model_validate(said["backbone"])
-    file = said.get("provenance", {}).get("file")
-    return f"{name}, {spec.architecture} of width {spec.width:g}, {said['method']}" + (f", from {file}" if file else "")
+    name, metadata = study_folder.teacher
+    spec = Backbone.model_validate(metadata["backbone"])
+    file = metadata.get("provenance", {}).get("file")
+    text = f"{name}, {spec.architecture} of width {spec.width:g}, {metadata['method']}"
+    return f"{text}, from {file}" if file else text
 
 
-def _bags(beside: StudyFolder) -> str:
-    if beside.bags is None:
+def _bags(study_folder: StudyFolder) -> str:
+    if study_folder.bags is None:
         return _UNKNOWN
-    name, said = beside.bags
-    settings = {key: value for key, value in said["provenance"]["settings"]["bags"].items() if key != "teacher"}
+    name, attributes = study_folder.bags
+    settings = {key: value for key, value in attributes["provenance"]["settings"]["bags"].items() if key != "teacher"}
     return f"{name}, `{json.dumps(settings)}`"
 
 
-def _evaluation(beside: StudyFolder) -> str:
-    if not beside.results:
+def _evaluation(study_folder: StudyFolder) -> str:
+    if not study_folder.results:
         return "Not evaluated: no result file with this network's digest was found."
     rows = [
         f"| {result['protocol']} | {metric} | {value:.2f} | {result['seed']} |"
-        for result in beside.results
+        for result in study_folder.results
         for metric, value in result["metrics"].items()
     ]
-    head = ["In percent, by frozen protocols.\n", "| protocol | metric | value | seed |", "|:--|:--|--:|--:|"]
+    head = ["In percent, by fixed protocols.\n", "| protocol | metric | value | seed |", "|:--|:--|--:|--:|"]
     return "\n".join([*head, *rows])
 
 
-def _provenance(metadata: Mapping[str, Any], made: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _provenance(metadata: Mapping[str, Any], provenance: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "digest of the network", f"`{network_digest(metadata)}`"
     for name, key in (("stage", "stage"), ("version of the stage", "version"), ("seed", "seed"), ("file", "file")):
-        if key in made:
-            yield name, str(made[key])
-    if packages := made.get("packages"):
+        if key in provenance:
+            yield name, str(provenance[key])
+    if packages := provenance.get("packages"):
         yield "packages", ", ".join(f"{name} {number}" for name, number in sorted(packages.items()))

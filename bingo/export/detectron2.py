@@ -1,4 +1,4 @@
-"""Backbones as detectron2 reads them."""
+"""Export of ResNets to detectron2."""
 
 import logging
 import pickle
@@ -18,13 +18,13 @@ log = logging.getLogger(__name__)
 
 
 def export_detectron2(model: Path, output: Path) -> None:
-    """Write a ResNet as the pickle that MoCo's detection/convert-pretrain-to-detectron2.py writes.
+    """Write a ResNet as a pickle in the format of MoCo's detection/convert-pretrain-to-detectron2.py.
 
-    It holds ``model`` (names of detectron2 and arrays), ``__author__`` and ``matching_heuristics``, and is loaded by
-    naming it, with a name that ends in ``.pkl``, as ``MODEL.WEIGHTS``. As in MoCo's script every entry of the
-    backbone is kept: ``num_batches_tracked`` belongs to detectron2's BN and SyncBN, and its FrozenBN passes over it.
+    The pickle has the entries ``model`` (arrays under detectron2's names), ``__author__`` and ``matching_heuristics``.
+    Set ``MODEL.WEIGHTS`` to the file, whose name must end in ``.pkl``. As in MoCo's script, all entries are kept:
+    detectron2's BN and SyncBN use ``num_batches_tracked``, FrozenBN ignores it.
 
-    The configuration must say what the network is, since detectron2's defaults are another one's::
+    The defaults of detectron2 describe a different network, so set in the configuration::
 
         MODEL:
           PIXEL_MEAN: [123.675, 116.280, 103.530]  # 255 times the study's mean, in the order RGB
@@ -36,36 +36,38 @@ def export_detectron2(model: Path, output: Path) -> None:
         INPUT:
           FORMAT: "RGB"
 
-    A ResNet-50, -101 or -152 of another width has its ``STEM_OUT_CHANNELS`` (64), ``WIDTH_PER_GROUP`` (64) and
-    ``RES2_OUT_CHANNELS`` (256) times the width. detectron2 builds no ResNet-10, and depth 18 and 34 in width 1 alone:
-    others have to be put together there from its `ResNet.make_stage`. MoCo fine-tunes all layers, with
+    For a ResNet-50, -101 or -152 of another width, multiply ``STEM_OUT_CHANNELS`` (64), ``WIDTH_PER_GROUP`` (64) and
+    ``RES2_OUT_CHANNELS`` (256) by the width. detectron2 does not support ResNet-10, and depths 18 and 34 only with
+    width 1; build other networks with its `ResNet.make_stage`. MoCo fine-tunes all layers with
     ``RESNETS.NORM: SyncBN`` and ``BACKBONE.FREEZE_AT: 0``.
 
     Args:
-        model: file of a student's backbone, or of a teacher, whose head is left out.
+        model: file of a student's backbone, or of a teacher, whose head is ignored.
         output: file to write.
 
     Raises:
-        BingoError: the file is missing or damaged, or holds anything but a ResNet with the ImageNet stem, or
-            ``output`` does not end in ``.pkl``.
+        BingoError: the file is missing or damaged, the network is not a ResNet with the ImageNet stem, or ``output``
+            does not end in ``.pkl``.
     """
     require_suffix(output, ".pkl")
     backbone, metadata = read_backbone(model, torch.device("cpu"))
     spec = metadata["backbone"]
     if not isinstance(backbone, ResNet):
-        raise BingoError(f"{model}: holds {spec['architecture']}; detectron2 has names for resnet10 to resnet152 alone")
+        raise BingoError(
+            f"{model}: is a {spec['architecture']}, but detectron2 only supports ResNets; export it --to onnx"
+        )
     if spec.get("stem", "imagenet") != "imagenet":
         raise BingoError(
-            f"{model}: holds a {spec['architecture']} with stem: {spec['stem']}, which detectron2 has not; train one "
-            "with stem: imagenet"
+            f"{model}: is a {spec['architecture']} with stem: {spec['stem']}, which detectron2 does not support; train "
+            "one with stem: imagenet"
         )
     weights = {detectron2_name(name): tensor.contiguous().numpy() for name, tensor in backbone.state_dict().items()}
     content = {"model": weights, "__author__": "bingo", "matching_heuristics": True}
     with atomic_write(output) as temporary, temporary.open("wb") as file:
         _Pickler(file, protocol=4).dump(content)
     log.info(
-        "%s: set MODEL.RESNETS.DEPTH and RES2_OUT_CHANNELS to those of a %s of width %g, STRIDE_IN_1X1 False, "
-        "INPUT.FORMAT RGB, MODEL.PIXEL_MEAN and PIXEL_STD to 255 times the study's",
+        "%s: set MODEL.RESNETS.DEPTH and RES2_OUT_CHANNELS for a %s of width %g, STRIDE_IN_1X1: False, "
+        "INPUT.FORMAT: RGB, and MODEL.PIXEL_MEAN and PIXEL_STD to 255 times mean and std of the study",
         output,
         spec["architecture"],
         spec.get("width", 1),
@@ -73,20 +75,20 @@ def export_detectron2(model: Path, output: Path) -> None:
 
 
 def detectron2_name(name: str) -> str:
-    """Return what detectron2 calls an entry of a torchvision ResNet: ``res2.0.conv1.norm.bias``, say."""
+    """Return detectron2's name for an entry of a torchvision ResNet, such as ``res2.0.conv1.norm.bias``."""
     if "layer" not in name:
         name = f"stem.{name}"
     for stage in (1, 2, 3, 4):
         name = name.replace(f"layer{stage}", f"res{stage + 1}")
-    for place in (1, 2, 3):
-        name = name.replace(f"bn{place}", f"conv{place}.norm")
+    for number in (1, 2, 3):
+        name = name.replace(f"bn{number}", f"conv{number}.norm")
     return name.replace("downsample.0", "shortcut").replace("downsample.1", "shortcut.norm")
 
 
 class _Pickler(pickle.Pickler):
-    """Writes arrays so that every numpy can read them.
+    """Pickles arrays so that numpy 1 can read them.
 
-    numpy 2 names its own module ``numpy._core``, which the older ones that detectron2 is often installed with lack.
+    numpy 2 pickles refer to ``numpy._core``, which older versions, often installed with detectron2, do not have.
     """
 
     def reducer_override(self, obj: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Files and folders of an export, written whole or not at all."""
+"""Atomic writing of exported files and folders."""
 
 import io
 import shutil
@@ -15,28 +15,28 @@ from bingo.errors import BingoError
 
 
 def require_suffix(output: Path, *suffixes: str) -> None:
-    """Refuse a name by which the format's reader would take the file for another one's.
+    """Check the suffix, by which readers recognise the format.
 
     Raises:
-        BingoError: ``output`` ends in none of ``suffixes``.
+        BingoError: ``output`` does not end in one of ``suffixes``.
     """
     if output.suffix not in suffixes:
         expected = " or ".join(suffixes)
-        raise BingoError(f"{output}: readers of this format expect names that end in {expected}; choose such a name")
+        raise BingoError(f"{output}: readers of this format expect the suffix {expected}; change the name")
 
 
 def write_weights(output: Path, weights: Mapping[str, Tensor]) -> None:
-    """Write a state dict by itself: as safetensors where the name ends so, else as `torch.load` reads it.
+    """Write a state dict, as safetensors if the suffix is ``.safetensors``, else by `torch.save`.
 
     Raises:
         BingoError: the file cannot be written.
     """
-    whole = {name: tensor.detach().contiguous().clone() for name, tensor in weights.items()}
+    copies = {name: tensor.detach().contiguous().clone() for name, tensor in weights.items()}
     if output.suffix == ".safetensors":
-        content = safetensors.torch.save(whole, metadata={"format": "pt"})
+        content = safetensors.torch.save(copies, metadata={"format": "pt"})
     else:
-        stream = io.BytesIO()  # in a file of its own, torch would note the temporary name
-        torch.save(whole, stream)
+        stream = io.BytesIO()  # torch.save to a file would store the temporary file name
+        torch.save(copies, stream)
         content = stream.getvalue()
     with atomic_write(output) as temporary:
         temporary.write_bytes(content)
@@ -44,16 +44,16 @@ def write_weights(output: Path, weights: Mapping[str, Tensor]) -> None:
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside ``path``; rename it to ``path`` if the block ends well, else remove it.
+    """Yield a temporary folder; rename it to ``path`` if the block succeeds, else remove it.
 
     Raises:
-        BingoError: ``path`` exists, or the file system refuses.
+        BingoError: ``path`` exists or cannot be written.
     """
     if path.exists():
         raise BingoError(f"{path}: exists already; remove it, or choose another name")
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        shutil.rmtree(temporary, ignore_errors=True)  # of one that was killed
+        shutil.rmtree(temporary, ignore_errors=True)  # left by a killed process
         temporary.mkdir(parents=True)
         try:
             yield temporary
@@ -61,4 +61,5 @@ def new_folder(path: Path) -> Iterator[Path]:
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     except OSError as error:
-        raise BingoError(f"{path}: cannot be written ({error.strerror or error}); check space and rights") from error
+        message = f"{path}: cannot be written ({error.strerror or error}); check space and permissions"
+        raise BingoError(message) from error

@@ -1,4 +1,4 @@
-"""A trained backbone for use elsewhere, together with the view of an image that it is evaluated on."""
+"""Load a trained backbone together with the image transform of its evaluations."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from bingo.models.checkpoint import read_backbone
 
 
 def load_backbone(path: str | Path, device: str | torch.device, *, resize: int | None) -> nn.Module:
-    """Do what `bingo.load_backbone` says."""
+    """Implement `bingo.load_backbone`."""
     network, metadata = read_backbone(Path(path), torch.device(device))
     if resize is None:
         resize = evaluated_resize(Path(path))

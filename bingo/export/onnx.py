@@ -1,4 +1,4 @@
-"""Backbones as ONNX, which holds the network itself."""
+"""Export of backbones to ONNX, which contains the network itself."""
 
 import json
 import logging
@@ -21,22 +21,22 @@ from bingo.study.sections import Backbone, Preprocessing
 log = logging.getLogger(__name__)
 
 _LARGEST = 2**31 - 1
-"""Bytes that protobuf, which ONNX is written in, allows in one file."""
+"""Maximum size in bytes of a protobuf file, the container of ONNX."""
 
 
 def export_onnx(model: Path, output: Path, resize: int | None) -> None:
     """Write a backbone as one ONNX file: input ``images`` (batch, 3, S, S) float32, output ``features`` (batch, D).
 
-    The batch may have any length. Its metadata say how images become input, as JSON: ``mean`` and ``std`` of red,
-    green and blue in [0, 1], ``size`` S, and ``resize``, the shorter side before the centre is cut out. ::
+    The batch size is dynamic. The metadata contain the preprocessing as JSON: ``mean`` and ``std`` of red, green and
+    blue in [0, 1], ``size`` S, and ``resize``, the shorter side in pixels before the centre crop. ::
 
         session = onnxruntime.InferenceSession("resnet18.onnx")
         (features,) = session.run(None, {"images": images})
 
     Args:
-        model: file of a student's backbone, or of a teacher, whose head is left out.
-        output: file to write, an ``.onnx``.
-        resize: shorter side before the crop; None for what the file says, else 256/224 of the size.
+        model: file of a student's backbone, or of a teacher, whose head is ignored.
+        output: ``.onnx`` file to write.
+        resize: shorter side in pixels before the crop; None for the recorded value, else 256/224 of the size.
 
     Raises:
         BingoError: onnx or onnxscript is not installed, the file is missing or damaged, the network has more than 2 GB,
@@ -47,27 +47,28 @@ def export_onnx(model: Path, output: Path, resize: int | None) -> None:
     network, metadata = read_backbone(model, torch.device("cpu"))
     spec = Backbone.model_validate(metadata["backbone"])
     write_onnx(output, network, spec, preprocessing_of(metadata, resize, model))
-    log.info("%s: input images, output features; its metadata say how images are prepared", output)
+    log.info("%s: input images, output features; preprocessing is in its metadata", output)
 
 
 def write_onnx(output: Path, network: nn.Module, spec: Backbone, preprocessing: Preprocessing) -> None:
-    """Write a network in eval mode as `export_onnx` says.
+    """Write a network in eval mode as ONNX; see `export_onnx` for the format.
 
     Raises:
-        BingoError: it has more than 2 GB, cannot take images of that size, or ``output`` cannot be written.
+        BingoError: the network has more than 2 GB, does not support images of that size, or ``output`` cannot be
+            written.
     """
     import onnx
 
     if sum(tensor.nbytes for tensor in network.state_dict().values()) > 0.99 * _LARGEST:
-        raise BingoError(f"{output}: a network of 2 GB or more does not fit one ONNX file; export it --to safetensors")
+        raise BingoError(f"{output}: a network of 2 GB or more does not fit in ONNX; export it --to safetensors")
     require_size(network, preprocessing.size, torch.device("cpu"))
-    # Two images: of a single one the exporter would take the length for fixed.
+    # Two images, because the exporter would treat a batch size of 1 as constant.
     images = torch.zeros(2, 3, preprocessing.size, preprocessing.size)
     loggers = [logging.getLogger(name) for name in ("onnxscript", "onnx_ir", "torch.onnx")]
     for logger in loggers:
         logger.setLevel(logging.WARNING)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about its own parts
+        warnings.simplefilter("ignore")  # the exporter warns about its own code
         program = torch.onnx.export(
             network,
             (images,),
@@ -78,18 +79,18 @@ def write_onnx(output: Path, network: nn.Module, spec: Backbone, preprocessing: 
             dynamic_shapes=({0: torch.export.Dim("batch")},),
         )
     assert program is not None
-    written = program.model_proto
-    _forget_source(written)
+    proto = program.model_proto
+    _remove_source_locations(proto)
     facts = {"architecture": spec.architecture, **preprocessing.model_dump(include={"size", "resize", "mean", "std"})}
     onnx.helper.set_model_props(
-        written, {name: value if isinstance(value, str) else json.dumps(value) for name, value in facts.items()}
+        proto, {name: value if isinstance(value, str) else json.dumps(value) for name, value in facts.items()}
     )
     with atomic_write(output) as temporary:
-        temporary.write_bytes(written.SerializeToString(deterministic=True))
+        temporary.write_bytes(proto.SerializeToString(deterministic=True))
 
 
-def _forget_source(model: Any) -> None:
-    """Drop what the exporter notes of each node: lines of source code, and where they lay."""
+def _remove_source_locations(model: Any) -> None:
+    """Remove source code and file paths that the exporter attaches to each node."""
     graph = model.graph
     for part in (graph, *graph.node, *graph.input, *graph.output, *graph.initializer, *graph.value_info):
         part.ClearField("metadata_props")

@@ -1,4 +1,4 @@
-"""Packages that some formats need, and that the project is installed without."""
+"""Optional packages of export formats."""
 
 from importlib import import_module
 
@@ -6,7 +6,7 @@ from bingo.errors import BingoError
 
 
 def require_packages(format: str, *names: str) -> None:
-    """Refuse a format whose packages are not installed.
+    """Check that the packages of a format are installed.
 
     Raises:
         BingoError: one of ``names`` cannot be imported.
@@ -15,4 +15,4 @@ def require_packages(format: str, *names: str) -> None:
         try:
             import_module(name)
         except ImportError as error:
-            raise BingoError(f"--to {format}: needs {name}; pip install '.[export]' in the checkout") from error
+            raise BingoError(f"--to {format}: needs {name}; run pip install '.[export]' in the checkout") from error

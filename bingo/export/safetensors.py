@@ -1,4 +1,4 @@
-"""Backbones as plain safetensors, with what is needed to use them."""
+"""Export of backbones to safetensors, with metadata."""
 
 import logging
 from collections.abc import Mapping
@@ -17,15 +17,15 @@ log = logging.getLogger(__name__)
 
 
 def export_safetensors(model: Path, output: Path, resize: int | None) -> None:
-    """Write a backbone alone, under torchvision's names (timm's for a network of timm's).
+    """Write a backbone under torchvision's names, or timm's for timm networks.
 
-    `safetensors.torch.load_file` gives the state dict; the header's entry ``bingo`` says in JSON what it is: backbone,
-    preprocessing, method and provenance. `bingo.load_backbone` reads it too, with the size before the crop.
+    `safetensors.torch.load_file` returns the state dict. The header entry ``bingo`` has backbone, preprocessing, method
+    and provenance as JSON. `bingo.load_backbone` reads the file too, including ``resize``.
 
     Args:
-        model: file of a student's backbone, or of a teacher, whose head is left out.
-        output: file to write, a ``.safetensors``.
-        resize: shorter side before the crop; None for what the file says, else 256/224 of the size.
+        model: file of a student's backbone, or of a teacher, whose head is ignored.
+        output: ``.safetensors`` file to write.
+        resize: shorter side in pixels before the crop; None for the recorded value, else 256/224 of the size.
 
     Raises:
         BingoError: the file is missing or damaged, or ``output`` does not end in ``.safetensors``.
@@ -33,11 +33,13 @@ def export_safetensors(model: Path, output: Path, resize: int | None) -> None:
     require_suffix(output, ".safetensors")
     network, metadata = read_backbone(model, torch.device("cpu"))
     preprocessing = preprocessing_of(metadata, resize, model)
-    write_tensors(output, network.state_dict(), described(metadata, metadata["backbone"], preprocessing))
-    log.info("%s: for safetensors.torch.load_file, or bingo.load_backbone", output)
+    write_tensors(output, network.state_dict(), export_metadata(metadata, metadata["backbone"], preprocessing))
+    log.info("%s: load it with safetensors.torch.load_file or bingo.load_backbone", output)
 
 
-def described(metadata: Mapping[str, Any], backbone: Mapping[str, Any], preprocessing: Preprocessing) -> dict[str, Any]:
-    """Return what an exported file says of itself: what its network is, how it is fed, and how it came about."""
-    kept = {name: metadata[name] for name in ("method", "provenance") if name in metadata}
-    return {**kept, "backbone": dict(backbone), "preprocessing": preprocessing.model_dump()}
+def export_metadata(
+    metadata: Mapping[str, Any], backbone: Mapping[str, Any], preprocessing: Preprocessing
+) -> dict[str, Any]:
+    """Return the metadata of an exported file: method, provenance, backbone and preprocessing."""
+    origin = {name: metadata[name] for name in ("method", "provenance") if name in metadata}
+    return {**origin, "backbone": dict(backbone), "preprocessing": preprocessing.model_dump()}

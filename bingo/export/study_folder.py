@@ -1,4 +1,4 @@
-"""What a study's folder holds of a network's making: each file is taken only if its digest is the one on record."""
+"""Files of a study that belong to a network; each is used only if its digest matches the recorded one."""
 
 import json
 import logging
@@ -18,35 +18,35 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class StudyFolder:
-    """Files beside a network that belong to it; None, or nothing, where they are not there or are others."""
+    """Files of a study that belong to a network; None or empty if missing or of another network."""
 
     name: str
-    """Study and network, `birds: bingo`; the file's name outside of a study."""
+    """Study and network, such as `birds: bingo`; outside a study, the file name."""
     listing: Listing | None = None
-    """Its training images."""
+    """Listing of the training images."""
     teacher: tuple[str, dict[str, Any]] | None = None
-    """Name and metadata."""
+    """Name and metadata of the teacher."""
     bags: tuple[str, dict[str, Any]] | None = None
-    """Name and attributes."""
+    """Name and attributes of the bags."""
     results: list[dict[str, Any]] = field(default_factory=list)
-    """Its result files, by protocol."""
+    """Results of the network, ordered by protocol."""
 
 
 def find_study_folder(model: Path, metadata: Mapping[str, Any]) -> StudyFolder:
-    """Look for what belongs to a network in the folder of its study, results/<study>.
+    """Return the files that belong to a network in the folder of its study, results/<study>.
 
     Args:
-        model: `students/<name>/seed-<n>/backbone.safetensors` or `teachers/<name>.safetensors` there; of a file that
-            lies elsewhere nothing is found.
-        metadata: what the file says of itself.
+        model: `students/<name>/seed-<n>/backbone.safetensors` or `teachers/<name>.safetensors` in that folder. For
+            other paths, the result is empty.
+        metadata: metadata of the file.
 
     Raises:
-        BingoError: a file that would have to be read is damaged.
+        BingoError: a file of the study is damaged.
     """
-    place = _place(model)
-    if place is None:
+    location = _locate(model)
+    if location is None:
         return StudyFolder(model.stem)
-    study, name = place
+    study, name = location
     inputs = metadata.get("provenance", {}).get("inputs", {})
     return StudyFolder(
         name=f"{study.name}: {name}",
@@ -60,24 +60,24 @@ def find_study_folder(model: Path, metadata: Mapping[str, Any]) -> StudyFolder:
 def evaluated_resize(model: Path) -> int | None:
     """Return the shorter side before the crop in a network's evaluations.
 
-    None where no result that lies beside it says one, where several say different ones, which is logged, and for a
-    network that does not say what it was trained on: its crop is not known either.
+    The result is None without results in the study's folder, if the results disagree (with a warning), and for networks
+    without recorded preprocessing, whose crop is unknown.
 
     Raises:
         BingoError: the network's file or a result is damaged.
     """
-    metadata, place = read_metadata(model), _place(model)
-    if place is None or recorded_preprocessing(metadata) is None:
+    metadata, location = read_metadata(model), _locate(model)
+    if location is None or recorded_preprocessing(metadata) is None:
         return None
-    settings = (result["provenance"]["settings"] for result in _results(*place, metadata))
-    said = {found.get("preprocessing", {}).get("resize") for found in settings} - {None}
-    if len(said) > 1:
-        log.warning("%s: was evaluated with several sizes before the crop (%s); taking none", model, sorted(said))
-    return said.pop() if len(said) == 1 else None
+    all_settings = (result["provenance"]["settings"] for result in _results(*location, metadata))
+    sizes = {settings.get("preprocessing", {}).get("resize") for settings in all_settings} - {None}
+    if len(sizes) > 1:
+        log.warning("%s: was evaluated with several values of resize (%s); ignoring them", model, sorted(sizes))
+    return sizes.pop() if len(sizes) == 1 else None
 
 
-def _place(model: Path) -> tuple[Path, str] | None:
-    """Return the folder of the study that a network lies in, and its name there; None elsewhere."""
+def _locate(model: Path) -> tuple[Path, str] | None:
+    """Return the study folder that contains a network, and the network's name; None if it is elsewhere."""
     path = model.absolute()
     if path.parent.name == "teachers":
         return path.parents[1], path.stem
@@ -87,9 +87,9 @@ def _place(model: Path) -> tuple[Path, str] | None:
 
 
 def _results(study: Path, name: str, metadata: Mapping[str, Any]) -> list[dict[str, Any]]:
-    found = [read_result(result) for result in sorted(study.glob(f"evaluation/{name}/seed-*/*.json"))]
-    own = network_digest(metadata)
-    return [result for result in found if result["provenance"]["inputs"].get("model") == own]
+    results = [read_result(path) for path in sorted(study.glob(f"evaluation/{name}/seed-*/*.json"))]
+    digest = network_digest(metadata)
+    return [result for result in results if result["provenance"]["inputs"].get("model") == digest]
 
 
 def _listing(study: Path, digest: str | None) -> Listing | None:
@@ -100,8 +100,8 @@ def _listing(study: Path, digest: str | None) -> Listing | None:
 
 def _teacher(study: Path, digest: str | None) -> tuple[str, dict[str, Any]] | None:
     paths = sorted(study.glob("teachers/*.safetensors")) if digest is not None else []
-    found = ((path.stem, read_metadata(path)) for path in paths)
-    return next(((name, said) for name, said in found if network_digest(said) == digest), None)
+    teachers = ((path.stem, read_metadata(path)) for path in paths)
+    return next(((name, metadata) for name, metadata in teachers if network_digest(metadata) == digest), None)
 
 
 def _bags(study: Path, digest: str | None) -> tuple[str, dict[str, Any]] | None:

@@ -1,4 +1,4 @@
-"""How an image becomes the input of a trained network."""
+"""Image preprocessing for a trained network."""
 
 import logging
 from collections.abc import Mapping
@@ -20,10 +20,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class CentreView:
-    """From a PIL image to what a network sees of it in embeddings and evaluations.
+    """Transform of a PIL image to the network input of embeddings and evaluations.
 
-    Of JPEGs of a megapixel or more the pipeline decodes fewer pixels, so that its views differ from these by a few grey
-    levels (`bingo.data.pictures`).
+    The pipeline decodes JPEGs of a megapixel or more at reduced size, so its views differ by a few grey levels
+    (`bingo.data.pictures`).
     """
 
     preprocessing: Preprocessing
@@ -32,38 +32,38 @@ class CentreView:
         """Return the normalised centre of an image: float32 (3, S, S).
 
         Raises:
-            BingoError: the image is damaged, or its mode has no known range, as F.
+            BingoError: the image is damaged, or the value range of its mode is unknown (for example F).
         """
         try:
-            shown = pixels(upright(image))
+            decoded = pixels(upright(image))
         except BadImageError as error:
             raise BingoError(f"image: {error}") from error
-        view = centre_crop(shown[None], self.preprocessing, "bilinear")  # (1, 3, S, S) uint8
+        view = centre_crop(decoded[None], self.preprocessing, "bilinear")  # (1, 3, S, S) uint8
         return normalise(view / 255, self.preprocessing)[0].contiguous()
 
 
 def recorded_preprocessing(metadata: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return what a network's file says of its input, None if nothing, as that of an imported teacher."""
+    """Return the preprocessing recorded in a network's metadata; None if missing, as for imported teachers."""
     settings = metadata.get("provenance", {}).get("settings", {})
     return metadata.get("preprocessing") or settings.get("preprocessing")
 
 
 def preprocessing_of(metadata: Mapping[str, Any], resize: int | None, path: Path) -> Preprocessing:
-    """Return how images become the input of a trained network.
+    """Return the preprocessing of a trained network; missing values default to ImageNet's.
 
     Args:
-        metadata: what its file says of itself.
-        resize: shorter side before the centre is cut out; None for what the file says, else 256/224 of the size.
+        metadata: metadata of the file.
+        resize: shorter side in pixels before the centre crop; None for the recorded value, else 256/224 of the size.
         path: the file, for messages.
 
     Raises:
         BingoError: ``resize`` is smaller than the network's input.
     """
-    said = recorded_preprocessing(metadata)
-    if said is None:
-        log.warning("%s: does not say what it was trained on; taken for 224 px and ImageNet's mean and deviation", path)
-        said = Preprocessing().network_input().model_dump()
+    settings = recorded_preprocessing(metadata)
+    if settings is None:
+        log.warning("%s: has no recorded preprocessing; assuming 224 px and ImageNet's mean and deviation", path)
+        settings = Preprocessing().network_input().model_dump()
     try:
-        return Preprocessing.model_validate(said if resize is None else {**said, "resize": resize})
+        return Preprocessing.model_validate(settings if resize is None else {**settings, "resize": resize})
     except ValidationError as error:
-        raise BingoError(f"{path}: resize {resize}: {error.errors()[0]['msg']}, {said['size']} px") from error
+        raise BingoError(f"{path}: resize {resize}: {error.errors()[0]['msg']}, {settings['size']} px") from error

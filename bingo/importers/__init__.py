@@ -1,1 +1,1 @@
-"""Weights that other projects publish, read so that they can serve as a frozen teacher."""
+"""Import of checkpoints of other projects as frozen teachers."""

@@ -1,6 +1,6 @@
-"""The table of checkpoint formats: by what each is detect_formats, and which networks lie where in it.
+"""The table of checkpoint formats: how to recognise each format, and which networks it contains.
 
-All names are those that remain once a prefix ``module.`` that every name has is stripped.
+All names are without the prefix ``module.`` if every name has it.
 """
 
 from collections.abc import Mapping
@@ -8,47 +8,47 @@ from dataclasses import dataclass, field
 
 from bingo.study.teachers import CheckpointFormat
 
-WRAPPED = ", every name under 'module.'"
+WRAPPED = ", all names under 'module.'"
 
 
 @dataclass(frozen=True)
 class NetworkLayout:
-    """One network of a file."""
+    """Layout of one network in a checkpoint."""
 
     name: str
-    """What a study file calls it; rows of the same name are layouts that one network may have."""
+    """Name in study files; layouts with the same name are alternatives."""
     backbone: str = ""
-    """Prefix of its backbone's names."""
+    """Prefix of the backbone's names."""
     heads: Mapping[str, str] = field(default_factory=dict)
-    """Prefixes that its projection head may have, and the activation between that head's layers."""
+    """Possible prefixes of the projection head, with the activation between its layers."""
     left_out: tuple[str, ...] = ()
-    """Prefixes of names that belong to it, but neither to its backbone nor to its head."""
+    """Prefixes of names that belong to the network, but not to its backbone or head."""
 
 
 @dataclass(frozen=True)
 class Format:
-    """How one project writes its networks."""
+    """Checkpoint format of one project."""
 
     name: CheckpointFormat
     parts: tuple[NetworkLayout, ...]
-    """Its networks; the first of them that a file has is the default."""
-    marks: tuple[str, ...] = ()
-    """Regular expressions, each of which must match a name, or the architecture that a study file gives."""
+    """Networks of the format; the first one in a file is the default."""
+    patterns: tuple[str, ...] = ()
+    """Regular expressions; each must match a name, or the architecture in the study file."""
     left_out: tuple[str, ...] = ()
     """Prefixes of names that belong to no network."""
-    place: str = ""
-    """Where in a file the weights must be for it to be detect_formats; empty for anywhere."""
-    unlike: tuple[str, ...] = ()
-    """Prefixes of two networks whose shapes must differ for it to be detect_formats."""
-    own: bool = False
-    """Whether this project writes it, with metadata that say what it holds."""
+    location: str = ""
+    """Required location of the weights in the file; empty for any."""
+    differing: tuple[str, ...] = ()
+    """Prefixes of two networks whose shapes must differ."""
+    is_native: bool = False
+    """Whether it is this project's format, which has metadata."""
     same_stem: bool = True
-    """Whether a 3x3 first convolution is this project's `small` stem."""
+    """Whether a 3x3 first convolution is equivalent to this project's `small` stem."""
 
 
 def _encoder(name: str, prefix: str) -> NetworkLayout:
-    """A network whose last layer is its head, or which has SwAV's head and prototypes."""
-    heads = {f"{prefix}{place}.": "relu" for place in ("fc", "classifier", "projection_head")}
+    """Return the layout of a network whose last layer is its head, or which has SwAV's head and prototypes."""
+    heads = {f"{prefix}{head}.": "relu" for head in ("fc", "classifier", "projection_head")}
     return NetworkLayout(name, prefix, heads, (f"{prefix}prototypes.",))
 
 
@@ -60,9 +60,9 @@ _QUERY, _KEY = r"^encoder_q\.", r"^encoder_k\."
 _QUEUE = ("queue", "queue_ptr")
 _BARE = (NetworkLayout("network", left_out=("fc.", "classifier.")),)
 
-# A file is of the first format whose marks it has, so those that say more come first.
+# The first matching format wins, so more specific formats come first.
 FORMATS = (
-    Format("native", (NetworkLayout("network", "backbone.", {"head.": "relu"}),), own=True),
+    Format("native", (NetworkLayout("network", "backbone.", {"head.": "relu"}),), is_native=True),
     Format(
         "disco",
         (
@@ -79,7 +79,7 @@ FORMATS = (
         (_encoder("student", "encoder_q."), _encoder("teacher", "encoder_k.")),
         (_QUERY, _KEY),
         _QUEUE,
-        unlike=("encoder_q.", "encoder_k."),
+        differing=("encoder_q.", "encoder_k."),
     ),
     Format("moco", (_encoder("query", "encoder_q."), _encoder("key", "encoder_k.")), (_QUERY,), _QUEUE),
     Format(
@@ -91,7 +91,7 @@ FORMATS = (
         "seed",
         (
             _encoder("student", "student."),
-            _encoder("teacher", "teacher.module."),  # SimCLR's, wrapped once more
+            _encoder("teacher", "teacher.module."),  # SimCLR's teacher, wrapped twice
             _encoder("teacher", "teacher."),
         ),
         (r"^student\.", r"^teacher\."),
@@ -107,7 +107,7 @@ FORMATS = (
         ),
         (r"^(backbone|encoder)\.", r"^(projector|classifier|encoder)\."),
         ("classifier.", "momentum_classifier.", "predictor.", "momentum_predictor.", "prototypes.", "queue"),
-        same_stem=False,  # pads by 2, so that its feature maps are larger
+        same_stem=False,  # solo-learn uses padding 2, which gives larger feature maps
     ),
     Format(
         "lightly",
@@ -119,7 +119,7 @@ FORMATS = (
         ("criterion.", "prediction_head.", "prediction_head_momentum.", "prototypes."),
     ),
     Format("swav", (_encoder("network", ""),), (r"^(projection_head|prototypes)\.",)),
-    Format("compress", (NetworkLayout("network", heads={"fc.": "relu"}),), place="['model']" + WRAPPED),
+    Format("compress", (NetworkLayout("network", heads={"fc.": "relu"}),), location="['model']" + WRAPPED),
     Format("timm", _BARE, (r"^(conv_stem\.|timm/)",)),
     Format("torchvision", _BARE, (r"^(conv1|features\.0\.0)\.",)),
 )

@@ -1,4 +1,4 @@
-"""CompRess's loss: the divergence between similarity distributions over queues."""
+"""CompRess loss: KL divergence between similarity distributions over queues."""
 
 import torch
 from torch import Tensor
@@ -14,10 +14,10 @@ def compress_loss(
     Args:
         student: (B, D_s) unit vectors; gradients flow.
         teacher: (B, D_t) unit vectors.
-        student_queue: (Q, D_s) unit vectors, of the same images in the same order as ``teacher_queue``.
+        student_queue: (Q, D_s) unit vectors of the same images, in the same order, as ``teacher_queue``.
         teacher_queue: (Q, D_t) unit vectors.
-        temperature: tau of both, above 0.
+        temperature: tau of both networks, above 0.
     """
-    expected = torch.log_softmax(teacher @ teacher_queue.T / temperature, dim=1)  # (B, Q)
-    found = torch.log_softmax(student @ student_queue.T / temperature, dim=1)  # (B, Q)
-    return (expected.exp() * (expected - found)).sum(1).mean()
+    target_log_probs = torch.log_softmax(teacher @ teacher_queue.T / temperature, dim=1)  # (B, Q)
+    log_probs = torch.log_softmax(student @ student_queue.T / temperature, dim=1)  # (B, Q)
+    return (target_log_probs.exp() * (target_log_probs - log_probs)).sum(1).mean()

@@ -1,4 +1,4 @@
-"""InfoNCE against a queue of negatives, without the (batch, 1 + queue) matrix of logits."""
+"""InfoNCE with a queue of negatives, without materialising the (B, 1 + Q) logits."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -8,21 +8,21 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 _CPU_BLOCK, _GPU_BLOCK = 2**18, 2**25
-"""Logits that are held at a time: on a CPU what stays in a core's cache, on a GPU what keeps all of it busy."""
+"""Logits per block: few enough for a CPU core's cache, enough to keep a GPU busy."""
 
 
 def queue_logsumexp(query: Tensor, queue: Tensor, temperature: float) -> Tensor:
-    r"""Return :math:`\log \sum_j e^{q \cdot n_j / \tau}`, the share of the negatives in InfoNCE's denominator.
+    r"""Return :math:`\log \sum_j e^{q \cdot n_j / \tau}`, the log of the negatives' part of the InfoNCE denominator.
 
-    One value serves every positive of the same query. The queue is gone through block by block, so of the (B, Q)
-    logits no more exist at a time than a block holds. Its gradient with respect to a query is the mean of the queue
-    under the softmax of the logits, over tau, which the same pass adds up: the backward pass multiplies no matrix.
+    All positives of a query share this value. The queue is processed in blocks, so only one block of the (B, Q) logits
+    exists at a time. The gradient with respect to a query is the softmax-weighted mean of the queue, divided by tau.
+    The forward pass accumulates it, so the backward pass needs no matrix product.
 
-    In float32 both are within 1e-5 of what all logits at once give, relative to their largest value.
+    In float32, result and gradient are within 1e-5 of the direct computation, relative to the largest value.
 
     Args:
         query: (B, D) unit vectors; gradients flow.
-        queue: (Q, D) unit vectors; gradients flow where they are asked for.
+        queue: (Q, D) unit vectors; gradients flow if required.
         temperature: tau, above 0.
 
     Returns:
@@ -38,36 +38,38 @@ def info_nce(query: Tensor, key: Tensor, negatives: Tensor, temperature: float) 
 
     Args:
         query: (B, D) unit vectors; gradients flow.
-        key: (B, D) unit vectors, the positive of each row.
-        negatives: (B,) from `queue_logsumexp` of the same query and temperature.
+        key: (B, D) unit vectors, the positive of each query.
+        negatives: (B,) `queue_logsumexp` of the same query and temperature.
         temperature: tau, above 0.
 
     Returns:
         Scalar.
     """
-    positive = (query * key).sum(1) / temperature  # (B,)
+    positive = (query * key).sum(1) / temperature  # (B,) logits
     return (torch.logaddexp(positive, negatives) - positive).mean()
 
 
 class _QueueLogsumexp(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, query: Tensor, queue: Tensor, temperature: float) -> Tensor:
+        # Online softmax: running maximum, and sums relative to it.
         scaled = query / temperature  # (B, D)
-        peak = query.new_full((len(query), 1), -torch.inf)
-        total = torch.zeros_like(peak)  # of exp(logit - peak)
-        weighted = torch.zeros_like(query)  # the queue's rows, in the same sum
-        for block in _blocks(queue, query):
+        maximum = query.new_full((len(query), 1), -torch.inf)  # (B, 1)
+        total = torch.zeros_like(maximum)  # (B, 1) sum of exp(logit - maximum)
+        weighted = torch.zeros_like(query)  # (B, D) sum of exp(logit - maximum) * row of the queue
+        for block in _blocks(queue, query):  # (b, D)
             logits = scaled @ block.T  # (B, b)
-            higher = torch.maximum(peak, logits.amax(1, keepdim=True))
-            shrink = (peak - higher).exp_()
-            weights = logits.sub_(higher).exp_()
-            total.mul_(shrink).add_(weights.sum(1, keepdim=True))
+            new_maximum = torch.maximum(maximum, logits.amax(1, keepdim=True))
+            rescale = (maximum - new_maximum).exp_()
+            weights = logits.sub_(new_maximum).exp_()
+            total.mul_(rescale).add_(weights.sum(1, keepdim=True))
             if ctx.needs_input_grad[0]:
-                weighted.mul_(shrink).addmm_(weights, block)
-            peak = higher
-        result = (peak + total.log())[:, 0]
+                weighted.mul_(rescale).addmm_(weights, block)
+            maximum = new_maximum
+        result = (maximum + total.log())[:, 0]  # (B,)
+        mean = weighted.div_(total.clamp(min=1))  # (B, D); total is at least 1, or 0 for an empty queue
         ctx.temperature = temperature
-        ctx.save_for_backward(query, queue, result, weighted.div_(total.clamp(min=1)))  # 1 or more, but for no queue
+        ctx.save_for_backward(query, queue, result, mean)
         return result
 
     @staticmethod
@@ -78,11 +80,11 @@ class _QueueLogsumexp(torch.autograd.Function):
         if not ctx.needs_input_grad[1]:
             return gradient * mean, None, None
         scaled, weighted = query / ctx.temperature, gradient * query
-        parts = [(scaled @ block.T - result[:, None]).exp_().T @ weighted for block in _blocks(queue, query)]
+        parts = [(scaled @ block.T - result[:, None]).exp_().T @ weighted for block in _blocks(queue, query)]  # (b, D)
         return gradient * mean, torch.cat(parts) if parts else queue, None
 
 
 def _blocks(queue: Tensor, query: Tensor) -> Iterator[Tensor]:
-    logits = _CPU_BLOCK if query.device.type == "cpu" else _GPU_BLOCK
+    size = _CPU_BLOCK if query.device.type == "cpu" else _GPU_BLOCK
     if len(queue):
-        yield from queue.split(max(1, logits // max(1, len(query))))
+        yield from queue.split(max(1, size // max(1, len(query))))

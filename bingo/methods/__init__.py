@@ -1,4 +1,4 @@
-"""Self-supervised methods, one module each: settings, the views they need, and their loss."""
+"""Self-supervised methods, one module each: settings, views and loss."""
 
 from bingo.methods.bingo import Bingo
 from bingo.methods.compress import Compress
@@ -7,6 +7,6 @@ from bingo.methods.moco import Moco, TrainedTeacher
 from bingo.methods.seed import Seed
 from bingo.study import method
 
-# A study file may name these; the schema reads them here, because the study stands below the methods.
+# Register the methods with the study's schema, which must not import this package.
 method.STUDENTS[:] = [Moco, Bingo, Seed, Disco, Compress]
 method.TEACHERS[:] = [TrainedTeacher]

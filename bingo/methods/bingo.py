@@ -1,4 +1,4 @@
-"""BINGO (Xu et al., ICLR 2022): anchor and bag member are pulled to the teacher's embedding of the anchor."""
+"""BINGO (Xu et al., ICLR 2022): pull anchor and bag member to the teacher's embedding of the anchor."""
 
 from typing import TYPE_CHECKING, Literal, Self
 
@@ -14,54 +14,54 @@ Term = Literal["intra", "inter", "cutmix"]
 
 
 class Bingo(Distillation):
-    """BINGO: the anchor and a member of its bag are pulled to the teacher's embedding of the anchor."""
+    """BINGO: pulls the anchor and a member of its bag to the teacher's embedding of the anchor."""
 
     method: Literal["bingo"]
     """Name of the method."""
     objective: Literal["paper", "official"] = "paper"
-    """`paper`: intra + inter. `official`, as the authors' released code: symmetric pairs, a third term on CutMix
-    images, and no inter pairs in the first epochs."""
+    """`paper`: intra + inter. `official`: the loss of the authors' released code, with symmetric pairs, a third term
+    on CutMix images, and no inter pairs in the first epochs."""
     terms: list[Term] | None = Field(default=None, min_length=1)
-    """Terms of the loss, for ablations: `intra`, `inter`, and for `official` `cutmix`; null for all of them."""
+    """Terms of the loss, for ablations: `intra`, `inter` and, for `official`, `cutmix`. Null for all terms."""
     inter_free_epochs: int | None = Field(default=None, ge=0)
-    """`official`: epochs at the start that have no inter pairs; null for the authors' 11."""
+    """`official`: number of epochs at the start without inter pairs. Null for the authors' 11."""
     bags: str
     """Entry of `bags` from which positives are drawn."""
     head: DistillationHead = DistillationHead()
-    """Its projection head."""
+    """Projection head of the student."""
     temperature: float = Field(default=0.2, gt=0)
-    """Softmax temperature; the paper's EfficientNet-B0 has 0.12."""
+    """Softmax temperature. The paper uses 0.12 for EfficientNet-B0."""
 
     @model_validator(mode="after")
     def _terms_fit(self) -> Self:
         terms = self.active_terms()
         if len(set(terms)) < len(terms):
-            raise setting_error("terms: a term is repeated")
+            raise setting_error("terms: contains a term twice; list each term once")
         if self.objective == "paper":
             if "cutmix" in terms:
-                raise setting_error("terms: cutmix belongs to the objective official")
+                raise setting_error("terms: cutmix needs the objective official; remove it or change objective")
             if self.inter_free_epochs is not None:
-                raise setting_error("inter_free_epochs: belongs to the objective official")
+                raise setting_error("inter_free_epochs: needs the objective official; remove it or change objective")
         elif terms == ["inter"] and self.inter_start() > 0:
             raise setting_error(
-                "terms: with inter alone, inter_free_epochs must be 0, else there is no loss at the start"
+                "terms: inter alone leaves the first epochs without a loss; set inter_free_epochs to 0 or add a term"
             )
         elif "inter" in terms and self.inter_start() >= self.training.epochs:
             free, epochs = self.inter_start(), self.training.epochs
-            message = f"inter_free_epochs: {free} leave no inter pairs in {epochs} epochs; set it below {epochs}"
+            message = f"inter_free_epochs: {free} leaves no inter pairs in {epochs} epochs; set it below {epochs}"
             raise setting_error(f"{message}, or set terms")
         return self
 
     def named_bags(self) -> str:
-        """Return the entry of `bags` that the study names for it."""
+        """Return the entry of `bags` to use."""
         return self.bags
 
     def loss_name(self) -> str:
-        """Return method and objective, and the terms where they are chosen."""
+        """Return method, objective and, if set, the terms."""
         return " ".join([self.method, self.objective, *(["+".join(self.terms)] if self.terms else [])])
 
     def whole_loss(self) -> bool:
-        """Return whether no terms are chosen."""
+        """Return whether the loss has all its terms."""
         return self.terms is None
 
     def active_terms(self) -> list[Term]:
@@ -71,11 +71,11 @@ class Bingo(Distillation):
         return ["intra", "inter"] if self.objective == "paper" else ["intra", "inter", "cutmix"]
 
     def inter_start(self) -> int:
-        """Return the first epoch, from 0, whose loss has inter pairs in the objective `official`."""
+        """Return the first epoch (from 0) with inter pairs, for the objective `official`."""
         return 11 if self.inter_free_epochs is None else self.inter_free_epochs
 
     def views(self) -> dict[str, View]:
-        """Return the student's views of anchor and member, and the teacher's of the anchor; `official`: of both."""
+        """Return the student's views of anchor and positive, and the teacher's of the anchor (`official`: of both)."""
         views = {
             "anchor": View("anchor", 0),
             "positive": View("positive", 1),
@@ -83,9 +83,9 @@ class Bingo(Distillation):
             "positive_target": View("positive", 0, teacher=True, student=False),
         }
         if self.objective == "paper":
-            students = {"intra": "anchor", "inter": "positive"}
-            wanted = {students[term] for term in self.active_terms() if term != "cutmix"} | {"anchor_target"}
-            return {name: view for name, view in views.items() if name in wanted}
+            query_of = {"intra": "anchor", "inter": "positive"}
+            used = {query_of[term] for term in self.active_terms() if term != "cutmix"} | {"anchor_target"}
+            return {name: view for name, view in views.items() if name in used}
         return views
 
     def head_widths(self, features: int, teacher: int) -> list[int]:
@@ -93,7 +93,7 @@ class Bingo(Distillation):
         return [self.head.hidden or features, teacher]
 
     def loss(self, step: Step) -> "dict[str, Tensor]":
-        """Return the loss of the objective, and its terms; the teacher's outputs of the anchors join the queue."""
+        """Return the loss and its terms, and enqueue the teacher's embeddings of the anchors."""
         return self._paper(step) if self.objective == "paper" else self._official(step)
 
     def _paper(self, step: Step) -> "dict[str, Tensor]":
@@ -108,16 +108,17 @@ class Bingo(Distillation):
                 negatives = queue_logsumexp(query, step.queue("negatives"), self.temperature)  # (B,)
                 terms[term] = info_nce(query, target, negatives, self.temperature)
         step.enqueue("negatives", target)
-        return {"loss": sum(terms.values()), **terms}  # type: ignore[dict-item]
+        loss = sum(terms.values())
+        return {"loss": loss, **terms}  # type: ignore[dict-item]
 
     def _official(self, step: Step) -> "dict[str, Tensor]":
-        r"""The released code's loss (haohang96/bingo), with m = CutMix(x_a, x_p) and lambda the area left of x_a.
+        r"""Loss of the released code (haohang96/bingo); m = CutMix(x_a, x_p), lambda = share of m's area from x_a.
 
         .. math:: \tfrac13 [ \tfrac12 (CE(s_a, t_a) + CE(s_p, t_p) + CE(s_a, t_p) + CE(s_p, t_a))
             + \lambda CE(s_m, t_a) + (1 - \lambda) CE(s_m, t_p) ]
 
-        In the first epochs, or without inter, the pairs are CE(s_a, t_a) + CE(s_p, t_p) alone. CutMix images stay out
-        of the student's batch-norm statistics, unlike there.
+        In the first epochs, or without inter, the pairs are only CE(s_a, t_a) + CE(s_p, t_p). Unlike in the released
+        code, CutMix images do not update the student's running batch-norm statistics.
         """
         from bingo.losses.info_nce import info_nce, queue_logsumexp
         from bingo.views.cutmix import cutmix, draw_box
@@ -130,7 +131,7 @@ class Bingo(Distillation):
         queue = step.queue("negatives")
 
         def contrast(images: "Tensor", track_statistics: bool) -> "dict[str, Tensor]":
-            """CE of a student's view against both targets, which share its negatives."""
+            """Return the CE of a student's view against each of the two targets."""
             query = step.student(images, track_statistics)  # (B, D)
             negatives = queue_logsumexp(query, queue, self.temperature)  # (B,)
             return {name: info_nce(query, key, negatives, self.temperature) for name, key in targets.items()}
@@ -145,4 +146,5 @@ class Bingo(Distillation):
             mixed = contrast(cutmix(anchor, positive, box), False)
             terms["cutmix"] = box.share * mixed["anchor"] + (1 - box.share) * mixed["positive"]
         step.enqueue("negatives", targets["anchor"])
-        return {"loss": sum(terms.values()) / 3, **terms}  # type: ignore[dict-item]
+        loss = sum(terms.values()) / 3
+        return {"loss": loss, **terms}  # type: ignore[dict-item]

@@ -1,4 +1,4 @@
-"""CompRess (Koohpayegani et al., NeurIPS 2020; UMBCvision/CompRess): similarities to a queue of pooled features."""
+"""CompRess (Koohpayegani et al., NeurIPS 2020; UMBCvision/CompRess): match similarities to a queue of features."""
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -12,34 +12,34 @@ if TYPE_CHECKING:
 
 
 class CompressTraining(Training):
-    """SGD with CompRess's schedule: 130 epochs, the learning rate falling twice."""
+    """SGD with CompRess's schedule: 130 epochs, two learning-rate drops."""
 
     epochs: int = Field(default=130, ge=1)
     """Passes over the training images."""
     lr: float = Field(default=0.01, gt=0)
     """Learning rate at the start of the schedule."""
     schedule: Schedule = Steps(milestones=[90, 120], factor=0.2)
-    """`cosine`: half a cosine to zero, a step per epoch; or a section with `milestones` and `factor`."""
+    """`cosine`: cosine decay to zero, updated each epoch. Or a section with `milestones` and `factor`."""
     views: RecipeName = "crop-flip"
-    """Recipe of random views."""
+    """Augmentation recipe."""
 
 
 class Compress(Distillation):
-    """CompRess: similarities of the student's features to a queue imitate those of the teacher's features."""
+    """CompRess: matches the similarities of the student's features to a queue with those of the teacher's features."""
 
     method: Literal["compress"]
     """Name of the method."""
     variant: Literal["2q", "1q"] = "2q"
-    """`2q`: no head, and a second queue filled by the student's moving average; `1q`: a linear head to the teacher's
-    width, and the teacher's queue for both."""
+    """`2q`: no head, and a second queue filled by the student's momentum encoder. `1q`: a linear head to the teacher's
+    width, and the teacher's queue for both networks."""
     training: CompressTraining = CompressTraining()
-    """Optimizer, schedule and views."""
+    """Optimizer, schedule and augmentation."""
     temperature: float = Field(default=0.04, gt=0)
     """Softmax temperature of both networks."""
     queue_size: int = Field(default=128000, ge=1)
-    """Number of past features that are compared with."""
+    """Number of features in the queue."""
     key_momentum: float = Field(default=0.999, ge=0, le=1)
-    """`2q`: momentum of the student's moving average."""
+    """`2q`: momentum of the student's momentum encoder."""
 
     layer: ClassVar[Layer] = "features"
 
@@ -48,23 +48,23 @@ class Compress(Distillation):
         return f"{self.method} {self.variant}"
 
     def views(self) -> dict[str, View]:
-        """Return the one view that both networks see."""
+        """Return one view, seen by both networks."""
         return {"image": View("anchor", 0, teacher=True)}
 
     def head_widths(self, features: int, teacher: int) -> list[int]:
-        """Return no layer for `2q`, one for `1q`."""
+        """Return no layer for `2q`, one layer for `1q`."""
         return [] if self.variant == "2q" else [teacher]
 
     def queues(self) -> dict[str, Literal["student", "teacher"]]:
-        """Return the teacher's queue, and for `2q` the student's."""
+        """Return the teacher's queue and, for `2q`, the student's."""
         return {"teacher": "teacher"} if self.variant == "1q" else {"teacher": "teacher", "student": "student"}
 
     def ema_momentum(self) -> float | None:
-        """Return the moving average's momentum for `2q`."""
+        """Return the momentum for `2q`, None for `1q`."""
         return self.key_momentum if self.variant == "2q" else None
 
     def loss(self, step: Step) -> "dict[str, Tensor]":
-        r"""Return :math:`KL(softmax(t Q_t / \tau) || softmax(s Q_s / \tau))`; features join the queues."""
+        r"""Return :math:`KL(softmax(t Q_t / \tau) || softmax(s Q_s / \tau))`, and enqueue the features."""
         from bingo.losses.compress import compress_loss
 
         images = step.images["image"]

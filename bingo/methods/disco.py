@@ -1,4 +1,4 @@
-"""DisCo (Gao et al., ECCV 2022; Yuting-Gao/DisCo-pytorch): MoCo-v2, and final embeddings like the teacher's."""
+"""DisCo (Gao et al., ECCV 2022; Yuting-Gao/DisCo-pytorch): MoCo-v2, plus the distance to the teacher's embeddings."""
 
 from typing import TYPE_CHECKING, Literal
 
@@ -11,22 +11,22 @@ if TYPE_CHECKING:
 
 
 class Disco(Distillation):
-    """DisCo: MoCo-v2's loss, and the squared distance to the teacher's embedding of each of both views."""
+    """DisCo: the MoCo-v2 loss plus the squared distance to the teacher's embedding, for both views."""
 
     method: Literal["disco"]
     """Name of the method."""
     head: DistillationHead = DistillationHead()
-    """Its projection head."""
+    """Projection head of the student."""
     temperature: float = Field(default=0.2, gt=0)
     """Softmax temperature."""
     key_momentum: float = Field(default=0.999, ge=0, le=1)
-    """Momentum of the key encoder's moving average."""
+    """Momentum of the key encoder."""
     distance_weight: float = Field(default=32.0, ge=0)
-    """Weight of the squared distances, means over the batch. The released code sums them over each GPU's part of the
-    batch, so there the weight depends on the number of GPUs; 32 is its value for 256 images on 8 of them."""
+    """Weight of the squared distance, averaged over the batch. The released code sums it over the images of each GPU,
+    so its weight depends on the number of GPUs. The default 32 matches 256 images on 8 GPUs."""
 
     def views(self) -> dict[str, View]:
-        """Return two views of the anchor, each seen by both networks."""
+        """Return two views of the anchor, both seen by both networks."""
         return {"query": View("anchor", 0, teacher=True), "key": View("anchor", 1, teacher=True)}
 
     def head_widths(self, features: int, teacher: int) -> list[int]:
@@ -34,7 +34,7 @@ class Disco(Distillation):
         return [self.head.hidden or features, teacher]
 
     def queues(self) -> dict[str, Literal["student", "teacher"]]:
-        """Return one queue, of the momentum student's keys."""
+        """Return one queue, filled with the key encoder's outputs."""
         return {"negatives": "student"}
 
     def ema_momentum(self) -> float:
@@ -46,10 +46,11 @@ class Disco(Distillation):
         from bingo.losses.distance import squared_distance
         from bingo.losses.info_nce import info_nce, queue_logsumexp
 
-        first, second = (step.student(step.images[name]) for name in ("query", "key"))  # (B, D)
+        first, second = (step.student(step.images[name]) for name in ("query", "key"))  # (B, D) each
         key = step.momentum(step.images["key"])  # (B, D)
         negatives = queue_logsumexp(first, step.queue("negatives"), self.temperature)  # (B,)
         contrast = info_nce(first, key, negatives, self.temperature)
         distance = squared_distance(first, step.teacher("query")) + squared_distance(second, step.teacher("key"))
+        loss = contrast + self.distance_weight * distance
         step.enqueue("negatives", key)
-        return {"loss": contrast + self.distance_weight * distance, "contrast": contrast, "distance": distance}
+        return {"loss": loss, "contrast": contrast, "distance": distance}

@@ -1,4 +1,4 @@
-"""Backbones that end in pooled features: torchvision's, some with a width factor and a small stem, and timm's."""
+"""Backbones that return pooled features: torchvision's (ResNets with a width factor and a small stem) and timm's."""
 
 import torch
 import torch.nn.functional as F
@@ -10,40 +10,41 @@ from bingo.errors import BingoError
 from bingo.study.sections import RESNETS, TIMM, Backbone
 
 _NARROW = 16
-"""Channels that fill a vector register of a CPU."""
+"""Float32 channels in a CPU's vector register (AVX-512)."""
 
 
 class SampledConv2d(nn.Conv2d):
-    """A strided 1 x 1 convolution, computed as one of stride 1 on the pixels that it looks at.
+    """A strided 1 x 1 convolution, computed as subsampling and a convolution of stride 1.
 
-    oneDNN's gradient of the weights of a narrow one writes beyond its memory, in channels-last memory (torch 2.15).
+    Works around a oneDNN bug (torch 2.15): the weight gradient of a narrow strided 1 x 1 convolution writes out of
+    bounds in channels-last memory.
     """
 
     @classmethod
     def of(cls, plain: nn.Conv2d) -> "SampledConv2d":
-        """Take a convolution's place and weights."""
+        """Return a replacement for ``plain`` that shares its weights."""
         with torch.device("meta"):
             sampled = cls(plain.in_channels, plain.out_channels, 1, plain.stride[0], bias=False)
         sampled.weight = plain.weight
         return sampled
 
     def forward(self, input: Tensor) -> Tensor:
-        """Map (B, C, H, W) as the convolution does."""
+        """Map (B, C, H, W) to (B, C', H', W')."""
         rows, columns = self.stride
         return F.conv2d(input[:, :, ::rows, ::columns], self.weight, self.bias)
 
 
 class ResNet(resnet.ResNet):
-    """torchvision's ResNet without its classifier; parameters keep torchvision's names."""
+    """torchvision's ResNet without the classifier. Parameters keep torchvision's names."""
 
     def __init__(self, spec: Backbone) -> None:
-        """Build the network with random weights from torch's generator."""
+        """Build the network with random weights from torch's global generator."""
         kind, layers = RESNETS[spec.architecture]
         block = getattr(resnet, kind)
         super().__init__(block, layers)
         first = round(64 * spec.width)
         if first != 64:
-            # torchvision fixes the first width at 64, so the stages are built again on another one.
+            # torchvision fixes the base width at 64, so rebuild the stages.
             self.inplanes = first
             self.conv1 = nn.Conv2d(3, first, kernel_size=7, stride=2, padding=3, bias=False)
             self.bn1 = nn.BatchNorm2d(first)
@@ -65,25 +66,25 @@ class ResNet(resnet.ResNet):
         self.fc = nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map normalised images (B, 3, S, S) to pooled features (B, dim)."""
+        """Map normalised images (B, 3, S, S) to pooled features (B, D)."""
         return super().forward(x)
 
 
 def build_backbone(spec: Backbone) -> nn.Module:
-    """Return the backbone that a study describes, in channels-last memory, with random weights.
+    """Return the backbone described by ``spec``, in channels-last memory, with random weights.
 
-    It maps normalised images (B, 3, S, S) to pooled features (B, dim), where `dim` is its attribute; its parameters
-    have torchvision's or timm's names.
+    It maps normalised images (B, 3, S, S) to pooled features (B, D); its attribute `dim` is D. Parameters have
+    torchvision's or timm's names.
 
     Raises:
-        BingoError: it is timm's, and timm is not installed or does not know it.
+        BingoError: it is a timm model, and timm is not installed or has no such model.
     """
     if spec.architecture.startswith(TIMM):
         network = _timm(spec.architecture.removeprefix(TIMM))
     elif spec.architecture in RESNETS:
         network = ResNet(spec)
     else:
-        # No stochastic depth, as timm has it by default: no other network here has any.
+        # torchvision's default has stochastic depth; no other backbone here does.
         options = {"stochastic_depth_prob": 0.0} if spec.architecture == "efficientnet_b0" else {}
         network = torchvision.models.get_model(spec.architecture, weights=None, **options)
         first = network.classifier[0] if isinstance(network.classifier[0], nn.Linear) else network.classifier[-1]
@@ -98,21 +99,21 @@ def feature_width(backbone: nn.Module) -> int:
 
 
 def classifier_prefixes(network: nn.Module) -> tuple[str, ...]:
-    """Return with what the names of a timm network's classifier begin, by its configuration; nothing for others."""
-    named = getattr(network, "default_cfg", {}).get("classifier") or ()  # a name, or several
-    return tuple(f"{name}." for name in ([named] if isinstance(named, str) else named))
+    """Return the name prefixes of the classifier's parameters in a timm network; empty for other networks."""
+    names = getattr(network, "default_cfg", {}).get("classifier") or ()  # one name or several
+    return tuple(f"{name}." for name in ([names] if isinstance(names, str) else names))
 
 
 def require_size(backbone: nn.Module, size: int, device: torch.device) -> None:
-    """Refuse images that a network cannot take; some of timm's take one size alone.
+    """Check that a network accepts images of this size. Some timm models accept only one size.
 
     Args:
-        backbone: a network on ``device``.
-        size: side of the images, in pixels.
-        device: where the network is.
+        backbone: network on ``device``.
+        size: height and width of the images in pixels.
+        device: device of the network.
 
     Raises:
-        BingoError: the network fails on such an image.
+        BingoError: the forward pass fails.
     """
     training = backbone.training
     backbone.eval()
@@ -136,7 +137,7 @@ def _timm(name: str) -> nn.Module:
     except ImportError as error:
         raise BingoError(f"backbone: {TIMM}{name} needs timm; pip install timm") from error
     if not timm.is_model(name):
-        raise BingoError(f"backbone: timm {timm.__version__} has no model '{name}'; timm.list_models() names them")
+        raise BingoError(f"backbone: timm {timm.__version__} has no model '{name}'; timm.list_models() lists them")
     network: nn.Module = timm.create_model(name, pretrained=False, num_classes=0)
-    network.dim = getattr(network, "head_hidden_size", network.num_features)  # some widen after pooling
+    network.dim = getattr(network, "head_hidden_size", network.num_features)  # some models widen after pooling
     return network

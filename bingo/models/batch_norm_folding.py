@@ -1,4 +1,4 @@
-"""Batch-norm of frozen networks, computed by the layers before it."""
+"""Fold batch norm of frozen networks into the preceding layers."""
 
 import copy
 from collections.abc import Iterator
@@ -13,12 +13,13 @@ from bingo.models.fused import fuse_blocks
 
 
 def fold_batch_norm(network: nn.Module) -> nn.Module:
-    """Return a copy of a frozen network in which convolutions and linear layers do the batch-norm after them.
+    """Return a copy of a frozen network with batch norm folded into the preceding convolutions and linear layers.
 
-    In eval mode it computes the same but for rounding: in float32 outputs differ by less than 1e-5 of the largest; in
-    bfloat16 they are about as far from float32 as before. ResNets and whatever is a plain `Sequential` are folded;
-    batch-norm in training mode, and where it is not sure what comes before it, stays. On a GPU, residual blocks are
-    fused too (`bingo.models.fused`).
+    Outputs in eval mode equal the original ones up to rounding. In float32 they differ by less than 1e-5 of the
+    largest output. In bfloat16 their distance from the float32 outputs is about as large as before.
+
+    Only layers in ResNets and plain `Sequential` modules are folded, because only there is the preceding layer known.
+    Batch norm in training mode stays. On a GPU, residual blocks are fused too (`bingo.models.fused`).
     """
     network = copy.deepcopy(network)
     for parent in list(network.modules()):
@@ -41,7 +42,7 @@ def fold_batch_norm(network: nn.Module) -> nn.Module:
 
 
 def _scaled(norm: nn.BatchNorm1d) -> nn.BatchNorm1d:
-    """Give a batch-norm without scale and shift those that change nothing, which torch's function asks for."""
+    """Return a batch norm with scale and shift, which `fuse_linear_bn_eval` requires."""
     if norm.affine:
         return norm
     scaled = nn.BatchNorm1d(norm.num_features, norm.eps).to(norm.running_mean).eval()
@@ -50,11 +51,11 @@ def _scaled(norm: nn.BatchNorm1d) -> nn.BatchNorm1d:
 
 
 def _consecutive(parent: nn.Module) -> Iterator[tuple[str, str]]:
-    """Yield the names of children of which the second takes what the first gives, and nobody else does."""
+    """Yield the names of pairs of children where the first one's output goes only to the second one."""
     modules = {name: module for name, module in parent._modules.items() if module is not None}
     names = list(modules)
     if len({id(module) for module in modules.values()}) < len(names):
-        return  # one that occurs twice has two before it
+        return  # a module that occurs twice has two predecessors
     if type(parent).forward is nn.Sequential.forward:
         yield from pairwise(names)
     elif isinstance(parent, resnet.ResNet | resnet.BasicBlock | resnet.Bottleneck):

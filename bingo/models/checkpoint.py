@@ -1,4 +1,4 @@
-"""A trained network as one safetensors file, with what is needed to build it again."""
+"""Checkpoints of trained networks: one safetensors file with weights and architecture."""
 
 import textwrap
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ from bingo.study.sections import Backbone
 
 @dataclass(frozen=True)
 class TeacherNetwork:
-    """A frozen network: backbone, projection head (which may be empty), and its fingerprint."""
+    """A frozen teacher: backbone, projection head (may be empty), digest and metadata."""
 
     backbone: nn.Module
     head: nn.Sequential
@@ -28,12 +28,12 @@ class TeacherNetwork:
 
     @property
     def features(self) -> int:
-        """Width of the backbone's output."""
+        """Width of the backbone's features."""
         return feature_width(self.backbone)
 
     @property
     def dim(self) -> int:
-        """Width of the projection; without a head, of the features."""
+        """Width of the head's output, or of the features if there is no head."""
         return output_width(self.head, self.features)
 
 
@@ -45,15 +45,15 @@ def write_teacher(
     metadata: Mapping[str, Any],
     activation: str = "relu",
 ) -> None:
-    """Write a backbone under ``backbone.`` and a head under ``head.`` as one file that `load_teacher` reads.
+    """Write a teacher: the backbone's tensors under ``backbone.``, the head's under ``head.``.
 
     Args:
         path: safetensors file to write.
-        spec: what the backbone is.
-        backbone: its state dict.
-        head: the head's, with the names of a Sequential; empty for none.
-        metadata: what else the file says of itself, `method` and `provenance`.
-        activation: the head's, ``relu`` or ``gelu``.
+        spec: architecture of the backbone.
+        backbone: state dict of the backbone.
+        head: state dict of the head, with the names of an `nn.Sequential`; empty for no head.
+        metadata: other metadata, such as `method` and `provenance`.
+        activation: activation of the head, ``relu`` or ``gelu``.
     """
     tensors = {f"backbone.{name}": value for name, value in backbone.items()}
     tensors |= {f"head.{name}": value for name, value in head.items()}
@@ -61,12 +61,10 @@ def write_teacher(
 
 
 def load_teacher(path: Path, device: torch.device) -> TeacherNetwork:
-    """Read a teacher: backbone under ``backbone.``, head under ``head.``.
-
-    The networks are on ``device``, in eval mode, and need no gradients.
+    """Load a teacher written by `write_teacher` onto ``device``, in eval mode and without gradients.
 
     Raises:
-        BingoError: the file is missing or damaged, or its weights do not fit the network it names.
+        BingoError: the file does not exist or is damaged, or its weights do not fit its architecture.
     """
     tensors, metadata = read_tensors(path)
     backbone = _backbone(metadata, path)
@@ -74,22 +72,22 @@ def load_teacher(path: Path, device: torch.device) -> TeacherNetwork:
     for name, tensor in tensors.items():
         part, _, key = name.partition(".")
         if part not in parts:
-            raise BingoError(f"{path}: holds '{name}', which belongs neither to a backbone nor to a head")
+            raise BingoError(f"{path}: contains '{name}', which belongs to neither backbone nor head")
         parts[part][key] = tensor
     fill(backbone, parts["backbone"], path)
     try:
         head = head_from(parts["head"], metadata.get("activation", "relu"))
     except (ValueError, KeyError) as error:
-        raise BingoError(f"{path}: holds a projection head of an unknown form ({error})") from error
+        raise BingoError(f"{path}: contains an unsupported projection head ({error})") from error
     fill(head, parts["head"], path)
     return TeacherNetwork(backbone.to(device), head.to(device), network_digest(metadata), metadata)
 
 
 def read_backbone(path: Path, device: torch.device) -> tuple[nn.Module, dict[str, Any]]:
-    """Read a backbone, a student's or a teacher's: (network in eval mode without gradients, metadata).
+    """Load the backbone of a student or teacher: (network in eval mode without gradients, metadata).
 
     Raises:
-        BingoError: the file is missing or damaged, or its weights do not fit the network it names.
+        BingoError: the file does not exist or is damaged, or its weights do not fit its architecture.
     """
     tensors, metadata = read_tensors(path)
     if any(name.startswith("backbone.") for name in tensors):
@@ -101,17 +99,21 @@ def read_backbone(path: Path, device: torch.device) -> tuple[nn.Module, dict[str
 
 
 def fill(module: nn.Module, state: Mapping[str, Any], path: Path) -> None:
-    """Load weights into a module, which ends in eval mode without gradients.
+    """Load weights into a module, and put it into eval mode without gradients.
+
+    Args:
+        module: network to load into, in place.
+        state: state dict.
+        path: file of the weights, for error messages.
 
     Raises:
-        BingoError: a name is missing or left over, a shape differs, or a value is not finite; ``path`` is where they
-            come from.
+        BingoError: a tensor is missing or unexpected, has the wrong shape, or is not finite.
     """
     try:
         module.load_state_dict(state, strict=True)
     except RuntimeError as error:
-        faults = textwrap.shorten(str(error), 300, placeholder=" ...")
-        raise BingoError(f"{path}: weights do not fit the network it names ({faults})") from error
+        details = textwrap.shorten(str(error), 300, placeholder=" ...")
+        raise BingoError(f"{path}: weights do not fit the architecture in its metadata ({details})") from error
     if not all(value.isfinite().all() for value in module.state_dict().values()):
         raise BingoError(f"{path}: holds weights that are not finite; train it with a lower learning rate")
     module.eval().requires_grad_(False)
@@ -121,5 +123,5 @@ def _backbone(metadata: dict[str, Any], path: Path) -> nn.Module:
     try:
         spec = Backbone.model_validate(metadata.get("backbone"))
     except ValidationError as error:
-        raise BingoError(f"{path}: does not say which backbone it holds ({error.errors()[0]['msg']})") from error
+        raise BingoError(f"{path}: no valid backbone in its metadata ({error.errors()[0]['msg']})") from error
     return build_backbone(spec)

@@ -1,4 +1,4 @@
-"""Frozen residual blocks on NVIDIA GPUs: what follows a convolution is done in its own pass over memory."""
+"""Fused residual blocks for frozen networks on NVIDIA GPUs."""
 
 from typing import Any
 
@@ -7,18 +7,18 @@ from torch import Tensor, nn
 from torchvision.models import resnet
 
 _ALIGNED = 8
-"""cuDNN's fused convolutions read channels in blocks of so many."""
+"""The channel counts of cuDNN's fused convolutions must be multiples of this."""
 
 
 class FusedBlock(nn.Module):
-    """A ResNet's block whose convolutions add bias and shortcut, and apply ReLU, before they write their result.
+    """A ResNet block whose convolution kernels also add bias and shortcut and apply ReLU.
 
-    By themselves these steps read and write their maps anew: in a distillation from a wide ResNet-50, on an H200, they
-    took as long as all convolutions of the forward passes.
+    Unfused, each of these steps reads and writes the whole feature map. In a distillation from a wide ResNet-50 on an
+    H200, they took as long as all convolutions of the forward passes.
     """
 
     def __init__(self, block: resnet.BasicBlock | resnet.Bottleneck) -> None:
-        """Take over a block whose batch-norm is folded into its convolutions."""
+        """Fuse ``block``, whose batch norm is already folded into its convolutions."""
         super().__init__()
         self.convolutions = nn.ModuleList(conv for name, conv in block.named_children() if name.startswith("conv"))
         self.shortcut: nn.Module | None = None
@@ -29,16 +29,16 @@ class FusedBlock(nn.Module):
             self.shortcut.bias = None
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, C, H, W) on a CUDA device as the block does, in autocast's dtype or its own; no gradients flow."""
-        added = x if self.shortcut is None else self.shortcut(x)
+        """Map (B, C, H, W) to (B, C', H', W') on a CUDA device, in autocast's or the input's dtype; no gradients."""
+        residual = x if self.shortcut is None else self.shortcut(x)  # (B, C', H', W')
         for convolution in self.convolutions[:-1]:
             x = torch.cudnn_convolution_relu(*_operands(convolution, x))
         x, weight, *rest = _operands(self.convolutions[-1], x)
-        return torch.cudnn_convolution_add_relu(x, weight, added.to(x.dtype), 1.0, *rest)
+        return torch.cudnn_convolution_add_relu(x, weight, residual.to(x.dtype), 1.0, *rest)
 
 
 def _operands(convolution: nn.Module, x: Tensor) -> tuple[Any, ...]:
-    """Return what cuDNN's functions take, in autocast's dtype, which does not know them."""
+    """Return the arguments of cuDNN's functions, cast explicitly because autocast does not cover these functions."""
     assert isinstance(convolution, nn.Conv2d)
     dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else x.dtype
     assert convolution.bias is not None
@@ -47,7 +47,7 @@ def _operands(convolution: nn.Module, x: Tensor) -> tuple[Any, ...]:
 
 
 def fuse_blocks(network: nn.Module) -> None:
-    """Put a `FusedBlock` in the place of every residual block, in place, that is folded and wide enough."""
+    """Replace, in place, every residual block with folded batch norm and suitable widths by a `FusedBlock`."""
     for parent in list(network.modules()):
         for name, block in parent.named_children():
             if isinstance(block, resnet.BasicBlock | resnet.Bottleneck) and _fusible(block):

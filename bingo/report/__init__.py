@@ -1,1 +1,1 @@
-"""What people look at: tables, figures, contact sheets, the page that shows them all."""
+"""Tables, figures, contact sheets, and the report page that shows them."""

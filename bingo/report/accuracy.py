@@ -1,7 +1,7 @@
-"""A table as a figure: every network a line, every protocol a panel.
+"""A table as a dot plot, with one line per network and one panel per protocol.
 
-Dots, not bars: what is compared differs by a point in sixty, which a bar that starts at zero hardly shows, and one
-that starts elsewhere exaggerates. A dot's place is read against the axis, so the axis may begin where the numbers do.
+Dots instead of bars, because differences are small (one point in 60). Bars from zero would hide them, and bars from
+another origin would exaggerate them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,24 +20,24 @@ from bingo.report.style import METRICS, SMALL, WIDTH, marker_style, new_figure, 
 from bingo.report.table import read_table
 
 _LINES = 54
-"""In a block, so that a figure is no higher than a page is wide."""
+"""Maximum number of lines in a block; limits the height of a figure to the width of a page."""
 _LINE_HEIGHT, _PANEL_WIDTH, _LETTER_WIDTH = 0.135, 1.7, 0.055
 """Inches."""
 _COLUMN = 24
-"""Points; width of a column of numbers beside a panel."""
+"""Width in points of a column of numbers next to a panel."""
 _PUBLISHED: dict[str, Any] = {"marker": "D", "markerfacecolor": "none", "markeredgecolor": "0.15", "markersize": 6}
 _BARS: dict[str, Any] = {"ecolor": "0.15", "elinewidth": 0.8, "capsize": 2, "capthick": 0.8, "barsabove": True}
 
 
 @styled
 def draw_accuracy(architectures: Mapping[str, str], table: Path, outputs: Sequence[Path]) -> None:
-    """Draw a table: a line per network, grouped by architecture, a panel per protocol.
+    """Draw a table, with one line per network, grouped by architecture, and one panel per protocol.
 
-    Dots are means and their bars standard deviations over seeds; an open diamond is the number that was published.
+    Dots are means over seeds, error bars are standard deviations, and open diamonds are published numbers.
 
     Args:
-        architectures: of each student, what its network is called in print.
-        table: CSV.
+        architectures: label of each student's architecture.
+        table: CSV file of the table.
         outputs: SVG or PNG files to write.
 
     Raises:
@@ -69,21 +69,21 @@ def draw_accuracy(architectures: Mapping[str, str], table: Path, outputs: Sequen
 
 
 def method_styles(lines: Sequence[FigureRow]) -> dict[str, dict[str, Any]]:
-    """Return colour and marker of each method, in the order in which they occur."""
+    """Return colour and marker of each method, in order of occurrence."""
     methods = dict.fromkeys(line.method for line in lines if line.method)
     return {method: marker_style(number) for number, method in enumerate(methods)}
 
 
 def value_range(lines: Sequence[FigureRow], panel: Panel) -> tuple[float, float]:
-    """Return where the axis of a panel begins and ends: around every dot, its deviation and published number."""
-    ends = [0.0, 100.0] if not (known := _ends(lines, panel)) else known
-    margin = 0.08 * (max(ends) - min(ends)) or 1.0
-    return min(ends) - margin, max(ends) + margin
+    """Return the axis limits of a panel; they include all dots, error bars and published numbers."""
+    values = _plotted_values(lines, panel) or [0.0, 100.0]
+    margin = 0.08 * (max(values) - min(values)) or 1.0
+    return min(values) - margin, max(values) + margin
 
 
-def _ends(lines: Sequence[FigureRow], panel: Panel) -> list[float]:
-    found = [line.numbers[panel] for line in lines if panel in line.numbers]
-    values = [n.mean + sign * np.nan_to_num(n.std) for n in found for sign in (-1, 1)] + [n.published for n in found]
+def _plotted_values(lines: Sequence[FigureRow], panel: Panel) -> list[float]:
+    scores = [line.numbers[panel] for line in lines if panel in line.numbers]
+    values = [n.mean + sign * np.nan_to_num(n.std) for n in scores for sign in (-1, 1)] + [n.published for n in scores]
     return [float(value) for value in values if not isnan(value)]
 
 
@@ -103,20 +103,20 @@ def _draw_panel(axes: Axes, block: Sequence[FigureRow], panel: Panel, styles: Ma
         if not isnan(mean):
             deviation = None if isnan(std) else std
             axes.errorbar(mean, row, xerr=deviation, zorder=3, **_BARS, **styles[line.method])
-    if not _ends(block, panel):
+    if not _plotted_values(block, panel):
         note_no_result(axes)
         axes.set_xticks([])
 
 
 def _write_labels(axes: Axes, block: Sequence[FigureRow]) -> None:
-    """Name the lines at the left."""
+    """Write the names of the lines at the left."""
     axes.set_yticks(range(len(block)), [line.text for line in block])
     for tick, line in zip(axes.get_yticklabels(), block, strict=True):
         tick.set_fontweight("normal" if line.method else "bold")
 
 
 def _write_numbers(axes: Axes, block: Sequence[FigureRow], panel: Panel, lines: Sequence[FigureRow]) -> None:
-    """Write the numbers in columns at the right, where no dot, bar or other number is in their way."""
+    """Write the numbers in columns to the right of the panel, clear of dots and error bars."""
 
     def write(text: str, row: float, column: int, **options: Any) -> None:
         axes.annotate(
@@ -126,13 +126,13 @@ def _write_numbers(axes: Axes, block: Sequence[FigureRow], panel: Panel, lines: 
             xycoords=axes.get_yaxis_transform(),
             textcoords="offset points",
             ha="right",
-            va="center_baseline",  # as the labels at the left
+            va="center_baseline",  # like the labels at the left
             fontsize=SMALL,
             **options,
         )
 
-    every = [line.numbers[panel] for line in lines if panel in line.numbers]
-    names = [name for name in ("mean", "published") if not all(isnan(getattr(n, name)) for n in every)]
+    scores = [line.numbers[panel] for line in lines if panel in line.numbers]
+    names = [name for name in ("mean", "published") if not all(isnan(getattr(n, name)) for n in scores)]
     for column, name in enumerate(names, 1):
         write("publ." if name == "published" else "ours", -1, column, color="0.35")
         for row, line in enumerate(block):
@@ -142,11 +142,11 @@ def _write_numbers(axes: Axes, block: Sequence[FigureRow], panel: Panel, lines: 
 
 
 def _handles(lines: Sequence[FigureRow], styles: Mapping[str, dict[str, Any]]) -> list[Artist]:
-    """Return what the legend shows: methods, and what is there of deviations and published numbers."""
+    """Return the legend entries: methods and, if any, standard deviations and published numbers."""
     numbers = [n for line in lines for n in line.numbers.values()]
-    own = {line.method for line in lines if any(not isnan(n.mean) for n in line.numbers.values())}
+    measured = {line.method for line in lines if any(not isnan(n.mean) for n in line.numbers.values())}
     handles: list[Artist] = [
-        Line2D([], [], linestyle="", label=method, **look) for method, look in styles.items() if method in own
+        Line2D([], [], linestyle="", label=method, **style) for method, style in styles.items() if method in measured
     ]
     if any(not isnan(n.std) for n in numbers):
         handles.append(Line2D([], [], color="0.15", linewidth=0.8, label="standard deviation over seeds"))

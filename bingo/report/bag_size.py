@@ -1,4 +1,4 @@
-"""Accuracy against the size of bags."""
+"""Figure of accuracy against bag size."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -20,11 +20,11 @@ _ROW_HEIGHT = 2.2
 """Inches."""
 
 Values = Mapping[Measured, Mapping[str, list[float]]]
-"""By model and evaluation and by metric, the values of all seeds."""
+"""Values of all seeds by (model, evaluation) and metric."""
 
 
 class Point(NamedTuple):
-    """Accuracy with bags of one size, NaN where it is not known."""
+    """Accuracy for one bag size; NaN if unknown."""
 
     size: int
     mean: float
@@ -35,18 +35,18 @@ class Point(NamedTuple):
 def draw_bag_size(
     series: Sequence[BagSizeSeries], evaluations: Sequence[str], results: Sequence[Path], outputs: Sequence[Path]
 ) -> None:
-    """Draw accuracy against bag size: a panel per protocol, a line per series of students.
+    """Draw accuracy against bag size, with one panel per protocol and one line per series of students.
 
-    Points are means over seeds and their bars standard deviations. Where a result is missing, the line has a gap.
+    Points are means over seeds, error bars are standard deviations. Lines have gaps at missing results.
 
     Args:
-        series: the lines.
-        evaluations: the panels.
+        series: series of students, one per line.
+        evaluations: evaluations, one or more panels each.
         results: result files of the evaluation stage.
         outputs: SVG or PNG files to write.
 
     Raises:
-        BingoError: a result cannot be read, is none of this figure, or was given twice.
+        BingoError: a result cannot be read, does not belong to the figure, or occurs twice.
     """
     students = {student for entry in series for student in entry.sizes}
     measured = gather_results(results, students, evaluations, "figure")
@@ -71,20 +71,20 @@ def draw_bag_size(
 
 
 def bag_size_panels(evaluations: Sequence[str], measured: Values) -> list[Panel]:
-    """Return the panels: the headline metrics of each protocol, the first where there is no result yet."""
+    """Return a panel per protocol and measured metric; without results, one for the main metric."""
     panels = []
     for protocol in evaluations:
-        known = [
+        metrics = [
             metric
             for metric in METRICS
-            if any(metric in found for (_, name), found in measured.items() if name == protocol)
+            if any(metric in values for (_, name), values in measured.items() if name == protocol)
         ]
-        panels += [Panel(protocol, metric) for metric in known or [headline_metric(protocol)]]
+        panels += [Panel(protocol, metric) for metric in metrics or [headline_metric(protocol)]]
     return panels
 
 
 def series_points(series: BagSizeSeries, panel: Panel, measured: Values) -> list[Point]:
-    """Return the points of a line by rising bag size: mean and sample standard deviation over seeds."""
+    """Return the points of a line in order of bag size: mean and sample standard deviation over seeds."""
     points = []
     for student, size in sorted(series.sizes.items(), key=lambda item: item[1]):
         values = measured.get((student, panel.protocol), {}).get(panel.metric, [])
@@ -98,8 +98,8 @@ def _draw_panel(axes: Axes, series: Sequence[BagSizeSeries], panel: Panel, measu
     lines = [series_points(entry, panel, measured) for entry in series]
     for number, (entry, points) in enumerate(zip(series, lines, strict=True)):
         size, mean, std = zip(*points, strict=True)
-        look = line_style(number) | marker_style(number)
-        axes.errorbar(size, mean, yerr=std, capsize=2, elinewidth=0.8, label=entry.label, **look)
+        style = line_style(number) | marker_style(number)
+        axes.errorbar(size, mean, yerr=std, capsize=2, elinewidth=0.8, label=entry.label, **style)
     if all(np.isnan(point.mean) for points in lines for point in points):
         note_no_result(axes)
         axes.set_yticks([])

@@ -1,4 +1,4 @@
-"""What each stage has cost, from the files in which Snakemake notes it."""
+"""Run time and memory of each stage, from Snakemake's benchmark files."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,19 +13,19 @@ from bingo.errors import BingoError
 
 @dataclass(frozen=True)
 class StageCost:
-    """Sums over the jobs of a stage."""
+    """Cost of all jobs of a stage."""
 
     stage: str
     jobs: int
-    """Jobs of which something is noted."""
+    """Jobs with a benchmark file."""
     missing: int
-    """Jobs of which nothing is noted: their results were made elsewhere."""
+    """Jobs without a benchmark file, for example because their results were copied."""
     total: str
     """Sum of wall times, as h:mm:ss."""
     longest: str
-    """Longest job, as h:mm:ss."""
+    """Wall time of the longest job, as h:mm:ss."""
     memory: float
-    """Largest resident memory of a job, in GiB; NaN if unknown, for very short jobs."""
+    """Maximum resident memory of a job, in GiB; NaN if unknown, as for very short jobs."""
 
 
 class _JobCost(NamedTuple):
@@ -34,28 +34,28 @@ class _JobCost(NamedTuple):
 
 
 def stage_costs(benchmarks: Mapping[str, Sequence[Path]]) -> list[StageCost]:
-    """Return what each stage has cost.
+    """Return the cost of each stage.
 
-    A job that was stopped and resumed counts from its last start.
+    A resumed job counts from its last start.
 
     Args:
-        benchmarks: of each stage, the files of its jobs (Snakemake's `benchmark:`).
+        benchmarks: benchmark files of the jobs, by stage.
 
     Raises:
         BingoError: a file is damaged.
     """
     costs = []
     for stage, paths in benchmarks.items():
-        noted = [_read(path) for path in paths if path.exists()]
-        seconds = [cost.seconds for cost in noted]
+        jobs = [_read(path) for path in paths if path.exists()]
+        seconds = [cost.seconds for cost in jobs]
         costs.append(
             StageCost(
                 stage,
-                len(noted),
-                len(paths) - len(noted),
+                len(jobs),
+                len(paths) - len(jobs),
                 _clock(sum(seconds)),
                 _clock(max(seconds, default=0)),
-                float(pd.Series([cost.memory for cost in noted], dtype=float).max()),
+                float(pd.Series([cost.memory for cost in jobs], dtype=float).max()),
             )
         )
     return costs
@@ -69,7 +69,7 @@ def _read(path: Path) -> _JobCost:
             raise ValueError(f"{seconds} seconds")
         return _JobCost(seconds, float(pd.to_numeric(row["max_rss"], errors="coerce")) / 1024)
     except (OSError, ValueError, KeyError, IndexError) as error:
-        raise BingoError(f"{path}: no benchmark of Snakemake's ({error}); delete it") from error
+        raise BingoError(f"{path}: is not a benchmark file of Snakemake ({error}); delete it") from error
 
 
 def _clock(seconds: float) -> str:

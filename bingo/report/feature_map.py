@@ -1,4 +1,4 @@
-"""A network's features in the plane, by t-SNE (van der Maaten and Hinton 2008)."""
+"""Figure of a network's features in two dimensions, by t-SNE (van der Maaten and Hinton 2008)."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,9 +21,9 @@ from bingo.study.sections import Preprocessing
 from bingo.training.embed import embed
 
 _IMAGES = 1200
-"""t-SNE of so many takes some 5 seconds."""
+"""Maximum number of images; t-SNE of 1,200 images takes about 5 seconds."""
 _CLASSES = 10
-"""As many as colours and markers tell apart at a glance."""
+"""Maximum number of classes that colours and markers distinguish at a glance."""
 _MIN_IMAGES = 4
 _COMPONENTS = 50
 _PERPLEXITY = 30
@@ -33,11 +33,11 @@ class Selection(NamedTuple):
     """Images to show."""
 
     rows: NDArray[np.int64]
-    """Positions in the listing, rising."""
+    """Positions in the listing, in ascending order."""
     classes: NDArray[np.int64]
-    """Classes shown, rising."""
+    """Classes shown, in ascending order."""
     left_out: int
-    """Classes that are not shown."""
+    """Number of classes that are not shown."""
 
 
 @styled
@@ -51,31 +51,32 @@ def draw_map(
     device: torch.device,
     workers: int,
 ) -> None:
-    """Draw the features of at most 1,200 images of at most ten classes, each drawn at random once.
+    """Draw the features of up to 1,200 random images of up to ten random classes.
 
     Args:
-        model: the network's name.
-        preprocessing: how images are prepared.
-        listing_path: the images.
-        split: ``train`` or ``val``, whichever the listing lists.
-        model_path: a student's backbone, or a teacher.
+        model: name of the network.
+        preprocessing: image preprocessing.
+        listing_path: listing of the images.
+        split: split of the listing, ``train`` or ``val``.
+        model_path: backbone of a student, or a teacher.
         outputs: SVG or PNG files to write.
-        device: where to compute features.
-        workers: loader processes.
+        device: device that computes the features.
+        workers: number of loader processes.
 
     Raises:
         BingoError: an input is damaged, there are fewer than four images, or features are not finite.
     """
     listing = read_listing(listing_path, split)
-    chosen = select_images(listing.label)
-    if len(chosen.rows) < _MIN_IMAGES:
-        raise BingoError(f"{listing_path}: a map needs at least {_MIN_IMAGES} images, but there are {len(chosen.rows)}")
-    shown = listing.select(chosen.rows)
+    selection = select_images(listing.label)
+    count = len(selection.rows)
+    if count < _MIN_IMAGES:
+        raise BingoError(f"{listing_path}: a map needs at least {_MIN_IMAGES} images, but there are {count}; add some")
+    selected = listing.select(selection.rows)
     backbone, _ = read_backbone(model_path, device)
     require_size(backbone, preprocessing.size, device)
     parts = []
-    with Progress(f"{model} features", len(shown), "images") as progress:
-        for batch in embed(backbone, open_images(shown), preprocessing, device, workers, "bilinear"):
+    with Progress(f"{model} features", count, "images") as progress:
+        for batch in embed(backbone, open_images(selected), preprocessing, device, workers, "bilinear"):
             parts.append(batch.cpu())
             progress.advance(len(batch))
     features = torch.cat(parts).numpy()
@@ -85,49 +86,49 @@ def draw_map(
 
     figure = new_figure(WIDTH * 2 / 3, 3.5)
     axes = figure.subplots()
-    groups = {listing.classes[number]: shown.label == number for number in chosen.classes}
-    if (shown.label < 0).any():
-        groups["no label" if groups else ""] = shown.label < 0
+    groups = {listing.classes[number]: selected.label == number for number in selection.classes}
+    if (selected.label < 0).any():
+        groups["no label" if groups else ""] = selected.label < 0
     for number, (name, members) in enumerate(groups.items()):
-        look = marker_style(number) if name != "no label" else {"color": "0.6", "marker": "."}
-        # Pixels, because many points make an SVG large.
+        style = marker_style(number) if name != "no label" else {"color": "0.6", "marker": "."}
+        # Rasterised, because many points make an SVG large.
         axes.plot(
-            *points[members].T, markersize=3, markeredgewidth=0.6, linestyle="", label=name, rasterized=True, **look
+            *points[members].T, markersize=3, markeredgewidth=0.6, linestyle="", label=name, rasterized=True, **style
         )
     axes.set(xticks=[], yticks=[])
     axes.set_aspect("equal", adjustable="datalim")
     axes.spines[["left", "bottom"]].set_visible(False)
-    some = f", {_CLASSES} of {_CLASSES + chosen.left_out} classes" if chosen.left_out else ""
+    classes = f", {_CLASSES} of {_CLASSES + selection.left_out} classes" if selection.left_out else ""
     kind = "training" if split == "train" else "validation"
-    axes.set_title(f"{model}: features of {len(shown):,} {kind} images{some}, t-SNE")
+    axes.set_title(f"{model}: features of {count:,} {kind} images{classes}, t-SNE")
     if len(groups) > 1 or listing.labelled:
         figure.legend(loc="outside right center", markerscale=2)
     save(figure, outputs)
 
 
 def select_images(label: NDArray[np.int64]) -> Selection:
-    """Choose images: all if they are few of few classes, else some drawn at random, the same ones every time.
+    """Select up to 1,200 images at random with a fixed seed.
 
-    Where there are more than ten classes, all images are of ten of them, which are drawn too.
+    With more than ten classes, only images of ten random classes are selected.
 
     Args:
-        label: (N,), -1 where unknown.
+        label: (N,), -1 if unknown.
     """
     classes = np.unique(label[label >= 0])
-    drawn = np.sort(classes[permutation(0, Stream.SUBSET, 1, len(classes))[:_CLASSES]])
-    left_out = len(classes) - len(drawn)
-    rows = np.flatnonzero(np.isin(label, drawn)) if left_out else np.arange(len(label))
+    sampled = np.sort(classes[permutation(0, Stream.SUBSET, 1, len(classes))[:_CLASSES]])
+    left_out = len(classes) - len(sampled)
+    rows = np.flatnonzero(np.isin(label, sampled)) if left_out else np.arange(len(label))
     rows = np.sort(rows[permutation(0, Stream.SUBSET, 0, len(rows))[:_IMAGES]])
-    return Selection(rows, np.intersect1d(drawn, label[rows]), left_out)
+    return Selection(rows, np.intersect1d(sampled, label[rows]), left_out)
 
 
 def project_to_2d(features: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return (N, 2) points by t-SNE, near each other where features are similar by cosine.
+    """Project unit-length features to two dimensions by t-SNE: (N, 2).
 
-    Features beyond 50 dimensions go through PCA first. On one thread, so that equal features give equal points.
+    Features with more than 50 dimensions are first reduced by PCA. One thread makes the result reproducible.
 
     Args:
-        features: (N, D) float32, N at least 4; scaled to unit length in place.
+        features: (N, D) float32, N at least 4; normalised to unit length in place.
     """
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
@@ -139,6 +140,6 @@ def project_to_2d(features: NDArray[np.float32]) -> NDArray[np.float32]:
         if width > _COMPONENTS:
             features = PCA(min(_COMPONENTS, count), random_state=0).fit_transform(features)
         if np.ptp(features, axis=0).max() == 0:
-            return np.zeros((count, 2), dtype=np.float32)  # a collapsed network: t-SNE would divide by zero
+            return np.zeros((count, 2), dtype=np.float32)  # t-SNE of a collapsed network would divide by zero
         perplexity = min(_PERPLEXITY, (count - 1) / 3)
         return TSNE(init="pca", perplexity=perplexity, random_state=0).fit_transform(features)

@@ -1,4 +1,4 @@
-"""What the teacher's nearest neighbours are worth: do they show the anchor's class, and how similar are they?"""
+"""Figures of the quality of nearest neighbours: purity by class, and similarity to the anchor."""
 
 from collections.abc import Sequence
 from math import isnan
@@ -26,28 +26,28 @@ _BINS = 50
 
 
 class Purity(NamedTuple):
-    """What the nearest neighbours of some anchors have in common with them, for S sizes K."""
+    """Purity and similarity of nearest neighbours for S neighbourhood sizes K, averaged over anchors."""
 
     share: NDArray[np.float64]
-    """(S,) share of the K nearest with the anchor's class, of those with a label; NaN where none has one."""
+    """(S,) fraction of the K nearest labelled images with the anchor's class; NaN if no neighbour is labelled."""
     similarity: NDArray[np.float64]
-    """(S,) cosine similarity of the K-th nearest."""
+    """(S,) cosine similarity of the K-th nearest neighbour."""
     chance: float
-    """Share that images drawn at random would have."""
+    """Expected fraction for random images."""
 
 
 @styled
 def draw_purity(listing_path: Path, embeddings_path: Path, teacher_path: Path, outputs: Sequence[Path]) -> None:
-    """Draw purity and similarity of the nearest neighbours against their number, of at most 10,000 anchors.
+    """Draw purity and similarity of the nearest neighbours against their number, for up to 10,000 anchors.
 
     Raises:
         BingoError: fewer than two training images have labels, the embeddings belong to another dataset or teacher,
-            or hold a value that is not finite.
+            or they contain values that are not finite.
     """
     listing = read_listing(listing_path, "train")
     labelled = np.flatnonzero(listing.label >= 0)
     if len(labelled) < 2:
-        raise BingoError(f"{listing_path}: purity needs labels, but fewer than two training images have one")
+        raise BingoError(f"{listing_path}: purity needs at least two training images with labels; add labels")
     anchors = np.sort(labelled[permutation(0, Stream.SHEET, 0, len(labelled))[:_ANCHORS]])
     sizes = [size for size in SIZES if size < len(listing)]
     with open_embeddings(embeddings_path, listing_path, listing.digest, len(listing), teacher_path) as embeddings:
@@ -75,28 +75,28 @@ def draw_purity(listing_path: Path, embeddings_path: Path, teacher_path: Path, o
 def purity_by_size(
     features: RowSource, label: NDArray[np.int64], anchors: NDArray[np.int64], sizes: Sequence[int]
 ) -> Purity:
-    """Look up the exact nearest neighbours of anchors among all images, each anchor itself left out.
+    """Return purity and similarity of the exact nearest neighbours of anchors, excluding the anchors themselves.
 
     Args:
         features: (N, D) float32 of unit length.
-        label: (N,), -1 where unknown.
-        anchors: (A,) positions of images with a label; at least one other image has one.
-        sizes: numbers K of neighbours, rising, each below N.
+        label: (N,), -1 if unknown.
+        anchors: (A,) positions of images with a label; at least one other image must have a label.
+        sizes: numbers K of neighbours in ascending order, each below N.
     """
     ranks = np.asarray(sizes) - 1
     shares, counted = np.zeros(len(ranks)), np.zeros(len(ranks), dtype=np.int64)
     similarity = np.zeros(len(ranks))
     with Progress("purity", len(anchors), "anchors") as progress:
-        for rows, values, found in nearest_neighbours(take_rows(features, anchors), features, sizes[-1] + 1):
-            own = anchors[rows, None]
-            values, found = without_self(values, found, anchors[rows])
-            classes = label[found]
+        for rows, values, indices in nearest_neighbours(take_rows(features, anchors), features, sizes[-1] + 1):
+            batch = anchors[rows]
+            values, indices = without_self(values, indices, batch)
+            classes = label[indices]
             known = np.cumsum(classes >= 0, axis=1)[:, ranks]  # (b, S)
-            same = np.cumsum(classes == label[own], axis=1)[:, ranks]
+            same = np.cumsum(classes == label[batch, None], axis=1)[:, ranks]
             shares += np.divide(same, known, out=np.zeros(same.shape), where=known > 0).sum(axis=0)
             counted += (known > 0).sum(axis=0)
             similarity += values[:, ranks].sum(axis=0, dtype=np.float64)
-            progress.advance(len(own))
+            progress.advance(len(batch))
     share = np.divide(shares, counted, out=np.full(len(ranks), np.nan), where=counted > 0)
     sizes_of_classes = np.bincount(label[label >= 0])
     chance = (sizes_of_classes[label[anchors]] - 1).mean() / (sizes_of_classes.sum() - 1)
@@ -105,7 +105,7 @@ def purity_by_size(
 
 @styled
 def draw_similarity(listing_path: Path, bags_path: Path, outputs: Sequence[Path]) -> None:
-    """Draw how similar the members of bags are to their anchors: a histogram, by class where there are labels.
+    """Draw a histogram of the similarity between anchors and bag members, by class if there are labels.
 
     Raises:
         BingoError: the bags belong to another dataset, or are not of nearest neighbours.
@@ -114,17 +114,17 @@ def draw_similarity(listing_path: Path, bags_path: Path, outputs: Sequence[Path]
     bags = read_bags(bags_path)
     require_same(bags_path, "dataset", bags.attributes["dataset_digest"], listing.digest, listing_path)
     if bags.similarity is None:
-        raise BingoError(f"{bags_path}: holds no similarities, which only bags of criterion knn have; name such bags")
+        raise BingoError(f"{bags_path}: has no similarities; use bags with criterion knn")
     edges = np.histogram_bin_edges(bags.similarity, _BINS)
     groups = similarities_by_class(bags, listing.label)
     figure = new_figure(WIDTH * 2 / 3, 2.6)
     axes = figure.subplots()
     for number, (name, values) in enumerate(groups.items()):
         counts, _ = np.histogram(values, edges)
-        look = line_style(number)
+        style = line_style(number)
         text = f"{name}, {len(values) / len(bags.similarity):.1%}"
-        axes.stairs(counts, edges, label=text, linestyle=look["linestyle"], edgecolor=look["color"], linewidth=1.4)
-        axes.stairs(counts, edges, fill=True, color=look["color"], alpha=0.15)
+        axes.stairs(counts, edges, label=text, linestyle=style["linestyle"], edgecolor=style["color"], linewidth=1.4)
+        axes.stairs(counts, edges, fill=True, color=style["color"], alpha=0.15)
     axes.set(xlabel="cosine similarity of member and anchor", ylabel="members", ylim=(0, None))
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.margins(x=0)
@@ -134,17 +134,17 @@ def draw_similarity(listing_path: Path, bags_path: Path, outputs: Sequence[Path]
 
 
 def similarities_by_class(bags: Bags, label: NDArray[np.int64]) -> dict[str, NDArray[np.float32]]:
-    """Return the similarities of members that have the anchor's class, of those that do not, and of the others.
+    """Return the similarities of bag members by class: same as the anchor's, another, or unknown.
 
-    Groups that nobody is in are left out.
+    Empty groups are omitted.
 
     Args:
-        bags: of nearest neighbours, a bag for each image.
-        label: (N,), -1 where unknown.
+        bags: bags of nearest neighbours, one per image.
+        label: (N,), -1 if unknown.
     """
     assert bags.similarity is not None
     anchors = np.repeat(np.argsort(bags.bag_of), np.diff(bags.indptr))
     known = (label[anchors] >= 0) & (label[bags.members] >= 0)
     same = known & (label[anchors] == label[bags.members])
     groups = {"same class": same, "another class": known & ~same, "class unknown": ~known}
-    return {name: bags.similarity[chosen] for name, chosen in groups.items() if chosen.any()}
+    return {name: bags.similarity[mask] for name, mask in groups.items() if mask.any()}

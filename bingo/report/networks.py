@@ -1,4 +1,4 @@
-"""A table as the lines of a figure: networks in groups, each with its numbers."""
+"""The rows of an accuracy figure: networks in groups, with their numbers."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,14 +14,14 @@ _KEYS = ["method", "student", "teacher", "bags"]
 
 
 class Panel(NamedTuple):
-    """What is measured in one column of a figure."""
+    """Protocol and metric of one column of a figure."""
 
     protocol: str
     metric: str
 
 
 class Scores(NamedTuple):
-    """What is known of one network by one protocol, in percent; NaN where it is not."""
+    """Numbers of one network for one protocol, in percent; NaN if unknown."""
 
     mean: float
     std: float
@@ -30,7 +30,7 @@ class Scores(NamedTuple):
 
 @dataclass(frozen=True)
 class FigureRow:
-    """The title of a group, or a network and its numbers."""
+    """Title of a group, or a network with its numbers."""
 
     text: str
     method: str = ""
@@ -39,9 +39,9 @@ class FigureRow:
 
 
 def match_published_protocols(frame: pd.DataFrame) -> pd.DataFrame:
-    """Put numbers that publications alone have under each of our protocols that they are compared with.
+    """Rename the protocol of published numbers to each protocol of this project that they are compared with.
 
-    Publications call every linear probe `linear`; where a table has none of these, they keep their own name.
+    Publications call every linear probe `linear`. The name is kept if the table has no linear probe.
     """
     protocols = list(dict.fromkeys(frame["protocol"]))
     ours = {
@@ -52,21 +52,21 @@ def match_published_protocols(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def table_panels(frame: pd.DataFrame) -> list[Panel]:
-    """Return the columns of a figure in the order of the table: a headline metric of a protocol each."""
-    shown = frame[frame["metric"].isin(list(METRICS))]
-    return list(dict.fromkeys(map(Panel, shown["protocol"], shown["metric"])))
+    """Return the columns of a figure in table order, one per protocol and main metric."""
+    rows = frame[frame["metric"].isin(list(METRICS))]
+    return list(dict.fromkeys(map(Panel, rows["protocol"], rows["metric"])))
 
 
 def table_groups(frame: pd.DataFrame, architectures: Mapping[str, str]) -> list[list[FigureRow]]:
-    """Return the networks of a table, in its order, in groups that begin with their title, teachers before students.
+    """Return the networks of a table in groups, teachers first; each group begins with its title.
 
     Args:
-        frame: what `bingo.report.table.read_table` returns; (network, protocol, metric) occurs once.
-        architectures: of each student, the title of its group; a student without one, of which a publication alone
-            tells, is named like its architecture and is that title itself.
+        frame: output of `bingo.report.table.read_table`; each (network, protocol, metric) occurs once.
+        architectures: group title of each student. Students that only a publication has are not listed; their name is
+            their architecture and serves as the title.
     """
     panels = set(table_panels(frame))
-    several = frame.loc[frame["student"] != "", "teacher"].replace("", None).nunique() > 1
+    has_several_teachers = frame.loc[frame["student"] != "", "teacher"].replace("", None).nunique() > 1
     groups: dict[str, list[FigureRow]] = {}
     for key, rows in frame.groupby(_KEYS, sort=False):
         method, student, teacher, _ = map(str, key)
@@ -74,15 +74,15 @@ def table_groups(frame: pd.DataFrame, architectures: Mapping[str, str]) -> list[
         columns = map(Panel, rows["protocol"], rows["metric"])
         values = map(Scores, *(rows[name].astype(float) for name in Scores._fields))
         numbers = {panel: value for panel, value in zip(columns, values, strict=True) if panel in panels}
-        text = _label(method, student, teacher, several, title)
+        text = _label(method, student, teacher, title, has_several_teachers)
         groups.setdefault(title, [FigureRow(title)]).append(FigureRow(text, method, numbers))
     return sorted(groups.values(), key=lambda group: group[0].text != TEACHERS)
 
 
 def split_blocks(groups: Sequence[list[FigureRow]], limit: int) -> list[list[FigureRow]]:
-    """Set groups one below the other, in as many blocks as it takes for none to exceed ``limit`` lines.
+    """Distribute groups over blocks of at most ``limit`` lines.
 
-    No group is divided; one that is longer than the limit is a block of its own.
+    Groups are not split; a group longer than ``limit`` becomes a separate block.
     """
     blocks: list[list[FigureRow]] = []
     for group in groups:
@@ -93,10 +93,10 @@ def split_blocks(groups: Sequence[list[FigureRow]], limit: int) -> list[list[Fig
     return blocks
 
 
-def _label(method: str, student: str, teacher: str, several: bool, title: str) -> str:
-    """Return what stands beside a network: nothing twice, and no name that the group's title already says."""
+def _label(method: str, student: str, teacher: str, title: str, has_several_teachers: bool) -> str:
+    """Return the label of a network without repetitions or names that the group's title contains."""
     if not student:
         return f"{teacher} ({method})"
     name = method if student in (method, title) else f"{student} ({method})"
-    told = f"-{teacher}-" in f"-{student}-"
-    return f"{name}, from {teacher}" if several and teacher and not told else name
+    is_in_name = f"-{teacher}-" in f"-{student}-"
+    return f"{name}, from {teacher}" if has_several_teachers and teacher and not is_in_name else name

@@ -1,4 +1,4 @@
-"""One page that shows what a study found."""
+"""The report of a study as one HTML page."""
 
 import json
 import os
@@ -18,20 +18,20 @@ from bingo.report.pictures import embed_picture, embed_sheet
 from bingo.report.table import read_table, readable_table
 from bingo.study.schema import Study
 
-# Of each kind of figure: its heading, and what to know when looking at it.
+# Heading and caption of each kind of figure.
 _FIGURES = {
-    "accuracy": ("Accuracy", "Diamonds are published numbers, where there are any."),
-    "bag-size": ("Accuracy by bag size", "Students that differ in nothing but the size of their bags."),
-    "training": ("Training", "Losses compare only where method, temperature and queue are the same."),
-    "purity": ("Neighbours in the teacher's space", "Purity is the share of neighbours that have the anchor's class."),
-    "similarity": ("Similarities in bags", "Cosine of the teacher's features of an anchor and the members of its bag."),
-    "map": ("Maps of features", "t-SNE of the same images in each network; distances between groups mean little."),
+    "accuracy": ("Accuracy", "Diamonds are published numbers, if any."),
+    "bag-size": ("Accuracy by bag size", "The students of a line differ only in the size of their bags."),
+    "training": ("Training", "Losses are comparable only for the same method, temperature and queue size."),
+    "purity": ("Purity of neighbours", "Purity is the fraction of nearest neighbours that have the anchor's class."),
+    "similarity": ("Similarity within bags", "Cosine similarity of the teacher's features of anchors and bag members."),
+    "map": ("Feature maps", "t-SNE of the same images for each network; distances between groups mean little."),
 }
 _PAGES = {
-    "random": "drawn at random",
-    "more": "more, drawn at random",
-    "best": "those of one class first, then the most alike",
-    "worst": "those of other classes first, then the least alike",
+    "random": "random anchors",
+    "more": "more random anchors",
+    "best": "highest purity first, then highest similarity",
+    "worst": "lowest purity first, then lowest similarity",
 }
 
 
@@ -46,19 +46,19 @@ def write_report(
     benchmarks: Mapping[str, Sequence[Path]],
     output: Path,
 ) -> None:
-    """Write one HTML page that holds everything it shows, so that it opens offline and travels alone.
+    """Write a self-contained HTML page that opens offline.
 
-    Links to the files themselves are relative to the page.
+    Links to files are relative to the page.
 
     Args:
         study: the study file.
-        left_out: what the data did not allow, empty if nothing.
-        tables: CSV files; their Markdown and LaTeX lie beside them.
-        figures: SVG files, named `<kind>.svg` or `<kind>-<of what>.svg`; each has a PNG beside it.
+        left_out: parts of the study that the data do not support; may be empty.
+        tables: CSV files; their Markdown and LaTeX are in the same folder.
+        figures: SVG files, named `<kind>.svg` or `<kind>-<name>.svg`; each has a PNG in the same folder.
         sheets: contact sheets by `<bags>/<page>`.
         bags: HDF5 files of the bags.
-        models: teachers and students, for what was run.
-        benchmarks: of each stage, what Snakemake noted of its jobs; files that are not there are said to be missing.
+        models: weights of teachers and students, for their settings and hardware.
+        benchmarks: Snakemake's benchmark files by stage; the page counts missing files.
         output: HTML file to write.
 
     Raises:
@@ -105,7 +105,7 @@ def _figures(paths: Sequence[Path]) -> list[dict[str, Any]]:
     """Return the figures of each kind, in the order of `_FIGURES`."""
     unknown = [path for path in paths if _kind(path) is None]
     if unknown:
-        raise BingoError(f"{unknown[0]}: no figure of a known kind ({', '.join(_FIGURES)}); rename or leave it out")
+        raise BingoError(f"{unknown[0]}: is not a known kind of figure ({', '.join(_FIGURES)}); rename or remove it")
     return [
         {
             "kind": kind,
@@ -137,10 +137,10 @@ def _bag(path: Path, sheets: Mapping[str, Path]) -> dict[str, Any]:
 
 
 def _run(path: Path) -> dict[str, Any]:
-    """Say what made a network."""
+    """Return settings, hardware and software of the job that produced a network."""
     metadata = read_metadata(path)
     provenance = metadata["provenance"]
-    # What an imported teacher turned out to be, instead of what its settings leave open.
+    # Detected properties of an imported teacher replace its settings, which may be null.
     facts = {name: provenance[name] for name in ("file", "format", "part") if name in provenance}
     machine = [provenance[name] for name in ("hardware", "device", "precision") if name in provenance]
     return {

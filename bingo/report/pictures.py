@@ -1,4 +1,4 @@
-"""Pictures as data URLs."""
+"""Images as data URLs."""
 
 import base64
 import io
@@ -17,32 +17,32 @@ def embed_picture(path: Path) -> str:
     """Return an SVG as a data URL.
 
     Raises:
-        BingoError: it is missing, or no SVG.
+        BingoError: the file is missing or not an SVG.
     """
     if path.suffix != ".svg":
-        raise BingoError(f"{path}: no SVG, which is what a report shows of figures")
+        raise BingoError(f"{path}: is not an SVG; name the .svg file of the figure")
     content = read_checked(path)
     try:
-        whole = ET.fromstring(content).tag == "{http://www.w3.org/2000/svg}svg"
+        is_svg = ET.fromstring(content).tag == "{http://www.w3.org/2000/svg}svg"
     except ET.ParseError as error:
-        raise BingoError(f"{path}: damaged or no SVG ({error}); delete it and run again") from error
-    if not whole:
-        raise BingoError(f"{path}: no SVG, which is what a report shows of figures")
+        raise BingoError(f"{path}: is damaged or not an SVG ({error}); delete it and run again") from error
+    if not is_svg:
+        raise BingoError(f"{path}: is not an SVG; delete it and run again")
     return _url("image/svg+xml", content)
 
 
 def embed_sheet(path: Path) -> str:
-    """Return a contact sheet, a PNG, as a data URL of WebP: photographs are a tenth as large so.
+    """Return a contact sheet (PNG) as a data URL of WebP, which is ten times smaller for photographs.
 
     Raises:
-        BingoError: it is missing, or no picture.
+        BingoError: the file is missing or not an image.
     """
     try:
         with Image.open(io.BytesIO(read_checked(path))) as picture:
             compressed = io.BytesIO()
             picture.convert("RGB").save(compressed, "WEBP", quality=_QUALITY)
     except (OSError, ValueError, SyntaxError) as error:
-        raise BingoError(f"{path}: damaged or no picture ({error}); delete it and run again") from error
+        raise BingoError(f"{path}: is damaged or not an image ({error}); delete it and run again") from error
     return _url("image/webp", compressed.getvalue())
 
 

@@ -1,4 +1,4 @@
-"""Tables of results: gathered from result files, beside published numbers, and as a person reads them."""
+"""Tables of results: collected from result files, compared with published numbers, and formatted for reading."""
 
 import io
 import math
@@ -19,24 +19,24 @@ Measured = tuple[str, str]
 NAMES = ["method", "student", "teacher", "bags", "protocol", "metric"]
 COLUMNS = [*NAMES, "mean", "std", "seeds", "published", "source"]
 FOOTNOTE = (
-    "Accuracy on the validation images, of detectors COCO's average precision, in percent; mean ± sample standard "
-    "deviation over seeds. A row without a student is the teacher itself."
+    "Accuracy on the validation images in percent (for detectors, COCO average precision): mean ± sample standard "
+    "deviation over seeds. Rows without a student are teachers."
 )
 PUBLISHED_FOOTNOTE = (
-    "In percent; ours: mean ± sample standard deviation over seeds, empty where nothing was measured; difference: ours "
-    "less published. The CSV names the source of each published number, whose linear probe may have had other settings."
+    "In percent. ours: mean ± sample standard deviation over seeds, empty if not measured. difference: ours minus "
+    "published. The CSV names the source of each published number; its linear probe may use other settings."
 )
 
 
 @dataclass(frozen=True)
 class Published:
-    """A number that somebody has published."""
+    """A published number."""
 
     method: str
     student: str
-    """Its architecture, empty for a teacher."""
+    """Architecture of the student; empty for a teacher."""
     teacher: str
-    """As a study names it, empty for none."""
+    """Name of the teacher in the study; empty for none."""
     protocol: str
     metric: str
     published: float
@@ -44,7 +44,7 @@ class Published:
     source: str
 
     def network(self) -> Network:
-        """Return by what it is matched with a row; a teacher's method is part of its name."""
+        """Return the key that matches a table row; for teachers, the name already implies the method."""
         return (self.method if self.student else "", self.student, self.teacher)
 
 
@@ -57,13 +57,13 @@ def gather_results(
         paths: one file for each model, evaluation and seed.
         models: teachers and students that may occur.
         evaluations: evaluations that may occur.
-        place: what the results are for, for messages.
+        place: what shows the results, `table` or `figure`, for messages.
 
     Returns:
-        By model and evaluation and by metric, the values of all seeds; nothing where there are none.
+        Values of all seeds by (model, evaluation) and metric.
 
     Raises:
-        BingoError: a file cannot be read, is of another model or evaluation, or holds what another one holds too.
+        BingoError: a file cannot be read, is of another model or evaluation, or repeats the result of another file.
     """
     values: dict[Measured, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     seen: set[tuple[str, str, int]] = set()
@@ -71,9 +71,9 @@ def gather_results(
         result = read_result(path)
         model, protocol, seed = result["model"], result["protocol"], result["seed"]
         if model not in models or protocol not in evaluations:
-            raise BingoError(f"{path}: {model} by {protocol} is not in this {place}; leave the file out")
+            raise BingoError(f"{path}: {model} by {protocol} is not in this {place}; remove the file")
         if (model, protocol, seed) in seen:
-            raise BingoError(f"{path}: a second result of {model} by {protocol} with seed {seed}; name each file once")
+            raise BingoError(f"{path}: a second result of {model} by {protocol} with seed {seed}; remove one file")
         seen.add((model, protocol, seed))
         for metric, value in result["metrics"].items():
             values[model, protocol][metric].append(value)
@@ -84,7 +84,7 @@ def read_published(path: Path) -> list[Published]:
     """Read a CSV of published numbers.
 
     Raises:
-        BingoError: the file is missing, no such CSV, or holds two numbers for the same.
+        BingoError: the file is missing or not such a CSV, or has two numbers for the same network and metric.
     """
     types = {field.name: float if field.type is float else str for field in fields(Published)}
     try:
@@ -95,20 +95,20 @@ def read_published(path: Path) -> list[Published]:
     seen = set()
     for number in numbers:
         if not math.isfinite(number.published):
-            raise BingoError(f"{path}: found {number.published} for a published number; correct it")
+            raise BingoError(f"{path}: a published number is {number.published}; correct it")
         key = (*number.network(), number.protocol, number.metric)
         if key in seen:
             names = (number.method, number.student, number.teacher, number.protocol, number.metric)
-            raise BingoError(f"{path}: two numbers for {', '.join(names)}; leave one out")
+            raise BingoError(f"{path}: two numbers for {', '.join(names)}; remove one")
         seen.add(key)
     return numbers
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """Read a table's CSV; empty names stay empty text, a missing number is NaN.
+    """Read the CSV of a table; empty names are empty strings, missing numbers are NaN.
 
     Raises:
-        BingoError: it is damaged.
+        BingoError: the file is damaged.
     """
     texts = [*NAMES, "source"]
     try:
@@ -117,21 +117,21 @@ def read_table(path: Path) -> pd.DataFrame:
         frame = pd.read_csv(content, dtype=types, keep_default_na=False, na_values=[""])  # a student may be called null
         return frame.fillna(dict.fromkeys(texts, ""))[COLUMNS]
     except (OSError, ValueError, KeyError) as error:
-        raise BingoError(f"{path}: no table ({error}); delete it and run again") from error
+        raise BingoError(f"{path}: is not a table ({error}); delete it and run again") from error
 
 
 def readable_table(frame: pd.DataFrame) -> tuple[pd.DataFrame, str]:
-    """Return a tidy table as a person reads it, and what to say below it.
+    """Return a tidy table in readable form, and its footnote.
 
-    With published numbers: a line a number, with `published`, `ours` and their `difference`. Else: a line a network,
-    a column per protocol and metric.
+    With published numbers, there is one row per number, with `published`, `ours` and `difference`. Otherwise there is
+    one row per network, with one column per protocol and metric.
     """
     if frame["published"].notna().any():
-        return _beside_published(frame), PUBLISHED_FOOTNOTE
+        return _with_published(frame), PUBLISHED_FOOTNOTE
     return _wide(frame), FOOTNOTE
 
 
-def _beside_published(frame: pd.DataFrame) -> pd.DataFrame:
+def _with_published(frame: pd.DataFrame) -> pd.DataFrame:
     difference = frame["mean"] - frame["published"]
     return frame[NAMES].assign(
         published=[_quoted(value) for value in frame["published"]],
@@ -155,7 +155,7 @@ def _wide(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _quoted(value: float) -> str:
-    """Return a published number with all its digits, one decimal at least."""
+    """Return a published number with all its digits and at least one decimal."""
     return "" if math.isnan(value) else str(round(value, 4))
 
 

@@ -1,4 +1,4 @@
-"""Training curves: the loss of every run over its epochs."""
+"""Figure of training curves: the loss of each run by epoch."""
 
 import io
 import textwrap
@@ -16,21 +16,21 @@ _COLUMNS = 3
 _ROW_HEIGHT, _LEGEND_HEIGHT = 1.9, 0.14
 """Inches."""
 _TITLE_WIDTH = 34
-"""Letters that stand side by side above a panel."""
+"""Maximum number of characters in a line of a panel title."""
 
 
 @styled
 def draw_training(titles: Mapping[str, str], logs: Mapping[str, Path], outputs: Sequence[Path]) -> None:
-    """Draw the training loss of every run over its epochs, runs whose losses compare in one panel.
+    """Draw the training loss of each run by epoch; runs with comparable losses share a panel.
 
     Args:
-        titles: the title of the panel of each teacher and student.
-        logs: files by the names of their runs: a teacher's name, or ``<student>/seed-<n>``. A student's seeds look
-            alike.
+        titles: panel title of each teacher and student.
+        logs: log files by run: the name of a teacher, or ``<student>/seed-<n>``. All seeds of a student have the same
+            style.
         outputs: SVG or PNG files to write.
 
     Raises:
-        BingoError: a log is missing or damaged, or of a network that has no panel.
+        BingoError: a log is missing or damaged, or belongs to a network without a panel.
     """
     panels = training_panels(titles, logs)
     columns = min(len(panels), _COLUMNS)
@@ -57,22 +57,22 @@ def draw_training(titles: Mapping[str, str], logs: Mapping[str, Path], outputs: 
 
 
 def training_panels(panels: Mapping[str, str], logs: Mapping[str, Path]) -> dict[str, dict[str, list[Path]]]:
-    """Return of each panel the logs of each of its networks; everything in the order of ``logs``.
+    """Return the logs by panel and network, in the order of ``logs``.
 
     Raises:
         BingoError: a network has no panel.
     """
-    found: dict[str, dict[str, list[Path]]] = {}
+    networks: dict[str, dict[str, list[Path]]] = {}
     for name, path in logs.items():
         network = name.partition("/")[0]
         if network not in panels:
             raise BingoError(f"training figure: {name} has no panel{nearest(network, panels)}; add it to panels")
-        found.setdefault(panels[network], {}).setdefault(network, []).append(path)
-    return found
+        networks.setdefault(panels[network], {}).setdefault(network, []).append(path)
+    return networks
 
 
 def _read_log(path: Path) -> pd.DataFrame:
     try:
         return pd.read_csv(io.BytesIO(read_checked(path)), dtype={"epoch": int, "loss": float})[["epoch", "loss"]]
     except (OSError, ValueError, KeyError) as error:
-        raise BingoError(f"{path}: no training log ({error}); delete it and run again") from error
+        raise BingoError(f"{path}: is not a training log ({error}); delete it and run again") from error

@@ -1,1 +1,1 @@
-"""One module a stage, of the same name as its rule: from settings and files to files."""
+"""The stages of the pipeline, one module each, with the names of the workflow's rules."""

@@ -5,9 +5,9 @@ from bingo.study.report_jobs import AccuracyFigureJob
 
 
 def run(job: AccuracyFigureJob, threads: int) -> None:  # noqa: ARG001
-    """Draw the numbers of a table.
+    """Draw the accuracies of a table.
 
     Raises:
-        BingoError: an input is missing or damaged, or does not belong to the others.
+        BingoError: an input does not exist, is damaged, or does not belong to the others.
     """
     draw_accuracy(job.architectures, job.table, job.output)

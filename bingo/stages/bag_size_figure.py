@@ -8,6 +8,6 @@ def run(job: BagSizeFigureJob, threads: int) -> None:  # noqa: ARG001
     """Draw accuracy against bag size.
 
     Raises:
-        BingoError: an input is missing or damaged, or does not belong to the others.
+        BingoError: an input does not exist, is damaged, or does not belong to the others.
     """
     draw_bag_size(job.series, job.evaluations, job.results, job.output)

@@ -1,4 +1,4 @@
-"""The bags stage: group images by the teacher's features."""
+"""The bags stage: build bags of similar images."""
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,13 +26,12 @@ log = logging.getLogger(__name__)
 _SHARD = "bags shard"
 
 
-def run(job: BagsJob, threads: int) -> None:  # noqa: ARG001  faiss reads their number from the environment
-    """Group the training images; or write the neighbours of one part of them, `3-of-8` say, as a shard.
+def run(job: BagsJob, threads: int) -> None:  # noqa: ARG001  faiss reads the number of threads from the environment
+    """Build the bags of the training images, or write the neighbours of one part of them (`3-of-8`) as a shard.
 
     Raises:
-        BingoError: the criterion needs embeddings or labels that are not there, the embeddings belong to another
-            dataset or teacher, the bags' settings do not fit N, there is no such part, or shards are not all of these
-            bags.
+        BingoError: embeddings or labels are missing, the embeddings belong to another dataset or teacher, the dataset
+            is too small for the settings, the part does not exist, or the shards are incomplete or of other bags.
     """
     settings = job.bags
     listing = read_listing(job.listing, "train")
@@ -46,8 +45,8 @@ def run(job: BagsJob, threads: int) -> None:  # noqa: ARG001  faiss reads their 
                 _write_shard(job, settings, embeddings, inputs, job.part)
                 return
             if isinstance(settings, KnnBag):
-                found = _gather(job.shards, settings, len(listing), _origin(job, inputs)) if job.shards else None
-                bags = knn_bags(embeddings.features, settings.size, settings.search, found)
+                neighbours = _gather(job.shards, settings, len(listing), _origin(job, inputs)) if job.shards else None
+                bags = knn_bags(embeddings.features, settings.size, settings.search, neighbours)
             else:
                 bags = kmeans_bags(embeddings.features, settings.clusters, settings.iterations, settings.seed)
             bags.attributes["teacher_digest"] = embeddings.teacher_digest
@@ -69,9 +68,9 @@ def run(job: BagsJob, threads: int) -> None:  # noqa: ARG001  faiss reads their 
     if purity is not None:
         bags.attributes["purity"] = purity
     log.info("%s bags of %s to %s images", f"{len(sizes):,}", f"{sizes.min():,}", f"{sizes.max():,}")
-    log.info("purity: %s", "unknown, there are no labels" if purity is None else f"{purity:.4f}")
+    log.info("purity: %s", "unknown (no labels)" if purity is None else f"{purity:.4f}")
     if bags.similarity is not None:
-        log.info("mean similarity of an image and its bag: %.4f", bags.similarity.mean())
+        log.info("mean similarity of anchors and bag members: %.4f", bags.similarity.mean())
     write_bags(job.output, bags)
 
 
@@ -85,9 +84,9 @@ def _write_shard(job: BagsJob, settings: KnnBag, embeddings: Embeddings, inputs:
 
 @contextmanager
 def _open_features(job: BagsJob, listing: Listing) -> Iterator[tuple[Embeddings, dict[str, str]]]:
-    """Open what a criterion compares; yield it and the digests of all inputs."""
+    """Yield the embeddings and the digests of all inputs."""
     if job.teacher is None or job.embeddings is None:
-        raise BingoError(f"bags: criterion {job.bags.criterion} needs --teacher and --embeddings")
+        raise BingoError(f"bags: criterion {job.bags.criterion} needs --teacher and --embeddings; pass both")
     with open_embeddings(job.embeddings, job.listing, listing.digest, len(listing), job.teacher) as embeddings:
         teacher, digest = embeddings.teacher_digest, embeddings.digest
         yield embeddings, {"dataset": listing.digest, "teacher": teacher, "embeddings": digest}
@@ -98,7 +97,7 @@ def _origin(job: BagsJob, inputs: dict[str, str]) -> dict[str, Any]:
 
 
 def _gather(paths: Sequence[Path], settings: KnnBag, count: int, origin: Mapping[str, Any]) -> Neighbours:
-    """Return similarity and members of all images (N, size) from shards."""
+    """Return similarity and members of all images, (N, size) each, from the shards."""
     similarity = np.empty((count, settings.size), dtype=np.float32)
     members = np.empty((count, settings.size), dtype=np.int64)
     for shard in require_complete_shards(paths, _SHARD, count, origin):

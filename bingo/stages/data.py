@@ -1,4 +1,4 @@
-"""The data stage: list a dataset once, so that every later stage means the same image by the same index."""
+"""The data stage: list a dataset, so that all later stages use the same image positions."""
 
 import logging
 
@@ -12,16 +12,16 @@ log = logging.getLogger(__name__)
 
 
 def run(job: DataJob, threads: int) -> None:
-    """List the images of one split of a study; decode each file of a folder once to prove it sound.
+    """List the images of one split. Decodes each file of a folder once, to find unreadable images.
 
     Raises:
-        BingoError: a folder is not named, missing or empty, an image cannot be decoded (`on_bad_image: fail`), or
-            a validation class is unknown in training.
+        BingoError: a folder is not set, does not exist or is empty; an image cannot be decoded
+            (`on_bad_image: fail`); or a validation class is not a training class.
     """
     inputs, classes = {}, None
     if job.split == "val":
         if job.train_listing is None:
-            raise BingoError("data: validation images need --train-listing, whose classes they have")
+            raise BingoError("data: the val split needs the classes of the train split; pass --train-listing")
         train = read_listing(job.train_listing, "train")
         inputs, classes = {"train": train.digest}, train.classes
     listing, bad = list_split(job.data, job.split, job.key, classes, threads)
@@ -32,4 +32,4 @@ def run(job: DataJob, threads: int) -> None:
     }
     with write_hdf5(job.output, attributes) as file:
         store(file.create_group(job.split), listing)
-    log.info("%s: %d images, %d unreadable left out", job.split, len(listing), bad)
+    log.info("%s: %d images, %d unreadable images skipped", job.split, len(listing), bad)

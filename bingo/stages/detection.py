@@ -1,4 +1,4 @@
-"""The detection stage: fine-tune a backbone as part of a detector, and measure that."""
+"""The detection stage: fine-tune a backbone as part of a detector, and evaluate the detector."""
 
 import logging
 
@@ -25,11 +25,11 @@ log = logging.getLogger(__name__)
 
 
 def run(job: DetectionJob, device: torch.device, workers: int) -> None:
-    """Fine-tune a backbone as part of a detector and write one JSON: protocol, model, seed, metrics, provenance.
+    """Fine-tune a detector, compute its average precision, and write a result file.
 
     Raises:
-        BingoError: the protocol is unknown, an input is missing or damaged, the backbone is no ResNet, or the loss is
-            not finite.
+        BingoError: the protocol is unknown, an input does not exist or is damaged, the backbone is not a ResNet, or the
+            loss is not finite.
     """
     if job.protocol not in DETECTION_PROTOCOLS:
         hint = nearest(job.protocol, DETECTION_PROTOCOLS)
@@ -50,13 +50,16 @@ def measure(
     device: torch.device,
     workers: int,
 ) -> None:
-    """Do what `run` does, by the hyper-parameters of ``protocol``.
+    """Like `run`, with datasets and hyperparameters as arguments.
 
     Raises:
         BingoError: as `run`.
     """
     if val_set.annotations.categories != train_set.annotations.categories:
-        raise BingoError(f"{val_set.annotations.path}: its categories are not those of {train_set.annotations.path}")
+        raise BingoError(
+            f"{val_set.annotations.path}: its categories are not those of {train_set.annotations.path}; "
+            "use the same categories in both"
+        )
     val_set.require_objects()
     data = DetectionBatches(train_set, protocol.batch_size, job.seed)
     backbone, model = read_backbone(job.weights, device)
@@ -68,13 +71,13 @@ def measure(
     title = f"{job.model} {job.evaluation} seed {job.seed}"
     identity = digest_json([job.settings, repr(protocol), inputs, device.type])
     state = TrainingState(job.output.with_suffix(".state.pt"), identity)
-    torch.manual_seed(job.seed)  # initial weights of what is new
+    torch.manual_seed(job.seed)  # initial weights of the new layers
     preprocessing, classes = job.preprocessing, len(train_set.category_ids)
     detector = build_detector(backbone, protocol, classes, preprocessing.mean, preprocessing.std).to(device)
     with state.exclusively():
         train(DetectorTask(detector, data, protocol, device), state, workers, title)
         metrics = average_precision(val_set, detect_objects(detector, val_set, device, workers, title))
-        made = provenance(job.STAGE, job.STAGE_VERSION, job.settings, inputs, **describe_device(device))
-        write_result(job.output, job.evaluation, job.model, job.seed, metrics, {}, made)
+        origin = provenance(job.STAGE, job.STAGE_VERSION, job.settings, inputs, **describe_device(device))
+        write_result(job.output, job.evaluation, job.model, job.seed, metrics, {}, origin)
         log.info("%s, %s: %s", job.model, job.evaluation, metrics)
         state.discard()

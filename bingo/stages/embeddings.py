@@ -1,4 +1,4 @@
-"""The embeddings stage: a teacher's features of every training image, in the order of the listing."""
+"""The embeddings stage: compute a teacher's features of every training image, in the listing's order."""
 
 import hashlib
 import json
@@ -37,21 +37,21 @@ _SHARD = "embeddings shard"
 
 
 def run(job: EmbeddingsJob, device: torch.device, workers: int) -> None:
-    """Write the teacher's pooled features of all training images, or of one part of them, streamed batch by batch.
+    """Write the teacher's pooled features of all training images or of one part of them, batch by batch.
 
-    The file holds `embedding` (N, D) in float16, `index` and `label` (N,) int64.
+    The file contains `embedding` (N, D) float16, `index` (N,) int64 and `label` (N,) int64.
 
     Raises:
-        BingoError: an input is damaged, a feature does not fit float16, there is no such part, or shards are not all of
-            these images.
+        BingoError: an input is damaged, a feature overflows float16, the part does not exist, or the shards are
+            incomplete or of other images.
     """
     listing = read_listing(job.listing, "train")
     teacher = load_teacher(job.teacher, device)
     origin = _origin(job, listing, teacher)
     rows = range(len(listing))
     if job.shards:
-        whole = require_complete_shards(job.shards, _SHARD, len(listing), origin)
-        facts, batches = _facts(whole), _gather(whole)
+        shards = require_complete_shards(job.shards, _SHARD, len(listing), origin)
+        facts, batches = _devices(shards), _gather(shards)
     else:
         rows = rows if job.part is None else part_rows(job.part, len(listing), EMBED_BATCH)
         facts, batches = describe_device(device), _compute(job, listing, teacher, device, workers, rows)
@@ -84,7 +84,7 @@ def _compute(
     workers: int,
     rows: range,
 ) -> Iterator[NDArray[np.float16]]:
-    """Yield the features of some images, batch by batch."""
+    """Yield the features of the images at ``rows``, batch by batch: (B, D)."""
     require_size(teacher.backbone, job.preprocessing.size, device)
     for batch in embed(teacher.backbone, open_images(listing), job.preprocessing, device, workers, "bilinear", rows):
         half = batch.half()  # (B, D)
@@ -96,7 +96,7 @@ def _compute(
 
 
 def _gather(shards: list[Shard]) -> Iterator[NDArray[np.float16]]:
-    """Yield the features of shards, batch by batch."""
+    """Yield the features from the shards, batch by batch: (B, D)."""
     for shard in shards:
         with read_hdf5(shard.path, _SHARD) as file:
             require_rows(shard, file["embedding"], np.float16)
@@ -107,14 +107,14 @@ def _gather(shards: list[Shard]) -> Iterator[NDArray[np.float16]]:
                 yield batch
 
 
-def _facts(shards: list[Shard]) -> dict[str, str]:
-    """Say what computed shards, each device once."""
-    found: dict[str, list[str]] = {}
+def _devices(shards: list[Shard]) -> dict[str, str]:
+    """Return the devices that computed the shards, without duplicates."""
+    devices: dict[str, list[str]] = {}
     for shard in shards:
         with read_hdf5(shard.path, _SHARD) as file:
             for name, value in json.loads(file.attrs["device"]).items():
-                found.setdefault(name, []).append(value)
-    return {name: ", ".join(dict.fromkeys(values)) for name, values in found.items()}
+                devices.setdefault(name, []).append(value)
+    return {name: ", ".join(dict.fromkeys(values)) for name, values in devices.items()}
 
 
 def _write(
@@ -142,4 +142,4 @@ def _write(
         checked_dataset(file, "index", np.asarray(rows, dtype=np.int64))
         checked_dataset(file, "label", label)
         file.attrs["digest"] = digest.hexdigest()
-    log.info("%s: %s embeddings of %s numbers, float16", output, f"{count:,}", f"{dim:,}")
+    log.info("%s: %s embeddings of width %s, float16", output, f"{count:,}", f"{dim:,}")

@@ -1,4 +1,4 @@
-"""The evaluation stage: measure a backbone by a named protocol."""
+"""The evaluation stage: evaluate a backbone under a protocol."""
 
 import hashlib
 import logging
@@ -36,10 +36,10 @@ _EVALUATORS: dict[type, Callable[[Any, Probe], Measurement]] = {
 
 
 def run(job: EvaluationJob, device: torch.device, workers: int) -> None:
-    """Measure a backbone by a protocol and write its result file.
+    """Evaluate a backbone under a protocol, and write a result file.
 
     Raises:
-        BingoError: the protocol is unknown, an input is damaged, or there are no labels or no validation images.
+        BingoError: the protocol is unknown, an input does not exist or is damaged, or images have no labels.
     """
     known = {**PROTOCOLS, **TRANSFER_PROTOCOLS}
     if job.protocol not in known:
@@ -48,12 +48,12 @@ def run(job: EvaluationJob, device: torch.device, workers: int) -> None:
     train, val = read_listing(job.listing, "train"), read_listing(job.val_listing, "val")
     for path, listing in ((job.listing, train), (job.val_listing, val)):
         if not listing.labelled:
-            raise BingoError(f"{path}: the {listing.split} images have no labels to evaluate with")
+            raise BingoError(f"{path}: the {listing.split} images have no labels; evaluate on a dataset with labels")
     if val.classes != train.classes:
         raise BingoError(f"{job.val_listing}: its classes are not those of {job.listing}; delete both and run again")
     backbone, model = read_backbone(job.weights, device)
     require_size(backbone, job.preprocessing.size, device)
-    before = digest_tensors(backbone.state_dict())
+    weights_before = digest_tensors(backbone.state_dict())
     probe = Probe(
         name=job.model,
         architecture=model["backbone"]["architecture"],
@@ -66,12 +66,12 @@ def run(job: EvaluationJob, device: torch.device, workers: int) -> None:
         workers=workers,
         label_list=job.label_list,
     )
-    found = _EVALUATORS[type(protocol)](protocol, probe)
+    measurement = _EVALUATORS[type(protocol)](protocol, probe)
     if not isinstance(protocol, Finetune):
-        # An error here is one of this software: batch statistics or gradients have reached a frozen network.
+        # A failure here is a bug in a protocol, not a user's error.
         if any(module.training for module in backbone.modules()):
             raise AssertionError(f"protocol {job.evaluation} left the backbone in training mode")
-        if digest_tensors(backbone.state_dict()) != before:
+        if digest_tensors(backbone.state_dict()) != weights_before:
             raise AssertionError(f"protocol {job.evaluation} changed the backbone that it measured")
     if not is_first():
         return
@@ -79,9 +79,10 @@ def run(job: EvaluationJob, device: torch.device, workers: int) -> None:
     if job.label_list is not None:
         inputs["label_list"] = hashlib.sha256(job.label_list.read_bytes()).hexdigest()
     machine = {**describe_device(device), "processes": str(processes())}
-    made = provenance(job.STAGE, job.STAGE_VERSION, job.settings, inputs, **machine)
-    write_result(job.output, job.evaluation, job.model, job.seed, found.metrics, found.facts, made)
-    log.info("%s, %s: %s %s", job.model, job.evaluation, found.metrics, found.facts or "")
+    metrics, facts = measurement.metrics, measurement.facts
+    origin = provenance(job.STAGE, job.STAGE_VERSION, job.settings, inputs, **machine)
+    write_result(job.output, job.evaluation, job.model, job.seed, metrics, facts, origin)
+    log.info("%s, %s: %s %s", job.model, job.evaluation, metrics, facts or "")
 
 
 def _labelled(listing: Listing) -> Listing:

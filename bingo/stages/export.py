@@ -1,4 +1,4 @@
-"""The export stage: a backbone in the format of other software."""
+"""The export stage: write a backbone in the format of other software."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -19,32 +19,31 @@ _WEIGHT_EXPORTERS: dict[ExportFormat, Callable[[Path, Path], None]] = {
     "timm": export_timm,
     "torchvision": export_torchvision,
 }
-"""Formats of weights alone."""
+"""Formats that contain only weights."""
 _EXPORTERS_WITH_INPUT: dict[ExportFormat, Callable[[Path, Path, int | None], None]] = {
     "huggingface": export_huggingface,
     "onnx": export_onnx,
     "safetensors": export_safetensors,
 }
-"""Formats that say how images become input, too."""
+"""Formats that also describe the preprocessing."""
 
 
 def run(job: ExportJob, threads: int) -> None:  # noqa: ARG001
-    """Write a backbone in a format that other software loads, with none of this project's code.
+    """Write a backbone in a format that other software loads without this project's code.
 
-    Where the job has no ``resize``, the shorter side before evaluation's crop, that of the results that lie beside the
-    network is taken, else what its file says, else 256/224 of the size.
+    ``resize`` of the job is the shorter side before the centre crop, in pixels. By default, it is taken from the
+    results next to the network, else from the network's metadata, else it is 256/224 of the size.
 
     Raises:
-        BingoError: a package is not installed, the file is missing or damaged, the format has no such network,
-            ``output`` has the wrong ending, is the network itself or a folder that exists, or the format has no place
-            for ``resize``.
+        BingoError: a package is not installed, the file does not exist or is damaged, the format does not support the
+            network or ``resize``, or ``output`` has the wrong suffix, is the network itself or is an existing folder.
     """
     model, output, to, resize = job.weights, job.output, job.to, job.resize
     if output.resolve() == model.resolve():
-        raise BingoError(f"--output: {output} is the network itself, of which a part would be left; name another file")
+        raise BingoError(f"--output: {output} is the network itself and would be overwritten; choose another file")
     if to in _EXPORTERS_WITH_INPUT:
         _EXPORTERS_WITH_INPUT[to](model, output, evaluated_resize(model) if resize is None else resize)
     elif resize is None:
         _WEIGHT_EXPORTERS[to](model, output)
     else:
-        raise BingoError(f"--resize: a file for {to} holds weights alone and cannot say it; leave it out")
+        raise BingoError(f"--resize: the format {to} contains only weights and cannot store it; leave it out")

@@ -1,4 +1,4 @@
-"""The imported_teacher stage: take over a teacher that somebody has trained."""
+"""The imported_teacher stage: convert another project's checkpoint to a teacher."""
 
 import logging
 
@@ -12,10 +12,10 @@ log = logging.getLogger(__name__)
 
 
 def run(job: ImportJob, threads: int) -> None:  # noqa: ARG001
-    """Write the backbone and head of somebody's checkpoint to a file, as the teacher stage does its own.
+    """Write the backbone and head of a checkpoint in the format of the teacher stage.
 
     Raises:
-        BingoError: the checkpoint cannot be read, or is not what the settings say.
+        BingoError: the checkpoint cannot be read, or does not match the settings.
     """
     imported = load_checkpoint(job.checkpoint, job.format, job.part, job.architecture)
     weights = {f"backbone.{name}": value for name, value in imported.backbone.items()}

@@ -7,9 +7,9 @@ from bingo.study.report_jobs import MapFigureJob
 
 
 def run(job: MapFigureJob, device: torch.device, workers: int) -> None:
-    """Draw a network's features in the plane.
+    """Draw a network's features in two dimensions.
 
     Raises:
-        BingoError: an input is missing or damaged, or does not belong to the others.
+        BingoError: an input does not exist, is damaged, or does not belong to the others.
     """
     draw_map(job.model, job.preprocessing, job.listing, job.split, job.weights, job.output, device, workers)

@@ -1,4 +1,4 @@
-"""The pack stage: a folder's images in one file, which is a listing that brings them."""
+"""The pack stage: write a folder's images into one file, together with their listing."""
 
 import hashlib
 import logging
@@ -23,16 +23,16 @@ from bingo.study.jobs import PackJob
 log = logging.getLogger(__name__)
 
 _PER_THREAD = 8
-"""Images that wait for each thread."""
+"""Images submitted at once, per thread."""
 
 
 def run(job: PackJob, threads: int) -> None:
-    """Pack the images of a listing; ``threads`` are read, and shortened, at once.
+    """Pack the images of a listing, reading and resizing with ``threads`` threads.
 
-    Memory holds one block, and a few images per thread.
+    Memory: one block and a few images per thread.
 
     Raises:
-        BingoError: the listing is damaged or not of a folder, or an image is not the one that was listed.
+        BingoError: the listing is damaged or not of a folder, or an image has changed since it was listed.
     """
     listing = read_listing(job.listing, job.split)
     if listing.source != "folder":
@@ -41,7 +41,7 @@ def run(job: PackJob, threads: int) -> None:
     size, nbytes = np.zeros((count, 2), dtype=np.int64), np.zeros(count, dtype=np.int64)
     crc32, hashes = np.zeros(count, dtype=np.uint32), np.zeros(count, dtype="S64")
 
-    def packed(i: int) -> tuple[bytes, tuple[int, int]]:
+    def encode(i: int) -> tuple[bytes, tuple[int, int]]:
         picture = next(iter(images.fetch(np.array([i]))))
         assert isinstance(picture, Picture)
         return pack_image(picture, job.pack)
@@ -51,7 +51,7 @@ def run(job: PackJob, threads: int) -> None:
         with ThreadPoolExecutor(threads) as pool, Progress(f"{job.split} pack", count, "images") as progress:
             for start in range(0, count, step):
                 rows = range(start, min(start + step, count))
-                for i, (content, size[i]) in zip(rows, pool.map(packed, rows), strict=True):
+                for i, (content, size[i]) in zip(rows, pool.map(encode, rows), strict=True):
                     nbytes[i], crc32[i] = len(content), zlib.crc32(content)
                     hashes[i] = hashlib.sha256(content).hexdigest()
                     yield content
@@ -65,8 +65,8 @@ def run(job: PackJob, threads: int) -> None:
     with write_hdf5(job.output, attributes) as file:
         group = file.create_group(job.split)
         write_blocks(group, contents())
-        made = replace(listing, size=size, nbytes=nbytes, crc32=crc32)
-        if shortened_images := int((crc32 != listing.crc32).sum()):
-            made = replace(made, digest=digest_arrays({"label": listing.label, "hash": hashes}))
-        store(group, made)
-    log.info("%s: %d images packed, %d of them shortened", job.split, count, shortened_images)
+        packed = replace(listing, size=size, nbytes=nbytes, crc32=crc32)
+        if resized := int((crc32 != listing.crc32).sum()):
+            packed = replace(packed, digest=digest_arrays({"label": listing.label, "hash": hashes}))
+        store(group, packed)
+    log.info("%s: %d images packed, %d of them resized", job.split, count, resized)

@@ -5,9 +5,9 @@ from bingo.study.report_jobs import PurityFigureJob
 
 
 def run(job: PurityFigureJob, threads: int) -> None:  # noqa: ARG001
-    """Draw what neighbours have in common with an image.
+    """Draw how often an image's nearest neighbours share its label.
 
     Raises:
-        BingoError: an input is missing or damaged, or does not belong to the others.
+        BingoError: an input does not exist, is damaged, or does not belong to the others.
     """
     draw_purity(job.listing, job.embeddings, job.teacher, job.output)

@@ -1,4 +1,4 @@
-"""The report stage: one page that shows what a study found."""
+"""The report stage: write a study's results as one page."""
 
 from bingo.report.page import write_report
 from bingo.study.report_jobs import ReportJob

@@ -1,4 +1,4 @@
-"""The sheets stage: pictures of bags."""
+"""The sheets stage: draw contact sheets of bags."""
 
 from bingo.artifacts.provenance import require_same
 from bingo.bags.bags import read_bags
@@ -9,10 +9,10 @@ from bingo.study.report_jobs import SheetsJob
 
 
 def run(job: SheetsJob, threads: int) -> None:  # noqa: ARG001
-    """Draw contact sheets of some anchors and their bags, each page to its file.
+    """Draw contact sheets of anchors and their bags, one file per page.
 
     Raises:
-        BingoError: the bags belong to another dataset, or there is nothing to fill the page with.
+        BingoError: the bags belong to another dataset, or there are no images for a page.
     """
     listing = read_listing(job.listing, "train")
     bags = read_bags(job.bags)

@@ -1,4 +1,4 @@
-"""The student stage: train a small backbone, alone or from a teacher and its bags."""
+"""The student stage: train a small backbone, with or without a teacher."""
 
 from pathlib import Path
 from typing import Any
@@ -28,15 +28,16 @@ def run(job: StudentJob, device: torch.device, workers: int) -> None:
     """Train a student and write `backbone.safetensors`, `head.safetensors` and `log.csv` into a folder.
 
     Raises:
-        BingoError: an input is missing, damaged or belongs to another dataset or teacher, or the loss is not finite.
+        BingoError: an input does not exist, is damaged or belongs to another dataset or teacher, or the loss is not
+            finite.
     """
     student = job.student
 
-    def write(learner: TrainingModel, rows: list[LogRow], provenance: dict[str, Any]) -> None:
+    def write(model: TrainingModel, rows: list[LogRow], provenance: dict[str, Any]) -> None:
         write_log(job.output / "log.csv", rows)
         metadata = {"backbone": student.backbone.model_dump(), "method": student.method, "provenance": provenance}
-        write_tensors(job.output / "head.safetensors", learner.head.state_dict(), metadata)
-        write_tensors(job.output / "backbone.safetensors", learner.backbone.state_dict(), metadata)
+        write_tensors(job.output / "head.safetensors", model.head.state_dict(), metadata)
+        write_tensors(job.output / "backbone.safetensors", model.backbone.state_dict(), metadata)
 
     inputs = _open_inputs(job, device)
     state_path, title = job.output / "state.pt", f"student {job.name} seed {job.seed}"
@@ -44,7 +45,7 @@ def run(job: StudentJob, device: torch.device, workers: int) -> None:
 
 
 def _open_inputs(job: StudentJob, device: torch.device) -> Inputs:
-    """Open what the method needs, and check that all of it belongs together."""
+    """Open the inputs of the method, and check that they belong together."""
     method, listing = job.student, read_listing(job.listing, "train")
     digests = {"dataset": listing.digest}
     teacher: TeacherOutputs | None = None
@@ -60,11 +61,13 @@ def _open_inputs(job: StudentJob, device: torch.device) -> Inputs:
 def _open_teacher(
     job: StudentJob, method: Distillation, digests: dict[str, str], device: torch.device
 ) -> OnlineTeacher:
-    """Return the network that runs in training, and enter its digest."""
+    """Load the teacher's network, and add its digest to ``digests``."""
     if job.teacher is None:
-        raise BingoError(f"student {job.name}: method {method.method} with an online teacher needs --teacher")
+        raise BingoError(f"student {job.name}: method {method.method} with an online teacher needs --teacher; pass it")
     if job.targets:
-        raise BingoError(f"student {job.name}: --targets serve stored teacher views, but its teacher is online")
+        raise BingoError(
+            f"student {job.name}: --targets needs stored teacher views, but teacher_views is online; leave it out"
+        )
     teacher = load_teacher(job.teacher, device)
     require_size(teacher.backbone, job.preprocessing.size, device)
     if method.training.sync_batch_norm and method.teacher_batch_norm == "batch" and processes() > 1:
@@ -77,33 +80,36 @@ def _open_teacher(
 def _open_targets(
     job: StudentJob, method: Distillation, listing: Listing, digests: dict[str, str], device: torch.device
 ) -> StoredTeacher:
-    """Return the stored outputs of a teacher, and enter their digests and its own."""
-    views, numbers = int(method.teacher_views), method.teacher_view_slots()
-    if len(job.targets) != len(numbers):
-        raise BingoError(f"student {job.name}: {views} stored teacher views need --targets {len(numbers)} times")
-    files = dict(zip(numbers, job.targets, strict=True))
-    for number, path in files.items():
+    """Open the teacher's stored outputs, and add their digests and the teacher's to ``digests``."""
+    views, slots = int(method.teacher_views), method.teacher_view_slots()
+    if len(job.targets) != len(slots):
+        raise BingoError(
+            f"student {job.name}: stored teacher views need {len(slots)} files of targets, got {len(job.targets)}; "
+            f"pass --targets {len(slots)} times"
+        )
+    files = dict(zip(slots, job.targets, strict=True))
+    for slot, path in files.items():
         expected = TargetsJob(
             preprocessing=job.preprocessing,
             recipe=method.training.views,
             precision=method.training.precision,
             layer=method.layer,
-            number=number,
+            number=slot,
             views=views,
             listing=job.listing,
             teacher=Path(),
             output=path,
         )
         drawn = describe_targets(expected, device)
-        digests[f"targets-{number}"], teacher = require_targets(path, job.listing, listing, drawn)
+        digests[f"targets-{slot}"], teacher = require_targets(path, job.listing, listing, drawn)
         require_same(path, "teacher", teacher, digests.setdefault("teacher", teacher), job.targets[0])
     return StoredTeacher(files, views, device)
 
 
 def _open_bags(job: StudentJob, digests: dict[str, str]) -> Bags:
-    """Return the bags that positives are drawn from, and enter their digest."""
+    """Read the bags to draw positives from, and add their digest to ``digests``."""
     if job.bags is None:
-        raise BingoError(f"student {job.name}: method {job.student.method} needs --bags")
+        raise BingoError(f"student {job.name}: method {job.student.method} needs --bags; pass it")
     bags = read_bags(job.bags)
     require_same(job.bags, "dataset", bags.attributes["dataset_digest"], digests["dataset"], job.listing)
     if "teacher_digest" in bags.attributes and "teacher" in digests:

@@ -1,4 +1,4 @@
-"""The table_text stage: a table as Markdown and LaTeX."""
+"""The table_text stage: render a table as Markdown and LaTeX."""
 
 from bingo.artifacts.files import write_text
 from bingo.report.table import read_table, readable_table
@@ -12,7 +12,7 @@ _LATEX = str.maketrans(
 
 
 def run(job: TableTextJob, threads: int) -> None:  # noqa: ARG001
-    """Render a table's CSV as Markdown and LaTeX, as `readable_table` has it.
+    """Render a table's CSV as Markdown and LaTeX, in the layout of `readable_table`.
 
     Raises:
         BingoError: the table is damaged.

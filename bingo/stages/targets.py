@@ -1,4 +1,4 @@
-"""The targets stage: a teacher's outputs for random views of every image, computed once for all students."""
+"""The targets stage: compute a teacher's outputs for augmented views of every image, once for all students."""
 
 import hashlib
 import logging
@@ -31,12 +31,12 @@ from bingo.views.rendering import ViewPixels, pin_views, render
 log = logging.getLogger(__name__)
 _BATCH = 128
 _VIEWS_PER_READ = 8
-"""Views made of an image each time it is read: reading is dear, and so is the memory of many views."""
+"""Views rendered per read of an image: more views save reading and decoding, but take more memory."""
 
 
 @dataclass(frozen=True)
 class _ViewBatch:
-    """Some views of a batch of images."""
+    """Several views of a batch of images."""
 
     rows: slice
     views: dict[int, ViewPixels]
@@ -46,7 +46,7 @@ class _ViewBatch:
 
 
 class _ViewsInOrder:
-    """Batches of images in the listing's order, in some of their views at a time."""
+    """Batches of images in the listing's order, with up to `_VIEWS_PER_READ` views at a time."""
 
     def __init__(self, images: Images, job: TargetsJob) -> None:
         self.images, self.job = images, job
@@ -55,20 +55,20 @@ class _ViewsInOrder:
     def __len__(self) -> int:
         return -(-len(self.images.listing) // _BATCH) * self.groups
 
-    def __getitem__(self, position: int) -> _ViewBatch:
-        batch, group = divmod(position, self.groups)
-        rows = np.arange(batch * _BATCH, min((batch + 1) * _BATCH, len(self.images.listing)))
+    def __getitem__(self, index: int) -> _ViewBatch:
+        batch, group = divmod(index, self.groups)
+        rows = np.arange(batch * _BATCH, min((batch + 1) * _BATCH, len(self.images.listing)))  # (B,)
         views = range(group * _VIEWS_PER_READ, min((group + 1) * _VIEWS_PER_READ, self.job.views))
         recipe, size = RECIPES[self.job.recipe], self.images.listing.size[rows]
         parameters = {view: draw_for_teacher(recipe, rows, view, self.job.number, size) for view in views}
-        shown = render_views(self.images, rows, parameters, self.job.preprocessing, recipe)
-        return _ViewBatch(slice(int(rows[0]), int(rows[-1]) + 1), shown)
+        pixels = render_views(self.images, rows, parameters, self.job.preprocessing, recipe)
+        return _ViewBatch(slice(int(rows[0]), int(rows[-1]) + 1), pixels)
 
 
 def run(job: TargetsJob, device: torch.device, workers: int) -> None:
-    """Write a teacher's outputs for V views of all training images, as unit vectors, streamed batch by batch.
+    """Write a teacher's outputs for V views of all training images, batch by batch.
 
-    The file holds `target` (N, V, D) in float16.
+    The file contains `target` (N, V, D) float16, unit vectors.
 
     Raises:
         BingoError: an input is damaged, or an output is not finite.
@@ -97,13 +97,13 @@ def run(job: TargetsJob, device: torch.device, workers: int) -> None:
         for rows, view, units in outputs:
             if not units.isfinite().all():
                 raise BingoError(f"{job.teacher}: its outputs are not finite; train it with a lower learning rate")
-            half = units.half().numpy()
+            half = units.half().numpy()  # (B, D)
             target[rows, view] = half
             digest.update(half.tobytes())
             progress.advance(len(half))
         file.attrs["digest"] = digest.hexdigest()
     log.info(
-        "%s: %s outputs of each of %s images, %s numbers, float16", job.output, job.views, f"{count:,}", f"{width:,}"
+        "%s: %s outputs of width %s for each of %s images, float16", job.output, job.views, f"{width:,}", f"{count:,}"
     )
 
 
@@ -111,23 +111,23 @@ def run(job: TargetsJob, device: torch.device, workers: int) -> None:
 def _outputs(
     job: TargetsJob, teacher: TeacherNetwork, images: Images, device: torch.device, workers: int
 ) -> Iterator[tuple[slice, int, Tensor]]:
-    """Yield rows, view, and the outputs for them: float32 unit vectors (B, D) on the CPU.
+    """Yield rows, view number, and outputs: float32 unit vectors (B, D) on the CPU.
 
-    Several processes share the batches; the first one gets all outputs, the others none.
+    Several processes share the batches. Rank 0 gets all outputs; the others get none.
     """
     dtype = resolve_precision(job.precision, device)
     network = fold_batch_norm(network_of(teacher, job.layer))
     require_size(teacher.backbone, job.preprocessing.size, device)
     views = _ViewsInOrder(images, job)
 
-    def compute(places: Iterable[int]) -> Iterator[list[tuple[slice, int, Tensor]]]:
-        for shown in load(views, places, workers):
-            found = []
-            for view, images in render(shown.views, RECIPES[job.recipe], job.preprocessing, device):
+    def compute(indices: Iterable[int]) -> Iterator[list[tuple[slice, int, Tensor]]]:
+        for batch in load(views, indices, workers):
+            results = []
+            for view, images in render(batch.views, RECIPES[job.recipe], job.preprocessing, device):
                 with autocast(dtype, device):
-                    outputs = network(images)
-                found.append((shown.rows, view, F.normalize(outputs.float(), dim=1).cpu()))
-            yield found
+                    outputs = network(images)  # (B, D)
+                results.append((batch.rows, view, F.normalize(outputs.float(), dim=1).cpu()))
+            yield results
 
-    for found in compute_shared(range(len(views)), compute):
-        yield from found
+    for results in compute_shared(range(len(views)), compute):
+        yield from results

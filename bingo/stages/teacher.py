@@ -14,17 +14,17 @@ from bingo.training.train_method import Inputs, train_method
 
 
 def run(job: TeacherJob, device: torch.device, workers: int) -> None:
-    """Pretrain a teacher and write backbone and head (safetensors), and the log.
+    """Pretrain a teacher; write backbone and head (safetensors) and the log (CSV).
 
     Raises:
         BingoError: an input is damaged, or the loss is not finite.
     """
     teacher = job.teacher
 
-    def write(learner: TrainingModel, rows: list[LogRow], provenance: dict[str, Any]) -> None:
+    def write(model: TrainingModel, rows: list[LogRow], provenance: dict[str, Any]) -> None:
         write_log(job.training_log, rows)
         metadata = {"method": teacher.method, "provenance": provenance}
-        write_teacher(job.output, teacher.backbone, learner.backbone.state_dict(), learner.head.state_dict(), metadata)
+        write_teacher(job.output, teacher.backbone, model.backbone.state_dict(), model.head.state_dict(), metadata)
 
     listing = read_listing(job.listing, "train")
     inputs = Inputs(listing, {"dataset": listing.digest})

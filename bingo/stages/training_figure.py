@@ -8,6 +8,6 @@ def run(job: TrainingFigureJob, threads: int) -> None:  # noqa: ARG001
     """Draw training curves.
 
     Raises:
-        BingoError: an input is missing or damaged, or does not belong to the others.
+        BingoError: an input does not exist, is damaged, or does not belong to the others.
     """
     draw_training(job.panels, job.logs, job.output)

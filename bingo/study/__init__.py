@@ -1,1 +1,1 @@
-"""What a study file means: the typed schema, the job of each stage, the plan of files. Imports no torch."""
+"""The study file: typed schema, the job of each stage, and the plan of files. Does not import torch."""

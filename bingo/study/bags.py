@@ -1,4 +1,4 @@
-"""How a study groups images: the keys of `bags`."""
+"""How a study groups images into bags: the settings under `bags`."""
 
 from abc import abstractmethod
 from typing import Annotated, Any, Literal, Self
@@ -9,12 +9,12 @@ from bingo.study.sections import StrictModel, setting_error
 
 
 class Ivf(StrictModel):
-    """An inverted file: images in lists by their nearest centroid, of which a search looks into a few."""
+    """An inverted file: images are stored in lists by nearest centroid, and a search reads only a few lists."""
 
     lists: int = Field(default=4096, ge=1)
-    """Centroids; some multiple of the root of the number of images."""
+    """Number of lists (centroids); use a small multiple of the square root of the number of images."""
     probes: int = Field(default=32, ge=1)
-    """Lists that are looked into for each image: more find more and take longer."""
+    """Lists searched for each image; more lists find more neighbours but take longer."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -24,10 +24,10 @@ class Ivf(StrictModel):
 
 
 class IvfSearch(StrictModel):
-    """Search with an inverted file, which holds all features in memory as float16 and misses some neighbours."""
+    """Approximate search with an inverted file. It keeps all features in memory as float16 and may miss neighbours."""
 
     ivf: Ivf
-    """The index."""
+    """Settings of the index."""
 
 
 def _search_kind(value: Any) -> str:
@@ -43,36 +43,36 @@ class BagSection(StrictModel):
     """An entry of `bags`."""
 
     def named_teacher(self) -> str | None:
-        """Return the entry of `teachers` whose features are compared, None where none are."""
+        """Return the entry of `teachers` whose features are used; None if the criterion uses no features."""
         return None
 
     @abstractmethod
     def kind(self) -> str:
-        """Return what the bags are, whatever the study calls them: criterion and size."""
+        """Return criterion and size, independent of the entry's name in the study."""
 
 
 class KnnBag(BagSection):
-    """Each image's bag holds its nearest neighbours by cosine similarity of the teacher's features."""
+    """The bag of an image holds its nearest neighbours by cosine similarity of the teacher's features."""
 
     criterion: Literal["knn"]
     """How images are grouped."""
     teacher: str
     """Entry of `teachers` whose features are compared."""
     size: int = Field(default=5, ge=1)
-    """Neighbours per image, the image itself not counted."""
+    """Neighbours per image, excluding the image itself."""
     search: NeighbourSearch = "exact"
-    """`exact`, or `{ivf: {...}}`, which is faster for millions of images and misses some neighbours; its recall is
-    measured and noted with the bags."""
+    """`exact`, or `{ivf: {...}}` for approximate search, which is faster for millions of images. Its recall is measured
+    and stored with the bags."""
 
     @field_validator("search", mode="before")
     @classmethod
     def _exact_or_index(cls, value: Any) -> Any:
         if value != "exact" and not isinstance(value, dict | IvfSearch):
-            raise setting_error(f"must be exact, or a section with ivf, found {value!r}")
+            raise setting_error(f"must be exact or a section with ivf, found {value!r}")
         return value
 
     def named_teacher(self) -> str:
-        """Return the entry of `teachers` whose features are compared."""
+        """Return the entry of `teachers` whose features are used."""
         return self.teacher
 
     def kind(self) -> str:
@@ -81,21 +81,21 @@ class KnnBag(BagSection):
 
 
 class KmeansBag(BagSection):
-    """Each image's bag is its cluster, of spherical k-means on the teacher's features."""
+    """The bag of an image is its cluster from spherical k-means on the teacher's features."""
 
     criterion: Literal["kmeans"]
     """How images are grouped."""
     teacher: str
     """Entry of `teachers` whose features are clustered."""
     clusters: int = Field(ge=1)
-    """Number of clusters; one that ends empty is dropped."""
+    """Number of clusters; empty clusters are dropped."""
     iterations: int = Field(default=20, ge=1)
-    """Rounds of assigning images to centroids and moving these."""
+    """Number of k-means iterations."""
     seed: int = Field(default=0, ge=0, lt=2**31)
     """Seed of the initial centroids."""
 
     def named_teacher(self) -> str:
-        """Return the entry of `teachers` whose features are compared."""
+        """Return the entry of `teachers` whose features are used."""
         return self.teacher
 
     def kind(self) -> str:
@@ -104,7 +104,7 @@ class KmeansBag(BagSection):
 
 
 class LabelBag(BagSection):
-    """Each image's bag holds all images of its class: what perfect bags would give."""
+    """The bag of an image holds all images of its class. Use it as an upper bound for the quality of bags."""
 
     criterion: Literal["label"]
     """How images are grouped."""
@@ -115,14 +115,14 @@ class LabelBag(BagSection):
 
 
 class RandomBag(BagSection):
-    """Each image's bag holds images drawn at random: what useless bags would give."""
+    """The bag of an image holds random images. Use it as a lower bound for the quality of bags."""
 
     criterion: Literal["random"]
     """How images are grouped."""
     size: int = Field(default=5, ge=1)
-    """Other images per bag, at least."""
+    """Minimum number of other images per bag."""
     seed: int = Field(default=0, ge=0, lt=2**32)
-    """Seed of the draw."""
+    """Seed of the random assignment."""
 
     def kind(self) -> str:
         """Return criterion and size."""

@@ -1,6 +1,6 @@
-"""What is known of a dataset before anything runs: has it labels, has it a validation set, which folders hold it.
+"""Facts about a dataset that are known before any job runs: labels, validation set, folders.
 
-Imports no torch: this is asked whenever Snakemake starts.
+Does not import torch: Snakemake runs this at every start.
 """
 
 import os
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 
 class NamedSet(NamedTuple):
-    """What is known of a set that a study names."""
+    """Facts about a built-in dataset."""
 
     train_images: int
     torchvision: str
-    """Its class in `torchvision.datasets`; empty where it is none of torchvision's."""
+    """Class in `torchvision.datasets`; empty if torchvision does not have the dataset."""
     classes: tuple[str, ...]
-    """Names in the order of labels; empty where they are numbers."""
+    """Class names in label order; empty if classes are numbers."""
 
 
 _FASHION = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
@@ -39,31 +39,31 @@ NAMED_SETS = {
 
 @dataclass(frozen=True)
 class SourceFacts:
-    """What a study can do with its data."""
+    """What a dataset provides to a study."""
 
     labels: bool
     validation: bool
     most_images: int | None
-    """Training images there are at most; None for a folder without `max_train`, whose files nobody has counted."""
+    """Upper bound on the number of training images; None for a folder without `max_train`, which is not counted."""
     folders: dict[str, list[str]]
-    """Of each split, the folders whose modification time tells that files came or went."""
+    """Folders of each split; their modification times show that files were added or removed."""
 
     @property
     def is_imagenet(self) -> bool:
-        """Whether the classes are a thousand WordNet numbers, as only ImageNet's are."""
+        """Whether the class folders are 1,000 WordNet IDs, as in ImageNet."""
         names = [Path(folder).name for folder in self.folders["train"][1:]]
         return len(names) == 1000 and all(re.fullmatch(r"n\d{8}", name) for name in names)
 
 
 def source_facts(data: "ImageSet", key: str) -> SourceFacts:
-    """Look at a dataset as cheaply as possible; ``key`` is the study's key that describes it.
+    """Return facts about the dataset under ``key`` of the study without reading its images.
 
     Raises:
-        BingoError: a folder is missing or holds nothing, or images are to be held out of a folder without classes.
+        BingoError: a folder is missing or empty, or `held_out` is set for a folder without class folders.
     """
     if data.source != "folder":
-        every = NAMED_SETS[data.source].train_images
-        images = min(every, data.max_train or every)
+        total = NAMED_SETS[data.source].train_images
+        images = min(total, data.max_train or total)
         return SourceFacts(labels=True, validation=True, most_images=images, folders={"train": [], "val": []})
     folders = {"train": [data.train, *class_folders(Path(data.train), f"{key}.train")], "val": []}
     if data.val is not None:
@@ -74,35 +74,35 @@ def source_facts(data: "ImageSet", key: str) -> SourceFacts:
 
 
 def has_labels(data: "FolderSet", key: str) -> bool:
-    """Tell whether the first folder level names classes; ``key`` is the study's key that describes the set.
+    """Return whether the first folder level of the dataset under ``key`` of the study names classes.
 
     Raises:
-        BingoError: `labels: folders` or `held_out` was asked of a folder without folders in it.
+        BingoError: `labels: folders` or `held_out` is set for a folder without class folders.
     """
     if data.labels == "none":
         return False
-    found = bool(class_folders(Path(data.train), f"{key}.train"))
-    if data.held_out is not None and not found:
-        raise BingoError(f"{key}.held_out: {data.train} has no class folders to hold images out of; leave it out")
-    if data.labels == "folders" and not found:
+    labelled = bool(class_folders(Path(data.train), f"{key}.train"))
+    if data.held_out is not None and not labelled:
+        raise BingoError(f"{key}.held_out: {data.train} has no class folders to hold images out of; remove this key")
+    if data.labels == "folders" and not labelled:
         raise BingoError(f"{key}.train: {data.train} has no class folders; set {key}.labels: none")
-    return found
+    return labelled
 
 
 def class_folders(folder: Path, key: str) -> list[str]:
-    """Return the sorted folders directly inside ``folder``.
+    """Return the sorted subfolders of ``folder``, which the study names under ``key``.
 
     Raises:
-        BingoError: ``folder`` is missing or empty, or a name holds braces; ``key`` is the study's key that names it.
+        BingoError: ``folder`` is missing or empty, or a name contains braces.
     """
     if not folder.is_dir():
         raise BingoError(f"{key}: there is no folder {folder}; correct the path")
-    with os.scandir(folder) as entries:
-        found = [entry for entry in entries if not entry.name.startswith(".")]
-    if not found:
-        raise BingoError(f"{key}: the folder {folder} is empty")
-    folders = sorted(str(folder / entry.name) for entry in found if entry.is_dir())
+    with os.scandir(folder) as iterator:
+        entries = [entry for entry in iterator if not entry.name.startswith(".")]
+    if not entries:
+        raise BingoError(f"{key}: the folder {folder} is empty; correct the path")
+    folders = sorted(str(folder / entry.name) for entry in entries if entry.is_dir())
     for name in (str(folder), *folders):
         if "{" in name or "}" in name:
-            raise BingoError(f"{key}: {name} has braces in its name, which Snakemake cannot take; rename it")
+            raise BingoError(f"{key}: {name} has braces in its name, which Snakemake does not support; rename it")
     return folders

@@ -1,8 +1,8 @@
-"""What a job of a stage is: settings, which are its identity, and files.
+"""Base class of jobs: the settings of one run of a stage, which form its identity, and its files.
 
-From a job's class come the command line of `bingo stage NAME` and what its rule hands to it. Snakemake sees the
-settings as one canonical JSON string and reruns the stage when the string changes. So a key that cannot change a result
-must not be in them, and a key that can must be.
+The command line of `bingo stage NAME` and the arguments that its rule passes are derived from the job class. Snakemake
+sees the settings as one canonical JSON string and reruns the stage when the string changes. A key must therefore be
+part of the settings if and only if it can change a result.
 """
 
 import json
@@ -18,11 +18,11 @@ from bingo.study.sections import StrictModel
 
 
 class Role(Enum):
-    """What a field of a job is that is no setting."""
+    """Role of a job's field that is not a setting."""
 
     INPUT = "a file or folder that is read"
     OUTPUT = "a file or folder that is written"
-    OPTION = "something else that cannot change the result"
+    OPTION = "an option that cannot change the result"
 
 
 Input = Annotated[Path, Role.INPUT]
@@ -39,48 +39,48 @@ Device = Literal["none", "one", "shared"]
 
 
 class Job(StrictModel):
-    """Settings and files of one job of one stage; fields without a role are its settings."""
+    """Settings and files of one job of a stage. Fields without a role are settings."""
 
     STAGE: ClassVar[str]
-    """The stage's name: its rule's, its command's, and that of its module in `bingo.stages`."""
+    """Name of the stage, of its rule, of its command, and of its module in `bingo.stages`."""
     STAGE_VERSION: ClassVar[int]
-    """Raised when the results of the stage change meaning."""
+    """Increase it when the results of the stage change."""
     DEVICE: ClassVar[Device] = "none"
-    """Whether networks run: in no process, in one, or in as many as share the work."""
+    """Processes that run networks: `none`, `one`, or several that share the work (`shared`)."""
 
     @classmethod
     def roles(cls) -> dict[str, Role]:
-        """Return the role of each field that is no setting."""
+        """Return the role of each field that is not a setting."""
         fields = cls.model_fields.items()
         return {name: part for name, field in fields for part in field.metadata if isinstance(part, Role)}
 
     def irrelevant(self) -> Exclusion:
-        """Return keys of the settings that cannot change this job's result, as pydantic's `exclude`."""
+        """Return the settings that cannot change this job's result, in the form of pydantic's `exclude`."""
         return {}
 
     @property
     def settings(self) -> dict[str, Any]:
-        """On what of the study the result depends, defaults filled in, and the stage's version."""
+        """Everything in the study that the result depends on, with defaults, and the version of the stage."""
         files: Exclusion = dict.fromkeys(self.roles(), True)
         return {"version": self.STAGE_VERSION, **self.model_dump(mode="json", exclude=files | self.irrelevant())}
 
     @property
     def identity(self) -> str:
-        """The settings as canonical JSON: sorted keys."""
+        """The settings as canonical JSON with sorted keys."""
         return json.dumps(self.settings, sort_keys=True)
 
     @property
     def inputs(self) -> dict[str, str | list[str]]:
-        """The files that are read, by field, as Snakemake takes them; fields without any are left out."""
-        found: dict[str, str | list[str]] = {}
+        """Input files by field, for Snakemake; empty fields are omitted."""
+        inputs: dict[str, str | list[str]] = {}
         for name in [name for name, role in self.roles().items() if role is Role.INPUT]:
             value = getattr(self, name)
             if paths := [path for _, path in _files(value)]:
-                found[name] = paths if isinstance(value, list | dict) else paths[0]
-        return found
+                inputs[name] = paths if isinstance(value, list | dict) else paths[0]
+        return inputs
 
     def flags(self, *names: str) -> str:
-        """Return fields as command-line options, ``--shards a.h5 --shards b.h5``; all but settings by default."""
+        """Return fields as command-line options, such as ``--shards a.h5 --shards b.h5``; default: all with a role."""
         return " ".join(
             f"--{name.replace('_', '-')} {shlex.quote(key + path)}"
             for name in names or self.roles()
@@ -89,26 +89,28 @@ class Job(StrictModel):
 
     @classmethod
     def read(cls, settings: str, files: dict[str, Any]) -> Self:
-        """Return the job of a command line.
+        """Return the job for the arguments of a command line.
 
         Args:
-            settings: `identity`, or @FILE that holds it.
-            files: the other fields.
+            settings: `identity`, or @FILE with its content.
+            files: all other fields.
 
         Raises:
-            BingoError: the settings are no JSON, or not those of this stage and its version, or a field has a value
-                that it cannot have.
+            BingoError: the settings are not valid JSON or belong to another stage or version, or a value is not
+                allowed.
         """
         path = Path(settings[1:]) if settings.startswith("@") else None
         try:
-            given = json.loads(settings if path is None else path.read_text(encoding="utf-8"))
+            values = json.loads(settings if path is None else path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            fault = "no JSON" if path is None else f"{path} cannot be read"
-            raise BingoError(f"--settings: {fault} ({error})") from error
-        if not isinstance(given, dict) or given.pop("version", None) != cls.STAGE_VERSION or given.keys() & cls.roles():
-            raise BingoError(f"--settings: are no settings of {cls.STAGE}, version {cls.STAGE_VERSION}")
+            fault = "invalid JSON" if path is None else f"{path} cannot be read"
+            raise BingoError(f"--settings: {fault} ({error}); run the stage through snakemake") from error
+        is_current = isinstance(values, dict) and values.pop("version", None) == cls.STAGE_VERSION
+        if not is_current or values.keys() & cls.roles():
+            message = f"not the settings of stage {cls.STAGE}, version {cls.STAGE_VERSION}"
+            raise BingoError(f"--settings: {message}; run the stage through snakemake")
         try:
-            return cls.model_validate({**given, **files})
+            return cls.model_validate({**values, **files})
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             where = ".".join(str(part) for part in first["loc"])
@@ -119,7 +121,7 @@ class Job(StrictModel):
 
 
 def _files(value: Any) -> list[tuple[str, str]]:
-    """Return the files of a field, or what else it holds, each behind its name and `=` where it has one."""
+    """Return the values of a field as pairs: `name=` (empty for unnamed values) and the value as text."""
     if isinstance(value, dict):
         return [(f"{name}={key}", path) for name, entry in value.items() for key, path in _files(entry)]
     entries = value if isinstance(value, list) else [] if value is None else [value]

@@ -1,4 +1,4 @@
-"""The job of each stage that makes networks and measures them."""
+"""Jobs of the stages that prepare data, train networks and evaluate them."""
 
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
@@ -30,7 +30,7 @@ Events = Annotated[Path | None, Role.OPTION]
 
 
 class DataJob(Job):
-    """List the images of one split, each file decoded once to prove it sound."""
+    """List the images of one split; each file is decoded once to check it."""
 
     STAGE: ClassVar[str] = "data"
     STAGE_VERSION: ClassVar[int] = 2
@@ -38,15 +38,15 @@ class DataJob(Job):
     split: Split
     data: Annotated[ImageSet, Field(discriminator="source")]
     key: Text
-    """Key of the study that describes the images, for messages."""
+    """Key of the dataset in the study, for messages."""
     train_listing: OptionalInput = None
-    """Listing of training images, whose classes validation images have."""
+    """Listing of the training images, which defines the classes of the validation images."""
     output: Output
     """Listing to write."""
 
     @classmethod
     def of(cls, plan: Plan, split: Split, target: str = "") -> Self:
-        """Return the job of the study's own images, or of another set."""
+        """Return the job for the study's own images, or for the dataset ``target`` of `transfer`."""
         images = plan.study.target(target) if target else plan.study.data
         assert not isinstance(images, CocoSet)
         folder = f"data/{target}/" if target else "data/"
@@ -64,7 +64,7 @@ class DataJob(Job):
 
 
 class PackJob(Job):
-    """Copy the images of a folder, as they are or shortened, into one file."""
+    """Copy the images of a folder into one file, unchanged or resized."""
 
     STAGE: ClassVar[str] = "pack"
     STAGE_VERSION: ClassVar[int] = 1
@@ -74,11 +74,11 @@ class PackJob(Job):
     listing: Input
     """Listing of the images (data stage)."""
     output: Output
-    """Pack to write."""
+    """HDF5 file to write."""
 
     @classmethod
     def of(cls, plan: Plan, split: Split) -> Self:
-        """Return the job of one split, where the study asks for packs."""
+        """Return the job of one split of a study with `data.pack`."""
         assert isinstance(plan.study.data, FolderData)
         assert plan.study.data.pack is not None
         return cls(
@@ -89,7 +89,7 @@ class PackJob(Job):
         )
 
     def irrelevant(self) -> Exclusion:
-        """Return the quality of what is not encoded."""
+        """Return the JPEG quality if nothing is encoded."""
         return {"pack": {"quality"}} if self.pack.shorter_side is None else {}
 
 
@@ -109,13 +109,13 @@ class TeacherJob(Job):
     output: Output
     """Safetensors file to write."""
     training_log: Output
-    """CSV to write, a line per epoch."""
+    """CSV to write, one line per epoch."""
     events: Events = None
-    """Folder for TensorBoard's events; without it none are written."""
+    """Folder for TensorBoard events; none are written without it."""
 
     @classmethod
     def of(cls, plan: Plan, teacher: str) -> Self:
-        """Return the job of one trained teacher."""
+        """Return the job of one teacher."""
         entry = plan.study.teachers[teacher]
         assert not isinstance(entry, ImportedTeacher)
         return cls(
@@ -129,7 +129,7 @@ class TeacherJob(Job):
 
 
 class ImportJob(Job):
-    """Take over a teacher that somebody has trained."""
+    """Import a pretrained teacher from a checkpoint."""
 
     STAGE: ClassVar[str] = "imported_teacher"
     STAGE_VERSION: ClassVar[int] = 1
@@ -138,7 +138,7 @@ class ImportJob(Job):
     part: str | None
     architecture: str | None
     checkpoint: Input
-    """File of weights."""
+    """Checkpoint file."""
     output: Output
     """Safetensors file to write."""
 
@@ -147,8 +147,8 @@ class ImportJob(Job):
         """Return the job of one imported teacher."""
         entry = plan.study.teachers[teacher]
         assert isinstance(entry, ImportedTeacher)
-        told = entry.model_dump(exclude={"checkpoint"})
-        return cls(**told, checkpoint=Path(entry.checkpoint), output=Path(plan.weights(teacher, 0)))
+        settings = entry.model_dump(exclude={"checkpoint"})
+        return cls(**settings, checkpoint=Path(entry.checkpoint), output=Path(plan.weights(teacher, 0)))
 
 
 class EmbeddingsJob(Job):
@@ -164,9 +164,9 @@ class EmbeddingsJob(Job):
     teacher: Input
     """The teacher."""
     part: OptionalText = None
-    """Make this part of the rows alone, 3-of-8 say, as a shard."""
+    """Compute only this part of the rows as a shard, for example 3-of-8."""
     shards: Inputs = Field(default=[])
-    """Shards to gather; one option for each."""
+    """Shards to merge; repeat the option for each."""
     output: Output
     """HDF5 file to write."""
 
@@ -191,13 +191,13 @@ class BagsJob(Job):
     listing: Input
     """Listing of the training images (data stage)."""
     teacher: OptionalInput = None
-    """The teacher that made the embeddings."""
+    """The teacher that computed the embeddings."""
     embeddings: OptionalInput = None
     """Embeddings of the training images."""
     part: OptionalText = None
-    """Make this part of the rows alone, 3-of-8 say, as a shard."""
+    """Compute only this part of the rows as a shard, for example 3-of-8."""
     shards: Inputs = Field(default=[])
-    """Shards to gather; one option for each."""
+    """Shards to merge; repeat the option for each."""
     output: Output
     """HDF5 file to write."""
 
@@ -215,12 +215,12 @@ class BagsJob(Job):
         )
 
     def is_searched(self) -> bool:
-        """Tell whether images can be shared out among jobs: a search looks up each image by itself."""
+        """Return whether several jobs can share the work: a neighbour search handles each image independently."""
         return isinstance(self.bags, KnnBag)
 
 
 class TargetsJob(Job):
-    """Store a teacher's outputs for random views of every training image."""
+    """Store a teacher's outputs for random views of each training image."""
 
     STAGE: ClassVar[str] = "targets"
     STAGE_VERSION: ClassVar[int] = 1
@@ -231,9 +231,9 @@ class TargetsJob(Job):
     precision: Precision
     layer: Layer
     number: int
-    """Which of the teacher views that an epoch has."""
+    """Slot of the teacher view within a training step."""
     views: int
-    """Views of each image."""
+    """Number of stored views of each image."""
     listing: Input
     """Listing of the training images (data stage)."""
     teacher: Input
@@ -245,7 +245,7 @@ class TargetsJob(Job):
     def of(
         cls, plan: Plan, teacher: str, recipe: RecipeName, precision: Precision, layer: Layer, number: int, views: int
     ) -> Self:
-        """Return the job of one of the teacher views."""
+        """Return the job of one teacher view."""
         name = f"{recipe}-{precision}-{layer}-{number}-{views}"
         return cls(
             preprocessing=plan.study.data.preprocessing.network_input(),
@@ -261,7 +261,7 @@ class TargetsJob(Job):
 
 
 class StudentJob(Job):
-    """Train a student, alone or from a teacher and its bags."""
+    """Train a student, with or without a teacher and bags."""
 
     STAGE: ClassVar[str] = "student"
     STAGE_VERSION: ClassVar[int] = 2
@@ -277,26 +277,27 @@ class StudentJob(Job):
     teacher: OptionalInput = None
     """Teacher to distil."""
     targets: Inputs = Field(default=[])
-    """The teacher's stored outputs, in its place; one option for each teacher view of an epoch."""
+    """Stored outputs that replace the teacher; repeat the option for each teacher view of a step."""
     bags: OptionalInput = None
-    """Bags to draw positives from."""
+    """Bags from which positives are sampled."""
     output: Output
     """Folder for backbone, head and log.csv."""
     events: Events = None
-    """Folder for TensorBoard's events; without it none are written."""
+    """Folder for TensorBoard events; none are written without it."""
 
     @classmethod
     def of(cls, plan: Plan, student: str, seed: int) -> Self:
         """Return the job of one student with one seed.
 
-        Teacher and bags are input files, so what the study calls them is no setting, which names bags by their kind.
+        Teacher and bags are input files, so their names in the study are not settings. The settings contain the kind
+        of the bags instead.
         """
         study, entry = plan.study, plan.study.students[student]
-        teacher, bags, named = study.teacher_of(student), study.bags_of(student), entry.named_bags()
+        teacher, bags, bags_entry = study.teacher_of(student), study.bags_of(student), entry.named_bags()
         targets = [Path(plan.path(f"targets/{name}.h5")) for name in plan.targets_of(student)]
         return cls(
             preprocessing=study.data.preprocessing.network_input(),
-            student=entry if named is None else entry.model_copy(update={"bags": study.bags[named].kind()}),
+            student=entry if bags_entry is None else entry.model_copy(update={"bags": study.bags[bags_entry].kind()}),
             seed=seed,
             name=student,
             listing=Path(plan.listing("train")),
@@ -312,23 +313,23 @@ class StudentJob(Job):
 
 
 class MeasurementJob(Job):
-    """Measure a network by a protocol."""
+    """Evaluate a network by a protocol."""
 
     model: str
     protocol: str
-    """As `bingo.study.protocols` names it."""
+    """Name of the protocol in `bingo.study.protocols`."""
     target: str
-    """Which other set it is measured on, empty for the study's own images."""
+    """Dataset of `transfer` to evaluate on; empty for the study's own images."""
     seed: int
 
     @property
     def evaluation(self) -> str:
-        """Name of the protocol in results and tables: `cifar10-linear`, say."""
+        """Name of the evaluation in results and tables, such as `cifar10-linear`."""
         return f"{self.target}-{self.protocol}" if self.target else self.protocol
 
 
 class EvaluationJob(MeasurementJob):
-    """Measure a backbone by a named protocol."""
+    """Evaluate a backbone by a protocol."""
 
     STAGE: ClassVar[str] = "evaluation"
     STAGE_VERSION: ClassVar[int] = 3
@@ -340,9 +341,9 @@ class EvaluationJob(MeasurementJob):
     val_listing: Input
     """Listing of the validation images."""
     label_list: OptionalInput = None
-    """File that names the images whose labels are used."""
+    """File that lists the images whose labels are used."""
     weights: Input
-    """A student's backbone, or a teacher."""
+    """Backbone of a student, or a teacher."""
     output: Output
     """JSON to write."""
 
@@ -366,24 +367,24 @@ class EvaluationJob(MeasurementJob):
 
 
 class DetectionJob(MeasurementJob):
-    """Train a detector on a backbone, and measure it."""
+    """Train a detector on a backbone and evaluate it."""
 
     STAGE: ClassVar[str] = "detection"
     STAGE_VERSION: ClassVar[int] = 2
     DEVICE: ClassVar[Device] = "one"
 
     preprocessing: NetworkInput
-    """Its mean and standard deviation are used; sizes come from the protocol."""
+    """Mean and standard deviation are used; the protocol defines the image size."""
     images: Annotated[Path, Role.OPTION]
     """Folder of training images."""
     annotations: Input
-    """Their annotations, COCO's JSON."""
+    """COCO JSON file of the training annotations."""
     val_images: Annotated[Path, Role.OPTION]
     """Folder of validation images."""
     val_annotations: Input
-    """Their annotations, COCO's JSON."""
+    """COCO JSON file of the validation annotations."""
     weights: Input
-    """A student's backbone, or a teacher."""
+    """Backbone of a student, or a teacher."""
     output: Output
     """JSON to write."""
 
@@ -408,12 +409,12 @@ class DetectionJob(MeasurementJob):
         )
 
     def irrelevant(self) -> Exclusion:
-        """Return what detectors have of their own."""
+        """Return the settings that detectors replace by their own."""
         return {"preprocessing": {"size", "decoder"}}
 
 
 class ExportJob(Job):
-    """Write a backbone in a format that other software loads."""
+    """Export a backbone to the format of another library."""
 
     STAGE: ClassVar[str] = "export"
     STAGE_VERSION: ClassVar[int] = 1
@@ -421,6 +422,6 @@ class ExportJob(Job):
     to: ExportFormat
     resize: int | None
     weights: Input
-    """A student's backbone, or a teacher."""
+    """Backbone of a student, or a teacher."""
     output: Output
-    """File to write, for huggingface a folder."""
+    """File to write; a folder for huggingface."""

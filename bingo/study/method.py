@@ -1,6 +1,6 @@
-"""What a method is: its settings in a study file, the views it needs, and its loss.
+"""Base classes of methods: settings in a study file, required views, and loss.
 
-The methods themselves are modules of `bingo.methods`, which enters them here. They import torch only inside functions:
+The methods are modules of `bingo.methods`, which registers them here. They import torch only inside functions, because
 Snakemake reads the settings at every start.
 """
 
@@ -20,160 +20,159 @@ Layer = Literal["projection", "features"]
 
 @dataclass(frozen=True)
 class View:
-    """One random view that a method needs of every anchor, or of a member of its bag.
+    """One random view of each anchor, or of a member of its bag.
 
-    Views that a teacher sees are the same for every student and seed, so that its outputs can be stored.
+    Teacher views are the same for every student and seed, so that the teacher's outputs can be stored.
     """
 
     image: Literal["anchor", "positive"]
     slot: int
-    """Which view of the image this is: the slot in the key of its random numbers. Views of students and of teachers
-    are counted from 0 each."""
+    """Index of the view in the key of its random numbers. Student and teacher views are numbered separately from 0."""
     teacher: bool = False
-    """Whether the teacher sees it."""
+    """Whether the teacher sees the view."""
     student: bool = True
-    """Whether the student sees it."""
+    """Whether the student sees the view."""
 
 
 class Step(Protocol):
-    """One training step as a method's loss sees it. All outputs are float32 unit vectors (B, D)."""
+    """The interface of a training step to a method's loss. All outputs are float32 unit vectors (B, D)."""
 
     seed: int
     epoch: int
     step: int
     """Step within the epoch, from 0."""
     images: "dict[str, Tensor]"
-    """(B, 3, S, S) of each of the method's views that a network sees in training."""
+    """Images (B, 3, S, S) of each view that a network sees in training."""
 
     def student(self, images: "Tensor", track_statistics: bool = True) -> "Tensor":
-        """Return the student's embeddings of ``images`` (B, 3, S, S); gradients flow.
+        """Return the student's embeddings of ``images`` (B, 3, S, S), with gradients.
 
-        ``track_statistics`` says whether they count for batch-norm's running statistics.
+        ``track_statistics`` controls whether they update the running statistics of batch norm.
         """
 
     def momentum(self, images: "Tensor") -> "Tensor":
-        """Return the moving average's embeddings of ``images`` (B, 3, S, S)."""
+        """Return the momentum encoder's embeddings of ``images`` (B, 3, S, S), without gradients."""
 
     def teacher(self, view: str) -> "Tensor":
-        """Return the frozen teacher's outputs for the view of that name."""
+        """Return the outputs of the frozen teacher for the named view."""
 
     def queue(self, name: str) -> "Tensor":
-        """Return the queue of that name as it was before the step: (Q, D)."""
+        """Return the named queue as it was before the step: (Q, D)."""
 
     def enqueue(self, name: str, keys: "Tensor") -> None:
-        """Let ``keys`` (B, D) replace the oldest entries of a queue after the step."""
+        """Replace the oldest entries of the named queue by ``keys`` (B, D) after the step."""
 
 
 class Method(StrictModel):
-    """Base of all methods: a backbone trained on views of images."""
+    """Base class of all methods, which train a backbone on views of images."""
 
     method: str
     """Name of the method."""
     backbone: Backbone
     """The network to train."""
     training: Training = Training()
-    """Optimizer, schedule and views."""
+    """Optimizer, schedule and augmentation."""
     queue_size: int = Field(default=65536, ge=1)
-    """Number of past embeddings that serve as negatives."""
+    """Number of past embeddings used as negatives."""
 
     layer: ClassVar[Layer] = "projection"
-    """Which output of a teacher it distils."""
+    """Output of the teacher that the method distils."""
 
     @abstractmethod
     def views(self) -> dict[str, View]:
-        """Return the views that a step needs, by the name that `loss` knows them under."""
+        """Return the views that a step needs, by the names that `loss` uses."""
 
     @abstractmethod
     def loss(self, step: "Step") -> "dict[str, Tensor]":
-        """Return the scalar `loss`, and whatever else to log, of one step."""
+        """Return the scalar `loss` of one step, and other values to log."""
 
     @abstractmethod
     def head_widths(self, features: int, teacher: int) -> list[int]:
-        """Return the widths of the projection head's layers, none for no head.
+        """Return the layer widths of the projection head; empty without a head.
 
         Args:
             features: width of the backbone's output.
-            teacher: width of what the teacher puts out, 0 without a teacher.
+            teacher: width of the teacher's output, 0 without a teacher.
         """
 
     def named_teacher(self) -> str | None:
-        """Return the entry of `teachers` that the study names for it."""
+        """Return the entry of `teachers` in the method's settings, if any."""
         return None
 
     def named_bags(self) -> str | None:
-        """Return the entry of `bags` that the study names for it."""
+        """Return the entry of `bags` in the method's settings, if any."""
         return None
 
     def stored_views(self) -> int | None:
-        """Return the number of stored teacher views, None where no teacher's outputs are stored."""
+        """Return the number of stored teacher views; None if no teacher outputs are stored."""
         return None
 
     def loss_name(self) -> str:
-        """Return the method's name, and what of its settings changes the meaning of its loss."""
+        """Return the method's name with the settings that change the meaning of its loss."""
         return self.method
 
     def teacher_view_slots(self) -> list[int]:
-        """Return the numbers of the views that the teacher sees."""
+        """Return the slots of the views that the teacher sees."""
         return sorted({view.slot for view in self.views().values() if view.teacher})
 
     def whole_loss(self) -> bool:
-        """Return whether no term of the loss is left out, as in ablations."""
+        """Return whether the loss has all its terms, unlike in ablations."""
         return True
 
     def own_seed(self) -> int:
-        """Return a teacher's seed; a student has those of its study."""
+        """Return the seed of a teacher; students use the seeds of the study."""
         return 0
 
     def draws_positives(self) -> bool:
-        """Return whether it needs members of bags, which its key `bags` names."""
+        """Return whether the method samples positives from bags."""
         return any(view.image == "positive" for view in self.views().values())
 
     def queues(self) -> dict[str, Literal["student", "teacher"]]:
-        """Return the name of each queue, and whose outputs fill it."""
+        """Return the queues by name, with the network whose outputs fill them."""
         return {"negatives": "student"}
 
     def ema_momentum(self) -> float | None:
-        """Return the momentum of the student's moving average, None where there is none."""
+        """Return the momentum of the student's moving average; None if the method has no momentum encoder."""
         return None
 
 
 class DistillationHead(StrictModel):
-    """Projection head of a student: Linear, ReLU, Linear, as wide at its end as the teacher's output."""
+    """Projection head of a student: Linear, ReLU, Linear. Its output is as wide as the teacher's output."""
 
     hidden: int | None = Field(default=2048, ge=1)
-    """Width of the hidden layer; null for the backbone's own width."""
+    """Width of the hidden layer; null for the width of the backbone's output."""
 
 
 class Distillation(Method):
-    """Base of methods that learn from a frozen teacher."""
+    """Base class of methods that learn from a frozen teacher."""
 
     teacher: str | None = None
-    """Entry of `teachers` to distil; null for the teacher of the bags, where the method has bags that have one."""
+    """Entry of `teachers` to distil; null for the teacher of the student's bags, if they have one."""
     teacher_views: Literal["online"] | int = Field(default="online", union_mode="left_to_right")
-    """`online`: the teacher runs in training; or a number of views of each image, whose teacher outputs are computed
-    once, stored, and shared by all students. As many as `epochs` give what `online` gives, up to
-    float16 rounding."""
+    """`online`: run the teacher during training. A number: compute the teacher's outputs for this many views of each
+    image once, store them, and share them between all students. With as many views as `epochs`, the result equals
+    `online` up to float16 rounding."""
     teacher_batch_norm: Literal["eval", "batch"] = "eval"
-    """`eval`: the teacher's batch-norm uses its running statistics; `batch`: those of the batch, as BINGO's released
+    """Batch norm of the teacher: `eval` uses running statistics; `batch` uses batch statistics, as BINGO's released
     code does."""
 
     def queues(self) -> dict[str, Literal["student", "teacher"]]:
-        """Return one queue, of the teacher's outputs."""
+        """Return one queue of the teacher's outputs."""
         return {"negatives": "teacher"}
 
     def named_teacher(self) -> str | None:
-        """Return the entry of `teachers` that the study names for it."""
+        """Return the entry of `teachers` in the method's settings, if any."""
         return self.teacher
 
     def stored_views(self) -> int | None:
-        """Return the number of stored teacher views, None for a teacher that runs in training."""
+        """Return the number of stored teacher views; None if the teacher runs during training."""
         return None if self.teacher_views == "online" else self.teacher_views
 
     @field_validator("teacher_views", mode="before")
     @classmethod
     def _online_or_number(cls, value: Any) -> Any:
         if value != "online" and (type(value) is not int or value < 1):
-            raise setting_error(f"must be online or a whole number from 1, found {value!r}")
+            raise setting_error(f"must be online or an integer of 1 or more, found {value!r}")
         return value
 
     @model_validator(mode="after")
@@ -185,12 +184,12 @@ class Distillation(Method):
             if self.teacher_views > self.training.epochs:
                 views, epochs = self.teacher_views, self.training.epochs
                 raise setting_error(
-                    f"teacher_views: {views} are more than the {epochs} epochs, which use one each; lower it"
+                    f"teacher_views: {views} is more than the {epochs} epochs, each of which uses one view; lower it"
                 )
         return self
 
 
 STUDENTS: list[type[Method]] = []
-"""Methods that students can name; `bingo.methods` fills both lists."""
+"""Methods of students; `bingo.methods` fills both lists."""
 TEACHERS: list[type[Method]] = []
-"""Methods that teachers can name."""
+"""Methods of trained teachers."""

@@ -1,4 +1,4 @@
-"""Which files a study consists of, given what its data allow. Imports no torch: Snakemake asks this at every start."""
+"""The files of a study that its data support. Does not import torch: Snakemake runs this at every start."""
 
 import csv
 import sys
@@ -17,14 +17,14 @@ from bingo.study.teachers import ImportedTeacher
 
 
 class Plan:
-    """Paths below results/<study>/, and the parts of the study that its data allow."""
+    """Paths under results/<study>/, and the parts of the study that its data support."""
 
     def __init__(self, study: Study) -> None:
-        """Look at the study's data.
+        """Inspect the study's data.
 
         Raises:
-            BingoError: a data folder is missing or empty, a bag or batch needs more images than there are, or a set
-                to evaluate on has no labels or no validation images.
+            BingoError: a data folder is missing or empty, a bag or batch needs more images than there are, or a
+                transfer dataset has no labels or no validation images.
         """
         self.study = study
         self.facts = source_facts(study.data, "data")
@@ -32,7 +32,9 @@ class Plan:
             _require_enough(study, self.facts.most_images)
         for name, bag in study.bags.items():
             if isinstance(bag, LabelBag) and not self.facts.labels:
-                raise BingoError(f"bags.{name}: criterion label needs labels, which the data have not; take another")
+                raise BingoError(
+                    f"bags.{name}: criterion label needs labels, but the dataset has none; choose another criterion"
+                )
         self._require_checkpoints()
         asked = list(study.evaluations)
         for name, table in study.tables.items():
@@ -52,65 +54,66 @@ class Plan:
             self.left_out = f"{what}, because the data have no {missing}."
 
     def path(self, name: str) -> str:
-        """Return the path of a file of the study."""
+        """Return the path of a file in the study's folder."""
         return f"results/{self.study.study}/{name}"
 
     def paths(self, pattern: str, names: Iterable[str]) -> list[str]:
-        """Return the path of ``pattern`` filled with each name."""
+        """Return the path of ``pattern`` for each name."""
         return [self.path(pattern.format(name)) for name in names]
 
     @property
     def packed(self) -> bool:
-        """Whether the study asks for its images in one file."""
+        """Whether the study stores its images in one file (`data.pack`)."""
         return isinstance(self.study.data, FolderData) and self.study.data.pack is not None
 
     def listing(self, split: str, target: str = "") -> str:
-        """Return the listing of the study's own images, the pack of them where there is one, or of another set."""
+        """Return the listing (or pack) of a split of the study's images, or of the dataset ``target`` of `transfer`."""
         if target:
             return self.path(f"data/{target}/{split}-listing.h5")
         return self.path(f"data/{split}.h5" if self.packed else f"data/{split}-listing.h5")
 
     def weights(self, model: str, seed: int) -> str:
-        """Return the weights of a teacher or of a student."""
+        """Return the weights file of a teacher or student."""
         if model in self.study.teachers:
             return self.path(f"teachers/{model}.safetensors")
         return self.path(f"students/{model}/seed-{seed}/backbone.safetensors")
 
     def all_weights(self) -> list[str]:
-        """Return the weights of every teacher and student."""
+        """Return the weights files of all teachers and students."""
         models = [*self.study.teachers, *self.study.students]
         return [self.weights(model, seed) for model in models for seed in model_seeds(self.study, model)]
 
     def targets_of(self, student: str) -> list[str]:
-        """Return a student's stored teacher outputs: `<teacher>/<views>-<precision>-<layer>-<number>-<views>`."""
+        """Return the stored teacher outputs of a student: `<teacher>/<recipe>-<precision>-<layer>-<slot>-<views>`."""
         entry, teacher, views = self.study.students[student], self.study.teacher_of(student), None
         if teacher is None or (views := entry.stored_views()) is None:
             return []
-        drawn = f"{teacher}/{entry.training.views}-{entry.training.precision}-{entry.layer}"
-        return [f"{drawn}-{number}-{views}" for number in entry.teacher_view_slots()]
+        prefix = f"{teacher}/{entry.training.views}-{entry.training.precision}-{entry.layer}"
+        return [f"{prefix}-{slot}-{views}" for slot in entry.teacher_view_slots()]
 
     def trained_teachers(self) -> list[str]:
-        """Return the teachers that the study trains itself."""
+        """Return the teachers that the study trains."""
         return [name for name in self.study.teachers if name not in self.checkpoints()]
 
     def checkpoints(self) -> dict[str, str]:
-        """Return the files of imported teachers, by name."""
+        """Return the checkpoints of imported teachers, by name."""
         teachers = self.study.teachers.items()
         return {name: entry.checkpoint for name, entry in teachers if isinstance(entry, ImportedTeacher)}
 
     def is_possible(self, evaluation: str) -> bool:
-        """Tell whether the data allow an evaluation; other sets always do."""
+        """Return whether the data support an evaluation; transfer datasets always do."""
         target, _ = self.study.split_evaluation(evaluation)
         return bool(target) or (self.facts.labels and self.facts.validation)
 
     def possible_evaluations(self) -> list[str]:
-        """Return the study's evaluations that the data allow."""
+        """Return the study's evaluations that the data support."""
         return [name for name in self.study.evaluations if self.is_possible(name)]
 
     def table_evaluations(self, table: str) -> list[str]:
-        """Return the evaluations that a table shows, of those that the data allow."""
-        shown = self.study.tables[table].evaluations
-        return [name for name in (self.study.evaluations if shown is None else shown) if self.is_possible(name)]
+        """Return the evaluations of a table that the data support."""
+        evaluations = self.study.tables[table].evaluations
+        names = self.study.evaluations if evaluations is None else evaluations
+        return [name for name in names if self.is_possible(name)]
 
     def detections(self) -> list[str]:
         """Return the evaluations that train detectors."""
@@ -121,7 +124,7 @@ class Plan:
         return [name for name in self.asked if self._coco(name) is None]
 
     def results(self, models: Iterable[str], protocols: Iterable[str]) -> list[str]:
-        """Return the result files of some teachers and students by some protocols, for all their seeds."""
+        """Return the result files of ``models`` (teachers and students) for ``protocols`` and all seeds."""
         return [
             self.result(model, seed, protocol)
             for model in models
@@ -130,18 +133,18 @@ class Plan:
         ]
 
     def result(self, model: str, seed: int, evaluation: str) -> str:
-        """Return the result file of a teacher, or of a student with one seed."""
+        """Return the result file of one evaluation of a teacher or student."""
         return self.path(f"evaluation/{model}/seed-{seed}/{evaluation}.json")
 
     def all_results(self) -> list[str]:
-        """Return every result file that the data allow."""
+        """Return all result files that the data support."""
         results = self.results([*self.study.teachers, *self.study.students], self.possible_evaluations())
         for table in self.tables:
             results += self.table_results(table)
         return list(dict.fromkeys(results))
 
     def network_results(self, model: str, seed: int) -> list[str]:
-        """Return the result files of a teacher, or of a student with one seed."""
+        """Return all result files of a teacher or student with one seed."""
         return self.paths(f"evaluation/{model}/seed-{seed}/{{}}.json", self.possible_evaluations())
 
     def table_results(self, table: str) -> list[str]:
@@ -150,7 +153,7 @@ class Plan:
         return self.results(models, self.table_evaluations(table))
 
     def training_logs(self) -> dict[str, str]:
-        """Return the training log of every teacher and of every seed of every student, by name."""
+        """Return the training logs of all trained teachers and of all students and seeds, by name."""
         logs = {name: self.path(f"teachers/{name}.csv") for name in self.trained_teachers()}
         for student in self.study.students:
             for seed in self.study.seeds:
@@ -158,7 +161,7 @@ class Plan:
         return logs
 
     def figures(self) -> list[str]:
-        """Return the names of all figures, in the order of the report."""
+        """Return the names of all figures in report order."""
         figures = [f"accuracy-{table}" for table in self.tables]
         if self.bag_size_evaluations():
             figures.append("bag-size")
@@ -170,20 +173,20 @@ class Plan:
         return figures + [f"map-{model}" for model in (*self.study.teachers, *self.study.students)]
 
     def bag_size_evaluations(self) -> list[str]:
-        """Return the evaluations to draw against bag size; none where the study has no students for it."""
+        """Return the evaluations to plot against bag size; empty without students of several bag sizes."""
         return self.possible_evaluations() if bag_size_series(self.study) else []
 
     def bag_size_results(self) -> list[str]:
-        """Return the results to draw against bag size."""
+        """Return the results to plot against bag size."""
         students = [name for series in bag_size_series(self.study) for name in series.sizes]
         return self.results(students, self.bag_size_evaluations())
 
     def map_split(self) -> Literal["train", "val"]:
-        """Return the images whose features are drawn: validation images, where there are any."""
+        """Return the split shown in feature maps: validation images if there are any."""
         return "val" if self.facts.validation else "train"
 
     def sheets(self) -> dict[str, str]:
-        """Return all contact sheets by `<bags>/<page>`; bags without labels or similarities have no best and worst."""
+        """Return all contact sheets by `<bags>/<page>`; `best` and `worst` need labels or similarities."""
         sheets = {}
         for name, bag in self.study.bags.items():
             sheets[f"{name}/random"] = self.path(f"bags/{name}.png")
@@ -193,7 +196,7 @@ class Plan:
         return sheets
 
     def benchmarks(self) -> dict[str, list[str]]:
-        """Return by stage where Snakemake notes what each job has cost."""
+        """Return the benchmark files that Snakemake writes, by stage."""
         jobs: dict[str, list[str]] = {
             "teacher": self.trained_teachers(),
             "embeddings": [name for name in self.study.teachers if name in self._bag_teachers()],
@@ -215,17 +218,17 @@ class Plan:
         }
 
     def _bag_teachers(self) -> list[str]:
-        """Return the teachers whose features bags are made from."""
+        """Return the teachers whose features the bags use."""
         teachers = (bag.named_teacher() for bag in self.study.bags.values())
         return list(dict.fromkeys(teacher for teacher in teachers if teacher is not None))
 
     def faults(self, since: float) -> list[str]:
-        """Return what jobs have logged as errors after ``since`` (seconds of the clock): `<log>: <error>`."""
+        """Return the errors in logs modified after ``since`` (seconds since the epoch), as `<log>: <error>`."""
         faults = []
         for path in sorted(Path("logs", self.study.study).rglob("*.log")):
             if path.stat().st_mtime >= since:
                 lines = (line.partition(" error: ") for line in path.read_text(encoding="utf-8").splitlines())
-                faults += [f"{path}: {fault}" for _, found, fault in lines if found]
+                faults += [f"{path}: {fault}" for _, separator, fault in lines if separator]
         return faults
 
     def _coco(self, evaluation: str) -> CocoSet | None:
@@ -234,11 +237,11 @@ class Plan:
         return images if isinstance(images, CocoSet) else None
 
     def _targets(self) -> dict[str, SourceFacts]:
-        """Look at the other sets of images that evaluations use."""
-        found = {}
+        """Return facts about the transfer datasets that evaluations use."""
+        targets = {}
         for evaluation in self.asked:
             target, _ = self.study.split_evaluation(evaluation)
-            if not target or target in found:
+            if not target or target in targets:
                 continue
             images, key = self.study.target(target), f"transfer.{target}"
             if isinstance(images, CocoSet):
@@ -250,12 +253,12 @@ class Plan:
             facts = source_facts(images, key)
             if not facts.labels or not facts.validation:
                 missing = "labels" if not facts.labels else "validation images"
-                raise BingoError(f"{key}: has no {missing} to evaluate with; add them, or leave {evaluation} out")
-            found[target] = facts
-        return found
+                raise BingoError(f"{key}: has no {missing} to evaluate with; add them or remove {evaluation}")
+            targets[target] = facts
+        return targets
 
     def label_lists(self) -> Mapping[str, str]:
-        """Return the files that name the images whose labels are used, by protocol."""
+        """Return the files that list the images whose labels are used, by protocol."""
         data = self.study.data
         return {str(name): path for name, path in data.label_lists.items()} if isinstance(data, FolderData) else {}
 
@@ -265,13 +268,13 @@ class Plan:
         for name in self.asked:
             if isinstance(PROTOCOLS.get(name), Finetune) and self.facts.is_imagenet and name not in self.label_lists():
                 raise BingoError(
-                    f"data.label_lists: on ImageNet {name} uses SimCLR's list of images; name that file "
+                    f"data.label_lists: {name} on ImageNet needs SimCLR's list of images; set {name} to that file "
                     "(github.com/google-research/simclr, imagenet_subsets)"
                 )
 
     def _require_checkpoints(self) -> None:
         for name, path in self.checkpoints().items():
-            # One that lies among the study's results may be a student that has yet to be trained.
+            # A checkpoint among the study's results may be a student that is not trained yet.
             if not Path(path).is_file() and not path.startswith(self.path("")):
                 raise BingoError(f"teachers.{name}.checkpoint: there is no file {path}; correct the path")
             _refuse_braces(f"teachers.{name}.checkpoint", path)
@@ -284,21 +287,21 @@ def _require_file(key: str, path: str) -> None:
 
 
 def _require_columns(key: str, path: str) -> None:
-    """Refuse now what would be no table of published numbers at the end of a study."""
+    """Check the columns of published numbers before the study runs, not at its end."""
     with Path(path).open(encoding="utf-8", errors="replace", newline="") as file:
         columns = next(csv.reader(file), [])
     needed = ("method", "student", "teacher", "protocol", "metric", "published", "source")
     if missing := [name for name in needed if name not in columns]:
-        raise BingoError(f"{key}: {path} lacks the columns {', '.join(missing)}; config/paper has examples")
+        raise BingoError(f"{key}: {path} lacks the columns {', '.join(missing)}; add them (see config/paper)")
 
 
 def _refuse_braces(key: str, path: str) -> None:
     if "{" in path or "}" in path:
-        raise BingoError(f"{key}: {path} has braces, which Snakemake cannot take; rename it")
+        raise BingoError(f"{key}: {path} has braces in its name, which Snakemake does not support; rename it")
 
 
 def _require_enough(study: Study, images: int) -> None:
-    """Refuse now what would fail once the training images are listed."""
+    """Check the number of images before the study runs, not when its jobs fail."""
     needs: dict[str, tuple[int, int]] = {}
     for name, bag in study.bags.items():
         if isinstance(bag, KnnBag | RandomBag):
@@ -313,13 +316,13 @@ def _require_enough(study: Study, images: int) -> None:
             if not isinstance(entry, ImportedTeacher):
                 size = entry.training.batch_size
                 needs[f"{section}.{name}.training.batch_size"] = size, size
-    for key, (found, needed) in needs.items():
+    for key, (value, needed) in needs.items():
         if needed > images:
-            raise BingoError(f"{key}: {found} needs {needed} training images, but there are {images}; lower it")
+            raise BingoError(f"{key}: {value} needs {needed} training images, but there are {images}; lower it")
 
 
 def plan_or_exit(config: Mapping[str, Any], files: Iterable[object]) -> Plan:
-    """Return the plan of the study that Snakemake has read, or end the process with one line and exit code 1."""
+    """Return the plan of the study that Snakemake read; on error, print one line and exit with code 1."""
     try:
         return Plan(parse_study(config, ", ".join(str(file) for file in files) or "config"))
     except BingoError as error:

@@ -1,7 +1,7 @@
-"""Evaluation protocols: frozen names.
+"""Evaluation protocols with fixed names.
 
-The hyper-parameters under a name never change; a variant gets a name of its own. Every protocol measures the network
-of the last epoch: none is picked by validation accuracy. Imports no torch: study files are checked against these names.
+The hyper-parameters of a name never change; a variant gets a new name. Every protocol evaluates the network of the last
+epoch: no epoch is selected by validation accuracy. Does not import torch: study files are validated with these names.
 """
 
 from collections.abc import Iterable
@@ -12,9 +12,9 @@ from bingo.study.sections import Interpolation, RecipeName, Schedule, Steps
 
 @dataclass(frozen=True)
 class Linear:
-    """A linear classifier trained on a frozen backbone by SGD with momentum 0.9.
+    """A linear classifier on a frozen backbone, trained by SGD with momentum 0.9.
 
-    It starts from N(0, 0.01) weights and zero bias.
+    Weights are initialised from N(0, 0.01), biases with zero.
     """
 
     epochs: int
@@ -22,44 +22,45 @@ class Linear:
     lr: float
     weight_decay: float
     schedule: Schedule | None
-    """None keeps the learning rate constant."""
+    """None for a constant learning rate."""
     source: str
     final_lr: float = 0.0
-    """Where a cosine schedule ends."""
+    """Final learning rate of a cosine schedule."""
     efficientnet_lr: float | None = None
-    """For EfficientNets, in place of `lr`; `final_lr` is scaled with it."""
+    """Replaces `lr` for EfficientNets; `final_lr` is scaled accordingly."""
     views: RecipeName | None = None
-    """Recipe of random views in training; None for the centre view, whose features are computed once."""
+    """Augmentation recipe for training; None for the centre view, whose features are computed once."""
     standardise: bool = False
-    """Shift and scale each feature to zero mean and unit variance over the training set."""
+    """Standardise each feature to zero mean and unit variance over the training set."""
     interpolation: Interpolation = "bilinear"
-    """How views are resized."""
+    """Interpolation used to resize views."""
     whole: bool = False
-    """Centre views show the whole shorter side, rather than what `resize` leaves of it."""
+    """Resize the shorter side to the input size, so that the centre view shows all of it; ignores `resize`."""
 
 
 @dataclass(frozen=True)
 class LinearSweep:
-    """Linear classifiers for several learning rates, trained side by side on features that are computed once.
+    """Linear classifiers for several learning rates, trained in parallel on features that are computed once.
 
-    Features are standardised over the images that are trained on. The learning rate is chosen by top-1 on a held-out
-    part of the *training* images, which stay held out; validation images are seen once, by the chosen classifier.
+    Features are standardised over the images used for training. The learning rate is selected by top-1 accuracy on a
+    held-out part of the *training* images, which is never trained on. The selected classifier is evaluated once on the
+    validation images.
     """
 
     epochs: int
     batch_size: int
     lrs: tuple[float, ...]
     held_out: float
-    """Share of each class that is held out."""
+    """Fraction of each class that is held out."""
     source: str
 
 
 @dataclass(frozen=True)
 class Knn:
-    """Vote of the ``k`` training images most similar by cosine.
+    """Vote of the ``k`` nearest training images by cosine similarity.
 
-    Without a temperature each has one vote, and ties go to the larger summed similarity; with one, a vote weighs
-    exp(similarity / temperature).
+    Without a temperature, every image has one vote, and the larger summed similarity decides ties. With a temperature,
+    votes are weighted by exp(similarity / temperature).
     """
 
     k: int
@@ -70,10 +71,10 @@ class Knn:
 
 @dataclass(frozen=True)
 class Finetune:
-    """The whole network trained with labels, by SGD with momentum 0.9 and no weight decay, crops and flips."""
+    """Fine-tuning of the whole network by SGD with momentum 0.9, without weight decay, on crops and flips."""
 
     labels: float
-    """Share of each class whose labels are used; at least one image of each."""
+    """Fraction of each class whose labels are used; at least one image per class."""
     epochs: int
     batch_size: int
     backbone_lr: float
@@ -84,10 +85,10 @@ class Finetune:
 
 @dataclass(frozen=True)
 class Detection:
-    """Faster R-CNN, or Mask R-CNN, with a feature pyramid on the backbone; the whole network is trained.
+    """Faster R-CNN or Mask R-CNN with a feature pyramid on the backbone; the whole network is trained.
 
-    SGD with momentum 0.9. Batch-norm, in backbone and pyramid, uses the statistics of the whole batch, as
-    SyncBN does in MoCo's transfer. The learning rate rises over the first `warmup_steps`.
+    Training uses SGD with momentum 0.9. Batch norm in backbone and pyramid uses the statistics of the whole batch, like
+    SyncBN in MoCo's transfer. The learning rate increases linearly over the first `warmup_steps` steps.
     """
 
     masks: bool
@@ -99,9 +100,9 @@ class Detection:
     warmup_steps: int
     shorter_side: int
     longer_side: int
-    """Images are resized to the shorter side, unless the longer one exceeds this."""
+    """Images are resized to `shorter_side`, or less so that the longer side is at most this."""
     anchors: tuple[int, ...]
-    """Side of the anchors on each of the five levels of the pyramid, in pixels of the resized image."""
+    """Anchor side on each of the five pyramid levels, in pixels of the resized image."""
     source: str
 
 
@@ -124,7 +125,7 @@ _SEMI = Finetune(
     head_lr=0.2,
     schedule=Steps(milestones=[12, 16], factor=0.2),
     source="SwAV (facebookresearch/swav), eval_semisup.py: 10 % of the labels, 20 epochs, lr 0.01 for the backbone and "
-    "0.2 for the classifier, x0.2 at 12 and 16; the last epoch's accuracy here, the best epoch's there",
+    "0.2 for the classifier, x0.2 at 12 and 16; accuracy of the last epoch (SwAV: of the best epoch)",
 )
 _MASK_RCNN = Detection(
     masks=True,
@@ -147,7 +148,7 @@ _DETECTION_SMALL = replace(
     longer_side=256,
     anchors=(8, 16, 32, 64, 128),
     warmup_steps=20,
-    source="mask-rcnn for small images and few of them: shorter side 128, anchors of 8 to 128, batch 8",
+    source="mask-rcnn for few and small images: shorter side 128, anchors of 8 to 128, batch 8",
 )
 
 PROTOCOLS: dict[str, Protocol] = {
@@ -163,22 +164,22 @@ PROTOCOLS: dict[str, Protocol] = {
         schedule="cosine",
         views="crop-flip",
         source="haohang96/bingo, scripts: cosine from 30 to 0.01 (EfficientNets 3 to 0.001), 120 epochs; MobileNets as "
-        "ResNets, for want of a script; the last epoch's accuracy here, the best epoch's there",
+        "ResNets, because there is no script for them; accuracy of the last epoch (haohang96/bingo: of the best epoch)",
     ),
     "linear-moco-small": replace(
         _MOCO,
         lr=0.1,
         views=None,
         standardise=True,
-        source="linear-moco for small data: standardised features of the centre view, so lr 0.1 in place of 30",
+        source="linear-moco for small datasets: standardised features of the centre view, lr 0.1 instead of 30",
     ),
     "linear-cached": LinearSweep(
         epochs=100,
         batch_size=256,
         lrs=(0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0),
         held_out=0.1,
-        source="this project: standardised features of the centre view, cosine to 0, the best of eight learning rates "
-        "on a tenth of the training images",
+        source="this project: standardised features of the centre view, cosine to 0, best of eight learning rates on a "
+        "held-out 10 % of the training images",
     ),
     "knn-1": Knn(k=1, source="CompRess (UMBCvision/CompRess): nearest neighbour"),
     "knn-10": Knn(k=10, source="BINGO (Xu et al. 2022): k = 10"),
@@ -188,7 +189,7 @@ PROTOCOLS: dict[str, Protocol] = {
             k=k,
             temperature=0.07,
             interpolation="bicubic",
-            source=f"DINO (facebookresearch/dino), eval_knn.py: k = {k}, votes weigh exp(cos / 0.07), bicubic resizing",
+            source=f"DINO (facebookresearch/dino), eval_knn.py: k = {k}, votes weighted by exp(cos / 0.07), bicubic",
         )
         for k in (10, 20, 100, 200)
     },
@@ -197,8 +198,8 @@ PROTOCOLS: dict[str, Protocol] = {
         labels=0.01,
         backbone_lr=0.02,
         head_lr=5.0,
-        source="SwAV (facebookresearch/swav), README: as semi-10, with 1 % of the labels, lr 0.02 for the backbone and "
-        "5 for the classifier; the last epoch's accuracy here, the best epoch's there",
+        source="SwAV (facebookresearch/swav), README: semi-10 with 1 % of the labels, lr 0.02 for the backbone and 5 "
+        "for the classifier; accuracy of the last epoch (SwAV: of the best epoch)",
     ),
     "semi-10": _SEMI,
 }
@@ -217,7 +218,7 @@ TRANSFER_PROTOCOLS: dict[str, Protocol] = {
         "of the whole image to the input size",
     ),
     "finetune": replace(
-        _SEMI, labels=1.0, source="this project: semi-10's recipe with all labels, for want of a published one"
+        _SEMI, labels=1.0, source="this project: semi-10 with all labels, as there is no published protocol"
     ),
 }
 
@@ -232,29 +233,29 @@ DETECTION_PROTOCOLS: dict[str, Detection] = {
 
 
 def split_name(name: str, targets: Iterable[str]) -> tuple[str, str]:
-    """Return which set an evaluation is measured on, empty for the study's own images, and its protocol.
+    """Return the dataset of an evaluation, empty for the study's own images, and its protocol.
 
     Args:
-        name: `knn-10`, or `cifar10-linear` where there is a target `cifar10`.
-        targets: names of other sets.
+        name: `knn-10`, or `cifar10-linear` for a target `cifar10`.
+        targets: names of transfer datasets.
     """
     if name in PROTOCOLS:
         return "", name
-    found = [target for target in targets if name.startswith(f"{target}-")]
-    target = max(found, key=len, default="")
+    matches = [target for target in targets if name.startswith(f"{target}-")]
+    target = max(matches, key=len, default="")
     return target, name.removeprefix(f"{target}-") if target else name
 
 
 def headline_metric(evaluation: str) -> str:
-    """Return the first thing that an evaluation measures."""
+    """Return the main metric of an evaluation."""
     detects = any(evaluation.endswith(f"-{protocol}") for protocol in DETECTION_PROTOCOLS)
     return "box_ap" if detects else "top1"
 
 
 def published_name(evaluation: str) -> str:
-    """Return the name under which publications give an evaluation's numbers.
+    """Return the protocol name that published numbers of an evaluation use.
 
-    It is `linear` for every linear probe on fresh views; each paper has its own hyper-parameters for that.
+    It is `linear` for all linear probes on random views; each paper has its own hyper-parameters for them.
     """
     protocol = PROTOCOLS.get(evaluation)
     return "linear" if isinstance(protocol, Linear) and protocol.views is not None else evaluation

@@ -1,4 +1,4 @@
-"""What tables and figures show of a study: which networks, under which names."""
+"""Networks that tables and figures show, and their labels."""
 
 from bingo.study.bags import KnnBag
 from bingo.study.method import Method
@@ -8,7 +8,7 @@ from bingo.study.teachers import ImportedTeacher
 
 
 class TableRow(StrictModel):
-    """A line of a table: which result files belong to it, and how it is named."""
+    """A row of a table: the model whose results it shows, and its labels."""
 
     model: str
     method: str
@@ -16,23 +16,22 @@ class TableRow(StrictModel):
     teacher: str
     bags: str
     architecture: str
-    """The student's, as publications name it; empty if they have no such student."""
+    """Architecture of the student in published numbers; empty if none are comparable."""
 
 
 class BagSizeSeries(StrictModel):
-    """Students that differ in nothing but the size of their bags."""
+    """Students that differ only in the size of their bags."""
 
     label: str
     sizes: dict[str, int]
-    """Of each student, neighbours per bag."""
+    """Neighbours per bag of each student."""
 
 
 def table_rows(study: Study, name: str) -> list[TableRow]:
-    """The lines of a table: all teachers and students, or the students it names and what teaches them."""
+    """Return the rows of a table: all teachers and students, or the table's students and their teachers."""
     table = study.tables[name]
-    shown = table.students
-    students = list(study.students) if shown is None else shown
-    named = set(study.teachers) if shown is None else {study.teacher_of(student) for student in students}
+    students = list(study.students) if table.students is None else table.students
+    teachers = set(study.teachers) if table.students is None else {study.teacher_of(student) for student in students}
     rows = [
         TableRow(
             model=name,
@@ -43,7 +42,7 @@ def table_rows(study: Study, name: str) -> list[TableRow]:
             architecture="",
         )
         for name, entry in study.teachers.items()
-        if name in named and table.teachers
+        if name in teachers and table.teachers
     ]
     for name in students:
         entry = study.students[name]
@@ -55,7 +54,7 @@ def table_rows(study: Study, name: str) -> list[TableRow]:
 
 
 def _published(study: Study, student: str) -> str:
-    """Return the architecture under which publications have numbers of such a student, empty if they have none."""
+    """Return a student's architecture if published numbers are comparable with it, else an empty string."""
     entry, bag = study.students[student], study.bags.get(study.bags_of(student) or "")
     is_published = entry.backbone.width == 1 and entry.backbone.stem == "imagenet"
     is_published &= entry.whole_loss() and (bag is None or isinstance(bag, KnnBag))
@@ -63,7 +62,7 @@ def _published(study: Study, student: str) -> str:
 
 
 def model_seeds(study: Study, model: str) -> list[int]:
-    """The seeds for which results of a teacher or student exist."""
+    """Return the seeds of a teacher or student."""
     teacher = study.teachers.get(model)
     if teacher is None:
         return study.seeds
@@ -71,32 +70,32 @@ def model_seeds(study: Study, model: str) -> list[int]:
 
 
 def bag_size_series(study: Study) -> list[BagSizeSeries]:
-    """Return the students that differ in nothing but the size of their bags, where there are several sizes."""
+    """Return groups of students that differ only in the size of their bags; each has at least two sizes."""
     series: dict[str, BagSizeSeries] = {}
     for name, entry in study.students.items():
         bag = study.bags.get(study.bags_of(name) or "")
         if isinstance(bag, KnnBag):
-            same = entry.model_dump_json(exclude={"bags", "teacher"}) + bag.model_dump_json(exclude={"size"})
+            key = entry.model_dump_json(exclude={"bags", "teacher"}) + bag.model_dump_json(exclude={"size"})
             label = f"{entry.loss_name()}, {architecture_label(entry.backbone)} from {bag.teacher}"
-            sizes = series[same].sizes if same in series else {}
-            series[same] = BagSizeSeries(label=label, sizes={**sizes, name: bag.size})
-    several = [found for found in series.values() if len(set(found.sizes.values())) > 1]
-    labels = [found.label for found in several]
-    # What else differs is told by the name of the first student.
+            sizes = series[key].sizes if key in series else {}
+            series[key] = BagSizeSeries(label=label, sizes={**sizes, name: bag.size})
+    groups = [group for group in series.values() if len(set(group.sizes.values())) > 1]
+    labels = [group.label for group in groups]
+    # The name of the first student distinguishes groups with the same label.
     return [
-        found.model_copy(update={"label": f"{found.label}: {next(iter(found.sizes))}, ..."})
-        if labels.count(found.label) > 1
-        else found
-        for found in several
+        group.model_copy(update={"label": f"{group.label}: {next(iter(group.sizes))}, ..."})
+        if labels.count(group.label) > 1
+        else group
+        for group in groups
     ]
 
 
 def training_panels(study: Study) -> dict[str, str]:
-    """Return of each network that the study trains what its loss is called."""
+    """Return the loss name of each network that the study trains."""
     trained: dict[str, Method] = {n: e for n, e in study.teachers.items() if not isinstance(e, ImportedTeacher)}
     return {name: entry.loss_name() for name, entry in {**trained, **study.students}.items()}
 
 
 def architecture_label(backbone: Backbone) -> str:
-    """Return what a backbone is called in print."""
+    """Return the label of a backbone in tables and figures."""
     return backbone.architecture if backbone.width == 1 else f"{backbone.architecture}, width {backbone.width:g}"

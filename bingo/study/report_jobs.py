@@ -1,4 +1,4 @@
-"""The job of each stage that shows results: tables, figures, contact sheets, the report."""
+"""Jobs of the stages that present results: tables, figures, contact sheets, and the report."""
 
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
@@ -23,7 +23,7 @@ Page = Literal["random", "more", "best", "worst"]
 
 
 class TableJob(Job):
-    """Gather result files into a tidy CSV."""
+    """Collect result files in a tidy CSV."""
 
     STAGE: ClassVar[str] = "table"
     STAGE_VERSION: ClassVar[int] = 2
@@ -33,13 +33,13 @@ class TableJob(Job):
     published: OptionalInput = None
     """CSV of published numbers."""
     results: Inputs = Field(default=[])
-    """Result files of the evaluation stage; one option for each."""
+    """Result files of the evaluation stage; repeat the option for each."""
     output: Output
     """CSV to write."""
 
     @classmethod
     def of(cls, plan: Plan, table: str) -> Self:
-        """Return the job of one table, of those evaluations that the data allow."""
+        """Return the job of one table, with the evaluations that the data support."""
         published = plan.study.tables[table].published
         return cls(
             rows=table_rows(plan.study, table),
@@ -82,7 +82,7 @@ class SheetsJob(Job):
     bags: Input
     """Bags to show."""
     pages: Annotated[dict[Page, Path], Role.OUTPUT]
-    """PAGE=PNG to write; PAGE is random, more, best or worst."""
+    """PNG to write, as PAGE=PNG; PAGE is random, more, best or worst."""
 
 
 class FigureJob(Job):
@@ -91,7 +91,7 @@ class FigureJob(Job):
     STAGE_VERSION: ClassVar[int] = 2
 
     output: Outputs
-    """SVG or PNG to write; one option for each."""
+    """SVG or PNG to write; repeat the option for each."""
 
 
 def _pictures(plan: Plan, name: str) -> list[Path]:
@@ -99,12 +99,12 @@ def _pictures(plan: Plan, name: str) -> list[Path]:
 
 
 class AccuracyFigureJob(FigureJob):
-    """Draw the numbers of a table: a line per network, a panel per protocol."""
+    """Draw the numbers of a table, with one line per network and one panel per protocol."""
 
     STAGE: ClassVar[str] = "accuracy_figure"
 
     architectures: dict[str, str]
-    """Of each student, what its network is called in print."""
+    """Label of each student's architecture."""
     table: Input
     """CSV of a table."""
 
@@ -127,11 +127,11 @@ class BagSizeFigureJob(FigureJob):
     series: list[BagSizeSeries]
     evaluations: list[str]
     results: Inputs = Field(default=[])
-    """Result files of the evaluation stage; one option for each."""
+    """Result files of the evaluation stage; repeat the option for each."""
 
     @classmethod
     def of(cls, plan: Plan) -> Self:
-        """Return the study's job."""
+        """Return the job of the study."""
         return cls(
             series=bag_size_series(plan.study),
             evaluations=plan.bag_size_evaluations(),
@@ -146,19 +146,19 @@ class TrainingFigureJob(FigureJob):
     STAGE: ClassVar[str] = "training_figure"
 
     panels: dict[str, str]
-    """Of each teacher and student, the title of its panel."""
+    """Panel title of each teacher and student."""
     logs: NamedInputs
-    """NAME=CSV of each training; NAME/seed-N looks like NAME."""
+    """Training log, as NAME=CSV; all NAME/seed-N share the style of NAME."""
 
     @classmethod
     def of(cls, plan: Plan) -> Self:
-        """Return the study's job."""
+        """Return the job of the study."""
         logs = {name: Path(path) for name, path in plan.training_logs().items()}
         return cls(panels=training_panels(plan.study), logs=logs, output=_pictures(plan, "training"))
 
 
 class PurityFigureJob(FigureJob):
-    """Draw how many of an image's nearest neighbours have its class, against their number."""
+    """Draw the fraction of nearest neighbours with the image's class, against the number of neighbours."""
 
     STAGE: ClassVar[str] = "purity_figure"
 
@@ -167,7 +167,7 @@ class PurityFigureJob(FigureJob):
     embeddings: Input
     """Embeddings of the training images."""
     teacher: Input
-    """The teacher that made the embeddings."""
+    """The teacher that computed the embeddings."""
 
     @classmethod
     def of(cls, plan: Plan, teacher: str) -> Self:
@@ -181,7 +181,7 @@ class PurityFigureJob(FigureJob):
 
 
 class SimilarityFigureJob(FigureJob):
-    """Draw how similar the members of bags are to their anchors."""
+    """Draw a histogram of the similarity between anchors and the members of their bags."""
 
     STAGE: ClassVar[str] = "similarity_figure"
 
@@ -201,7 +201,7 @@ class SimilarityFigureJob(FigureJob):
 
 
 class MapFigureJob(FigureJob):
-    """Draw a network's features of some images in the plane, by t-SNE."""
+    """Draw a t-SNE map of a network's features."""
 
     STAGE: ClassVar[str] = "map_figure"
     DEVICE: ClassVar[Device] = "one"
@@ -211,13 +211,13 @@ class MapFigureJob(FigureJob):
     listing: Input
     """Listing of the images to show (data stage)."""
     split: Annotated[Literal["train", "val"], Role.OPTION]
-    """Which images the listing lists."""
+    """Split of the listing."""
     weights: Input
-    """A student's backbone, or a teacher."""
+    """Backbone of a student, or a teacher."""
 
     @classmethod
     def of(cls, plan: Plan, model: str) -> Self:
-        """Return the job of one network, of a student with its first seed."""
+        """Return the job of one network; students use their first seed."""
         return cls(
             preprocessing=plan.study.data.preprocessing,
             model=model,
@@ -229,32 +229,32 @@ class MapFigureJob(FigureJob):
 
 
 class ReportJob(Job):
-    """Write a study's report as one HTML page."""
+    """Write the report of a study as one HTML page."""
 
     STAGE: ClassVar[str] = "report"
     STAGE_VERSION: ClassVar[int] = 2
 
     study: Study
     left_out: str
-    """What the data did not allow, empty if nothing."""
+    """Parts of the study that the data do not support; may be empty."""
     table: Inputs = Field(default=[])
-    """CSV of a table; one option for each."""
+    """CSV of a table; repeat the option for each."""
     figure: Inputs = Field(default=[])
-    """SVG of a figure; one option for each."""
+    """SVG of a figure; repeat the option for each."""
     sheet: NamedInputs = Field(default={})
-    """BAGS/PAGE=PNG of a contact sheet; one option for each."""
+    """Contact sheet, as BAGS/PAGE=PNG; repeat the option for each."""
     bags: Inputs = Field(default=[])
-    """Bags; one option for each."""
+    """Bags; repeat the option for each."""
     model: Inputs = Field(default=[])
-    """Teacher or student; one option for each."""
+    """Teacher or student; repeat the option for each."""
     benchmark: Annotated[dict[str, list[Path]], Role.OPTION] = Field(default={})
-    """STAGE=TSV of a job's cost; one option for each."""
+    """Benchmark of a job, as STAGE=TSV; repeat the option for each."""
     output: Output
     """HTML to write."""
 
     @classmethod
     def of(cls, plan: Plan) -> Self:
-        """Return the study's job."""
+        """Return the job of the study."""
 
         def paths(pattern: str, names: list[str]) -> list[Path]:
             return [Path(path) for path in plan.paths(pattern, names)]
@@ -272,5 +272,5 @@ class ReportJob(Job):
         )
 
     def irrelevant(self) -> Exclusion:
-        """Return who loads the images."""
+        """Return the number of loader processes, which the report does not depend on."""
         return {"study": {"data": {"workers"}}}

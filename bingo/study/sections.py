@@ -1,4 +1,4 @@
-"""Sections of a study file that several entries share. Imports no torch: it is read whenever Snakemake starts."""
+"""Sections of a study file that several entries share. Does not import torch: Snakemake reads this at every start."""
 
 from typing import Annotated, Any, Literal, Self
 
@@ -21,19 +21,19 @@ RESNETS: dict[str, tuple[Literal["BasicBlock", "Bottleneck"], list[int]]] = {
     "resnet101": ("Bottleneck", [3, 4, 23, 3]),
     "resnet152": ("Bottleneck", [3, 8, 36, 3]),
 }
-"""Torchvision's name of a ResNet's blocks, and how many of them each stage has."""
+"""Torchvision's block class of each ResNet, and the number of blocks per stage."""
 OTHER_NETWORKS = ("efficientnet_b0", "mobilenet_v3_large")
 ARCHITECTURES = (*RESNETS, *OTHER_NETWORKS)
 TIMM = "timm/"
 
 
 def setting_error(message: str) -> PydanticCustomError:
-    """Return the error of a key, with what is wrong and what helps; `bingo.study.schema` names the key."""
-    return PydanticCustomError("said", message)
+    """Return the error of a setting; `bingo.study.schema` adds the key."""
+    return PydanticCustomError("setting", message)
 
 
 class StrictModel(BaseModel):
-    """A section of the study: unknown keys are errors, values are not coerced, instances do not change."""
+    """Base class of sections: unknown keys are errors, values are not coerced, instances are immutable."""
 
     model_config = ConfigDict(
         frozen=True, strict=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
@@ -50,16 +50,17 @@ class StrictModel(BaseModel):
 
 
 class NetworkInput(StrictModel):
-    """What a network sees, in training too."""
+    """Preprocessing that training and evaluation share."""
 
     size: int = Field(default=224, ge=8)
-    """Side of the network's square input, in pixels."""
+    """Side of the square network input, in pixels."""
     mean: list[Mean] = Field(default=[0.485, 0.456, 0.406], min_length=3, max_length=3)
-    """Mean of red, green and blue, in [0, 1] (ImageNet's)."""
+    """Mean of red, green and blue, in [0, 1]; the default is ImageNet's."""
     std: list[Deviation] = Field(default=[0.229, 0.224, 0.225], min_length=3, max_length=3)
-    """Standard deviation of red, green and blue (ImageNet's)."""
+    """Standard deviation of red, green and blue; the default is ImageNet's."""
     decoder: Literal["cpu", "nvjpeg"] = "cpu"
-    """Who decodes the JPEGs of a folder: loader workers, or a CUDA device, whose pixels differ slightly."""
+    """Decoder of the JPEG files of a folder: loader workers (`cpu`) or the GPU (`nvjpeg`), whose pixels differ
+    slightly."""
 
 
 def _customary_resize(section: dict[str, Any]) -> int:
@@ -68,10 +69,10 @@ def _customary_resize(section: dict[str, Any]) -> int:
 
 
 class Preprocessing(NetworkInput):
-    """How pixels become network input; the same for every stage of a study."""
+    """How images become network input; the same for all stages of a study."""
 
     resize: int = Field(default_factory=_customary_resize, ge=8)
-    """Evaluation and embeddings: the shorter side is resized to this, then the centre `size` is cropped."""
+    """For evaluation and embeddings: shorter side, in pixels, before the centre crop of side `size`."""
 
     @model_validator(mode="after")
     def _crop_fits(self) -> Self:
@@ -80,13 +81,14 @@ class Preprocessing(NetworkInput):
         return self
 
     def network_input(self) -> NetworkInput:
-        """Return the part that training depends on."""
+        """Return the settings that training depends on."""
         return NetworkInput(size=self.size, mean=self.mean, std=self.std, decoder=self.decoder)
 
 
 def _known_architecture(name: str) -> str:
     if name not in ARCHITECTURES and not (name.startswith(TIMM) and len(name) > len(TIMM)):
-        raise setting_error(f"there is no architecture '{name}'{nearest(name, ARCHITECTURES)}; timm's are timm/<name>")
+        hint = nearest(name, ARCHITECTURES)
+        raise setting_error(f"there is no architecture '{name}'{hint}; write timm/<name> for a model of timm")
     return name
 
 
@@ -94,30 +96,31 @@ Architecture = Annotated[str, AfterValidator(_known_architecture)]
 
 
 class Backbone(StrictModel):
-    """A network that ends in pooled features: torchvision's, or one of timm's."""
+    """A network of torchvision or timm that outputs pooled features."""
 
     architecture: Architecture
-    """`resnet10` (one basic block a stage), `resnet18`, `resnet34`, `resnet50`, `resnet101`, `resnet152`,
-    `efficientnet_b0`, `mobilenet_v3_large`, or `timm/<name>` of any timm model (`pip install timm`)."""
+    """`resnet10` (one basic block per stage), `resnet18`, `resnet34`, `resnet50`, `resnet101`, `resnet152`,
+    `efficientnet_b0`, `mobilenet_v3_large`, or `timm/<name>` for any timm model (`pip install timm`)."""
     stem: Literal["imagenet", "small"] = "imagenet"
-    """ResNets: `imagenet` is 7x7 stride 2 and max pooling; `small` 3x3 stride 1, for images of some 32 px."""
+    """ResNets only. `imagenet`: 7x7 convolution with stride 2 and max pooling. `small`: 3x3 convolution with stride 1,
+    for images of about 32 px."""
     width: float = Field(default=1.0, ge=1 / 64, le=4)
-    """ResNets: factor on the channels of every layer; 2 on `resnet50` is SwAV's RN50w2."""
+    """ResNets only. Factor on the channels of every layer; `resnet50` with 2 is SwAV's RN50w2."""
 
     @model_validator(mode="after")
     def _only_resnets_vary(self) -> Self:
         if self.architecture not in RESNETS and (self.stem != "imagenet" or self.width != 1):
-            raise setting_error(f"stem and width belong to ResNets, {self.architecture} has neither")
+            raise setting_error(f"stem and width are for ResNets only, not for {self.architecture}; remove them")
         return self
 
 
 class Steps(StrictModel):
-    """A learning rate that falls at given epochs."""
+    """A learning rate that drops at given epochs."""
 
     milestones: list[Annotated[int, Field(ge=1)]] = Field(min_length=1)
-    """Epochs, counted from 0, from which the learning rate is multiplied once more by `factor`."""
+    """Epochs, counted from 0, at which the learning rate is multiplied by `factor`."""
     factor: float = Field(gt=0, lt=1)
-    """What the learning rate is multiplied by."""
+    """Factor on the learning rate at each milestone."""
 
 
 def _schedule_kind(value: Any) -> str:
@@ -130,34 +133,34 @@ Schedule = Annotated[
 
 
 class Training(StrictModel):
-    """SGD, by default with MoCo-v2's recipe: a cosine schedule per epoch and no warm-up."""
+    """SGD, by default with MoCo-v2's recipe: a cosine schedule, updated once per epoch, without warm-up."""
 
     epochs: int = Field(default=200, ge=1)
     """Passes over the training images."""
     batch_size: int = Field(default=256, ge=2)
-    """Images per optimizer step, over all devices; an incomplete last batch is dropped."""
+    """Images per training step over all devices; an incomplete last batch is dropped."""
     lr: float = Field(default=0.03, gt=0)
-    """Learning rate at the start of the schedule."""
+    """Initial learning rate."""
     schedule: Schedule = "cosine"
-    """`cosine`: half a cosine to zero, a step per epoch; or a section with `milestones` and `factor`."""
+    """`cosine`: cosine decay to zero, updated once per epoch; or a section with `milestones` and `factor`."""
     momentum: float = Field(default=0.9, ge=0, lt=1)
     """SGD momentum."""
     weight_decay: float = Field(default=1e-4, ge=0)
-    """Weight decay on every parameter."""
+    """Weight decay of all parameters."""
     views: RecipeName = "paper"
-    """Recipe of random views: MoCo-v2's (`paper`); the same without blur for small colour images (`cifar`); crops,
-    flips, brightness and contrast for small grey ones (`small`); crops and flips alone (`crop-flip`)."""
+    """Augmentation recipe. `paper`: MoCo-v2's; `cifar`: the same without blur, for small colour images; `small`: crops,
+    flips, brightness and contrast, for small grey images; `crop-flip`: crops and flips only."""
     precision: Precision = "auto"
-    """`auto`: bfloat16 autocast where the hardware has it, else float32."""
+    """`auto`: bfloat16 autocast if the hardware supports it, else float32."""
     sync_batch_norm: bool = False
-    """Of several processes (GPUs): whether batch-norm uses the statistics of the whole batch, as one process does, or
-    each process those of its own part."""
+    """Only for several processes (GPUs). true: batch norm uses the statistics of the whole batch, as in one process;
+    false: each process uses the statistics of its part of the batch."""
 
     @field_validator("schedule", mode="before")
     @classmethod
     def _cosine_or_steps(cls, value: Any) -> Any:
         if value != "cosine" and not isinstance(value, dict | Steps):
-            raise setting_error(f"must be cosine, or a section with milestones and factor, found {value!r}")
+            raise setting_error(f"must be cosine or a section with milestones and factor, found {value!r}")
         return value
 
     @model_validator(mode="after")

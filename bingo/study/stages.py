@@ -1,4 +1,4 @@
-"""All stages, by name."""
+"""Job classes of all stages, by stage name."""
 
 from bingo.study import jobs, report_jobs
 from bingo.study.job import Job
@@ -29,4 +29,4 @@ JOBS: dict[str, type[Job]] = {
         report_jobs.ReportJob,
     )
 }
-"""In the order in which Snakemake runs them."""
+"""In execution order."""

@@ -1,4 +1,4 @@
-"""What a study distils: the keys of `teachers`."""
+"""Teachers of a study: the settings under `teachers`."""
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
@@ -24,16 +24,16 @@ CheckpointFormat = Literal[
 
 
 class ImportedTeacher(StrictModel):
-    """A backbone that somebody has trained; `bingo inspect FILE` says what a file is and whether it can be used."""
+    """A pretrained backbone. `bingo inspect FILE` shows what a checkpoint contains and whether it can be used."""
 
     checkpoint: str
-    """File of weights."""
+    """Checkpoint file."""
     format: CheckpointFormat | None = None
-    """Who wrote it; null to find out. `native`: this project's own, a student's too."""
+    """Project that wrote the checkpoint; null to detect it. `native` is this project, including its students."""
     part: str | None = None
-    """Which network, of a file that holds several; null for the one that its authors evaluate."""
+    """Network to use if the checkpoint has several; null for the one that its authors evaluate."""
     architecture: Architecture | None = None
-    """`timm/<name>`, for a network that its shapes do not tell; null to find out."""
+    """`timm/<name>` if the architecture does not follow from the weights; null to detect it."""
 
 
 def _teacher_kind(value: Any) -> str:

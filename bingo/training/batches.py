@@ -1,4 +1,4 @@
-"""Batches of views for training: what is drawn depends on seed, epoch and step alone."""
+"""Batches of augmented views for training, as pure functions of seed, epoch and step."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -26,23 +26,23 @@ Key = TypeVar("Key")
 
 @dataclass(frozen=True)
 class Batch:
-    """One step of training."""
+    """The batch of one training step."""
 
     epoch: int
     step: int
     """Step within the epoch, from 0."""
     rows: dict[str, NDArray[np.int64]]
-    """(B,) positions in the listing of the `anchor` images, and of the `positive` ones where any are asked for."""
+    """(B,) positions in the listing: `anchor` and, if the method needs them, `positive` images."""
     views: dict[str, ViewPixels]
-    """By the names that the method gives them."""
+    """Views by the method's names for them."""
 
     def pin_memory(self) -> "Batch":
-        """Return the same in memory from which a GPU copies by itself, while others compute."""
+        """Return the batch in pinned memory, from which a GPU copies asynchronously."""
         return replace(self, views=pin_views(self.views))
 
 
 class TrainingBatches:
-    """Maps (epoch, step) to a batch, purely; loader workers only decide who computes it."""
+    """Maps (epoch, step) to a batch. A pure function: the number of loader workers does not change the result."""
 
     def __init__(
         self,
@@ -61,21 +61,21 @@ class TrainingBatches:
         """Describe the batches.
 
         Args:
-            images: the training images.
-            views: the views that the method needs, by name.
-            recipe: how views are drawn.
-            preprocessing: size and normalisation of views.
-            batch_size: anchors per step, of all processes together.
-            seed: seed of order, positives and views, but for those that a teacher sees.
-            bags: where positives come from, for methods that ask for any.
-            stored: number of stored teacher views, which return after so many epochs, and of which those that only
-                the teacher sees are left out; None for a teacher that runs in training.
-            drop_last: leave out the incomplete last batch of an epoch.
-            rank: which part of each batch to make: the parts of all processes, one after the other, are the batch.
-            processes: number of parts, as equal as can be.
+            images: training images.
+            views: views that the method needs, by name.
+            recipe: augmentation recipe.
+            preprocessing: size and normalisation of the views.
+            batch_size: anchors per step, summed over all processes.
+            seed: seed of order, positives and the views that no teacher sees.
+            bags: bags to draw positives from, for methods that need positives.
+            stored: number of epochs after which stored teacher views repeat; views seen only by the teacher are then
+                not rendered. None for a teacher that runs during training.
+            drop_last: drop the incomplete last batch of an epoch.
+            rank: rank of this process; the concatenated parts of all ranks are the batch.
+            processes: number of processes, which get parts of equal size (up to one image).
 
         Raises:
-            BingoError: there are fewer images than a batch holds.
+            BingoError: there are fewer images than ``batch_size``.
         """
         if len(images.listing) < batch_size:
             raise BingoError(
@@ -91,17 +91,17 @@ class TrainingBatches:
     @property
     def steps(self) -> int:
         """Steps per epoch."""
-        whole, rest = divmod(len(self.images.listing), self.batch_size)
-        return whole + (rest > 0 and not self.drop_last)
+        full, rest = divmod(len(self.images.listing), self.batch_size)
+        return full + (rest > 0 and not self.drop_last)
 
-    def __getitem__(self, place: tuple[int, int]) -> Batch:
-        """Return this process's part of the batch of (epoch, step).
+    def __getitem__(self, index: tuple[int, int]) -> Batch:
+        """Return this process's part of the batch of ``index``, an (epoch, step).
 
         Raises:
             BingoError: an image cannot be read.
         """
-        epoch, step = place
-        batch = self._order_of(epoch)[step * self.batch_size : (step + 1) * self.batch_size]
+        epoch, step = index
+        batch = self._order_of(epoch)[step * self.batch_size : (step + 1) * self.batch_size]  # (B,)
         start, end = (len(batch) * rank // self.processes for rank in (self.rank, self.rank + 1))
         rows = {"anchor": batch[start:end]}
         if self.needs_positives:
@@ -110,38 +110,44 @@ class TrainingBatches:
         teacher_epoch = epoch if self.stored is None else epoch % self.stored
         parameters = {}
         for name, view in self.views.items():
-            index = rows[view.image]
-            size = self.images.listing.size[index]
+            size = self.images.listing.size[rows[view.image]]  # (B, 2)
             if view.teacher:
-                parameters[name] = draw_for_teacher(self.recipe, index, teacher_epoch, view.slot, size)
+                drawn = draw_for_teacher(self.recipe, rows[view.image], teacher_epoch, view.slot, size)
             else:
-                parameters[name] = draw(self.recipe, self.seed, index, epoch, view.slot, size)
+                drawn = draw(self.recipe, self.seed, rows[view.image], epoch, view.slot, size)
+            parameters[name] = drawn
         views: dict[str, ViewPixels] = {}
-        for image, index in rows.items():
-            wanted = {name: parameters[name] for name, view in self.views.items() if view.image == image}
-            if wanted:
-                views |= render_views(self.images, index, wanted, self.preprocessing, self.recipe)
+        for image, positions in rows.items():
+            views_of_image = {name: parameters[name] for name, view in self.views.items() if view.image == image}
+            if views_of_image:
+                views |= render_views(self.images, positions, views_of_image, self.preprocessing, self.recipe)
         return Batch(epoch, step, rows, views)
 
     def count(self, step: int) -> int:
-        """Return the number of images in a step's batch, of all processes together."""
+        """Return the number of images in a step's batch, summed over all processes."""
         return min(self.batch_size, len(self.images.listing) - step * self.batch_size)
 
     def batches(self, start_epoch: int, epochs: int, workers: int, start_step: int = 0) -> Iterator[Batch]:
-        """Yield the batches from step ``start_step`` of ``start_epoch`` to the end of ``epochs``, one after the other.
+        """Yield the batches from step ``start_step`` of ``start_epoch`` to the end of training.
+
+        Args:
+            start_epoch: first epoch, from 0.
+            epochs: total number of epochs.
+            workers: number of loader workers; 0 loads in this process.
+            start_step: first step within the first epoch, from 0.
 
         Raises:
             BingoError: an image cannot be read.
         """
-        places = product(range(start_epoch, epochs), range(self.steps))
-        yield from load(self, islice(places, start_step, None), workers)
+        indices = product(range(start_epoch, epochs), range(self.steps))
+        yield from load(self, islice(indices, start_step, None), workers)
 
     def render(self, views: Mapping[Key, ViewPixels], device: torch.device) -> dict[Key, Tensor]:
-        """Finish views on ``device``: float32 (B, 3, S, S) each, normalised, in channels-last memory."""
+        """Augment and normalise views on ``device``: float32 (B, 3, S, S) each, in channels-last memory."""
         return dict(render(views, self.recipe, self.preprocessing, device))
 
     def _order_of(self, epoch: int) -> NDArray[np.int64]:
-        """Return the order of the images in an epoch: (N,); the last one asked for is kept."""
+        """Return the order of the images in an epoch, (N,); caches the last epoch's."""
         if self._order is None or self._order[0] != epoch:
             self._order = epoch, permutation(self.seed, Stream.ORDER, epoch, len(self.images.listing))
         return self._order[1]

@@ -1,4 +1,4 @@
-"""Where to compute, and in which precision."""
+"""Select the device and the precision to compute in."""
 
 import platform
 from contextlib import AbstractContextManager, suppress
@@ -11,10 +11,10 @@ from bingo.study.sections import Precision, Training
 
 
 def pick_device(local_rank: int = 0) -> torch.device:
-    """Return the GPU of the ``local_rank``-th process of this machine where there is one, else the CPU.
+    """Return the GPU with index ``local_rank``, or the CPU if the machine has no GPU.
 
     Raises:
-        BingoError: the machine has GPUs, but not so many.
+        BingoError: the machine has GPUs, but not more than ``local_rank``.
     """
     torch.backends.cudnn.allow_tf32 = False  # float32 means float32 on every device
     if not torch.cuda.is_available():
@@ -29,7 +29,7 @@ def pick_device(local_rank: int = 0) -> torch.device:
 
 
 def resolve_precision(precision: Precision, device: torch.device) -> torch.dtype:
-    """Return the dtype of autocast; `auto` is bfloat16 where the hardware computes in it (AVX512-bf16, AMX, GPUs)."""
+    """Return autocast's dtype. `auto` is bfloat16 if the hardware supports it natively (AVX512-bf16, AMX, GPUs)."""
     if precision == "auto":
         if device.type == "cuda":
             native = torch.cuda.is_bf16_supported(including_emulation=False)
@@ -40,7 +40,7 @@ def resolve_precision(precision: Precision, device: torch.device) -> torch.dtype
 
 
 def describe_machine(training: Training, device: torch.device) -> dict[str, str]:
-    """Return what of the machine bears on a training's result, for provenance and for the identity of its state."""
+    """Return the device properties that affect a training's result, for provenance and the identity of its state."""
     return {
         "device": device.type,
         "precision": str(resolve_precision(training.precision, device)).removeprefix("torch."),
@@ -48,19 +48,19 @@ def describe_machine(training: Training, device: torch.device) -> dict[str, str]
 
 
 def describe_device(device: torch.device) -> dict[str, str]:
-    """Return what computes, for provenance and reports: its kind and the name that its maker gave it."""
+    """Return the device type and hardware name, for provenance and reports."""
     if device.type == "cuda":
         return {"device": "cuda", "hardware": torch.cuda.get_device_name(device)}
     return {"device": device.type, "hardware": _cpu_name()}
 
 
 def autocast(dtype: torch.dtype, device: torch.device) -> AbstractContextManager[None]:
-    """Return the context in which networks run."""
+    """Return the autocast context for networks; disabled for float32."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16)
 
 
 def _cpu_name() -> str:
-    with suppress(OSError):  # there is no such file but on Linux
+    with suppress(OSError):  # the file exists only on Linux
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             name, _, value = line.partition(":")
             if name.strip() == "model name":

@@ -1,6 +1,6 @@
-"""Several processes that share one job, started by torchrun; every function also serves a single process.
+"""Several processes for one job, started by torchrun. Every function also works in a single process.
 
-State is torch.distributed's own: the default process group.
+All state is in torch.distributed's default process group.
 """
 
 import os
@@ -20,21 +20,21 @@ from bingo.training.device import pick_device
 Value = TypeVar("Value")
 Item = TypeVar("Item")
 _TIMEOUT = timedelta(hours=2)
-"""How long processes wait for each other: the first one writes states and artifacts alone."""
+"""How long processes wait for each other; long, because rank 0 writes states and artifacts alone."""
 
 
 def init_processes() -> torch.device:
-    """Join the other processes of this job, if there are any, and return the device of this one."""
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    """Join the process group, if the job has several processes, and return this process's device."""
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
     device = pick_device(int(os.environ.get("LOCAL_RANK", "0")))
-    if processes > 1:
-        # CPU tensors go by gloo beside NCCL, so that a question among hosts does not wait for the GPUs.
+    if world_size > 1:
+        # gloo for CPU tensors, so that collectives on the host do not wait for the GPUs.
         dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=_TIMEOUT)
     return device
 
 
 def leave() -> None:
-    """Part from the other processes, after work that ended well: a process that failed would wait for them."""
+    """Leave the process group after success. After a failure, do not call this: it would wait for the others."""
     if dist.is_initialized():
         dist.destroy_process_group()
 
@@ -45,20 +45,17 @@ def processes() -> int:
 
 
 def rank() -> int:
-    """Return the position of this process among them, from 0."""
+    """Return the rank of this process, from 0."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def is_first() -> bool:
-    """Tell whether this process writes what the job produces."""
+    """Tell whether this is rank 0, which writes the outputs of the job."""
     return rank() == 0
 
 
 def gather_rows(rows: Tensor) -> Tensor:
-    """Return the rows of all processes, in the order of ranks: (b, ...) of each to (B, ...).
-
-    Numbers of rows may differ; what fills the shorter ones up on the way is dropped again.
-    """
+    """Concatenate the rows of all processes, in rank order: (b, ...) to (B, ...). Each process may have another b."""
     if processes() == 1:
         return rows
     counts = torch.zeros(processes(), dtype=torch.int64)
@@ -72,7 +69,7 @@ def gather_rows(rows: Tensor) -> Tensor:
 
 
 def mean(values: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the means over the processes of some scalars that all of them have."""
+    """Average scalars over the processes; all processes must pass the same names."""
     if processes() == 1:
         return values
     total = torch.stack(list(values.values()))
@@ -81,7 +78,7 @@ def mean(values: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def any_process(answer: bool) -> bool:
-    """Tell whether any process says yes."""
+    """Tell whether ``answer`` is true in any process."""
     if processes() == 1:
         return answer
     votes = torch.tensor(int(answer))
@@ -90,55 +87,55 @@ def any_process(answer: bool) -> bool:
 
 
 def broadcast_from_first(make: Callable[[], Value]) -> Value:
-    """Let the first process make a value, and return it in all of them."""
+    """Call ``make`` in rank 0, and return its result in all processes."""
     if processes() == 1:
         return make()
-    held: list[Any] = [make() if is_first() else None]
-    dist.broadcast_object_list(held, src=0, device=torch.device("cpu"))
-    value: Value = held[0]
+    objects: list[Any] = [make() if is_first() else None]
+    dist.broadcast_object_list(objects, src=0, device=torch.device("cpu"))
+    value: Value = objects[0]
     return value
 
 
 def average_gradients(module: nn.Module) -> nn.Module:
-    """Return a module whose gradients are averaged over the processes.
+    """Wrap a module so that its gradients are averaged over the processes.
 
-    Buffers are nobody's but each process's: queues are the same everywhere, and of batch-norm's running statistics
-    those of the first process count.
+    Buffers are not synchronised. Queues are equal in all processes anyway, and rank 0's running batch-norm statistics
+    are the ones that are saved.
     """
     if processes() == 1:
         return module
     with warnings.catch_warnings(action="ignore", category=FutureWarning):
-        # Its successor, forward_sync_buffers, is not in torch 2.11.
+        # broadcast_buffers is deprecated, but torch 2.11, which also works, does not have its successor.
         return DistributedDataParallel(module, broadcast_buffers=False)
 
 
 def share_buffers(module: nn.Module) -> None:
-    """Give all processes the first one's buffers of a module."""
+    """Copy rank 0's buffers of a module to all processes."""
     if processes() > 1:
         for buffer in module.buffers():
             dist.broadcast(buffer, src=0)
 
 
-def compute_shared(places: Sequence[Value], compute: Callable[[Iterable[Value]], Iterator[Item]]) -> Iterator[Item]:
-    """Yield, in the first process, what every place gives, in order; each is computed by one of the processes.
+def compute_shared(inputs: Sequence[Value], compute: Callable[[Iterable[Value]], Iterator[Item]]) -> Iterator[Item]:
+    """Distribute ``inputs`` over the processes, and yield all results, in order, in rank 0.
 
-    The other processes must exhaust the iterator too, and get nothing.
+    The other processes must exhaust the iterator too; it yields nothing there.
 
     Args:
-        places: what to compute, one after the other.
-        compute: from some of the places to what each of them gives, in order; tensors on the CPU.
+        inputs: what to compute.
+        compute: maps an iterable of inputs to one result each, in order; tensors on the CPU.
     """
     if processes() == 1:
-        yield from compute(places)
+        yield from compute(inputs)
         return
-    own = compute(islice(places, rank(), None, processes()))
-    for start in range(0, len(places), processes()):
-        shares: list[Any] | None = [None] * processes() if is_first() else None
-        dist.gather_object(next(own, None), shares)
-        yield from (shares or [])[: len(places) - start]
+    local = compute(islice(inputs, rank(), None, processes()))
+    for start in range(0, len(inputs), processes()):
+        gathered: list[Any] | None = [None] * processes() if is_first() else None
+        dist.gather_object(next(local, None), gathered)
+        yield from (gathered or [])[: len(inputs) - start]
 
 
 def exhaust(shared: Iterator[object]) -> None:
-    """Do this process's part of what `compute_shared` yields to the first one."""
+    """Run `compute_shared` in a process other than rank 0."""
     for _ in shared:
         pass

@@ -1,4 +1,4 @@
-"""Computing features of every image in the listing's order."""
+"""Compute the features of every image, in the listing's order."""
 
 from collections.abc import Iterable, Iterator
 
@@ -17,11 +17,11 @@ from bingo.views.apply import centre_crop, normalise
 
 EMBED_BATCH = 256
 CPU_FORWARD_BATCH = 32
-"""Images that go through a network together on a CPU: more are not faster, and their activations take memory."""
+"""Batch size of the forward pass on a CPU; larger batches are not faster and need more memory."""
 
 
 class CentreViews:
-    """Batches of centre views, in order."""
+    """Batches of centre crops, in order."""
 
     def __init__(
         self,
@@ -30,7 +30,7 @@ class CentreViews:
         interpolation: Interpolation,
         rows: range | NDArray[np.int64] | None = None,
     ) -> None:
-        """Describe the batches, of all images or of those at ``rows``; nothing is read yet."""
+        """Describe the batches of all images, or of those at ``rows``, without reading them."""
         self.images, self.preprocessing, self.interpolation = images, preprocessing, interpolation
         self.rows = range(len(images.listing)) if rows is None else rows
 
@@ -39,7 +39,7 @@ class CentreViews:
         return -(-len(self.rows) // EMBED_BATCH)
 
     def __getitem__(self, batch: int) -> Tensor | EncodedBatch:
-        """Return uint8 (B, 3, S, S), or files that the device decodes.
+        """Return batch number ``batch``: uint8 (B, 3, S, S), or encoded images for nvJPEG.
 
         Raises:
             BingoError: an image cannot be read.
@@ -48,7 +48,7 @@ class CentreViews:
         images = self.images.fetch(np.asarray(rows))
         if self.preprocessing.decoder == "nvjpeg" and not isinstance(images, Tensor):
             return EncodedBatch(images)
-        # The channels of grey images are one; what waits for a GPU in pinned memory must have its own.
+        # The channels of grey images share memory, which pinned memory does not support.
         return centre_crop(images, self.preprocessing, self.interpolation).contiguous()
 
 
@@ -61,37 +61,37 @@ def embed(
     interpolation: Interpolation,
     rows: range | None = None,
 ) -> Iterator[Tensor]:
-    """Yield ``network``'s float32 output for the centre view of every image or of ``rows``, batch by batch, in order.
+    """Yield the outputs of ``network`` for the centre crops of all images or ``rows``, batch by batch: float32 (B, D).
 
-    Several processes share the batches; the first one gets all outputs, the others none. The network is taken as it
-    is: the caller has put it on ``device`` and into eval mode. It runs in float32 on any hardware, so that measured
-    numbers do not depend on the machine's number formats; batch-norm is folded into the layers before it, which
-    rounds differently.
+    The network must be on ``device`` and in eval mode. It always runs in float32, so that results do not depend on the
+    machine's precision. Batch norm is folded into the preceding layers, which changes the rounding.
+
+    Several processes share the batches. Rank 0 gets all outputs; the others get none.
 
     Raises:
         BingoError: an image cannot be read.
     """
     views = CentreViews(images, preprocessing, interpolation, rows)
 
-    def compute(places: Iterable[int]) -> Iterator[Tensor]:
-        return embed_alone(network, views, places, device, workers)
+    def compute(batches: Iterable[int]) -> Iterator[Tensor]:
+        return embed_alone(network, views, batches, device, workers)
 
     yield from compute_shared(range(len(views)), compute)
 
 
 @torch.inference_mode()
 def embed_alone(
-    network: nn.Module, views: CentreViews, places: Iterable[int], device: torch.device, workers: int
+    network: nn.Module, views: CentreViews, indices: Iterable[int], device: torch.device, workers: int
 ) -> Iterator[Tensor]:
-    """Yield what `embed` does for the batches at ``places``, all computed by this process.
+    """Like `embed`, for the batches ``indices`` of ``views`` and in this process only.
 
     Raises:
         BingoError: an image cannot be read.
     """
     network = fold_batch_norm(network)
-    for batch in load(views, places, workers):
+    for batch in load(views, indices, workers):
         if isinstance(batch, EncodedBatch):
-            pixels = batch.centres(views.preprocessing, views.interpolation, device)
+            pixels = batch.centres(views.preprocessing, views.interpolation, device)  # (B, 3, S, S)
         else:
             pixels = batch.to(device)
         parts = pixels.split(CPU_FORWARD_BATCH if device.type == "cpu" else EMBED_BATCH)

@@ -1,4 +1,4 @@
-"""Items made by loader workers, in order."""
+"""Load items in worker processes, in order."""
 
 import traceback
 from collections.abc import Iterable, Iterator
@@ -11,65 +11,65 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from bingo.errors import BingoError
 from bingo.training.signals import ignore_end_signals
 
-Place = TypeVar("Place", contravariant=True)
+Index = TypeVar("Index", contravariant=True)
 Item = TypeVar("Item", covariant=True)
 
 
-class Source(Protocol[Place, Item]):
-    """Something that makes an item for a place, purely: it may be asked in any process."""
+class Source(Protocol[Index, Item]):
+    """Maps an index to an item. A pure function, so that any process can compute it."""
 
-    def __getitem__(self, place: Place, /) -> Item:
-        """Return the item at ``place``, or raise a user's fault."""
+    def __getitem__(self, index: Index, /) -> Item:
+        """Return the item at ``index``, or raise a BingoError."""
 
 
-def load(source: Source[Place, Item], places: Iterable[Place], workers: int) -> Iterator[Item]:
-    """Yield the items of ``source`` at ``places``, in this order, made by ``workers`` processes if there are any.
+def load(source: Source[Index, Item], indices: Iterable[Index], workers: int) -> Iterator[Item]:
+    """Yield the items of ``source`` at ``indices``, in order, computed by ``workers`` processes (0: this process).
 
     Raises:
-        BingoError: making an item raises it.
+        BingoError: raised by ``source``.
     """
     loader = DataLoader(
         _ErrorsAsItems(source),
-        sampler=places,
+        sampler=indices,
         batch_size=None,
         collate_fn=_unchanged,
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
-        generator=torch.Generator(),  # else it draws from the one that networks draw from
-        # A scheduler's signal goes to every process; this one saves its state first, and needs its batches until then.
-        worker_init_fn=_outlive_signals,
+        generator=torch.Generator(),  # the global generator is for the networks
+        # A scheduler signals every process. The workers must go on until the main process has saved its state.
+        worker_init_fn=_ignore_signals,
     )
     for item in loader:
         if isinstance(item, BingoError):
             raise item
         if isinstance(item, _WorkerError):
-            raise RuntimeError(f"a loader process failed:\n{item.traceback}")
+            raise RuntimeError(f"a loader worker failed:\n{item.traceback}")
         yield item
 
 
-def _outlive_signals(_: int) -> None:
+def _ignore_signals(_: int) -> None:
     ignore_end_signals()
 
 
 @dataclass(frozen=True)
 class _WorkerError:
-    """A fault of the software, in a worker process."""
+    """An unexpected exception in a worker process."""
 
     traceback: str
 
 
 class _ErrorsAsItems(Dataset[Any]):
-    """Hands over faults as items: the traceback of one that the DataLoader raises would keep its workers alive.
+    """Returns exceptions as items.
 
-    At the process's end they would be waited for in vain.
+    If the DataLoader raised them, the traceback would keep its workers alive, and the process would hang at exit.
     """
 
     def __init__(self, source: Source[Any, Any]) -> None:
         self.source = source
 
-    def __getitem__(self, place: Any) -> Any:
+    def __getitem__(self, index: Any) -> Any:
         try:
-            return self.source[place]
+            return self.source[index]
         except BingoError as error:
             return error
         except Exception:
@@ -79,5 +79,5 @@ class _ErrorsAsItems(Dataset[Any]):
 
 
 def _unchanged(item: Any) -> Any:
-    """Pass a ready item through: collation for sources that make whole batches."""
+    """Do not collate: the items are complete batches."""
     return item

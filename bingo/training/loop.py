@@ -1,4 +1,4 @@
-"""The training loop, and what it has to know of what it trains: a method, a classifier, a detector."""
+"""The training loop, shared by methods, classifiers and detectors."""
 
 import logging
 from abc import ABC, abstractmethod
@@ -23,94 +23,95 @@ _STEPS_BETWEEN_CHECKS = 50
 
 
 class Batches(Protocol):
-    """Batches that depend on the seed, the epoch and the step alone."""
+    """Batches as a pure function of seed, epoch and step."""
 
     seed: int
     batch_size: int
-    """Images per step, of all processes together; the last step of an epoch may have fewer."""
+    """Images per step, summed over all processes; the last step of an epoch may have fewer."""
 
     @property
     def steps(self) -> int:
         """Steps per epoch."""
 
     def count(self, step: int) -> int:
-        """Return the number of images in a step, of all processes together."""
+        """Return the number of images in a step, summed over all processes."""
 
     def batches(self, start_epoch: int, epochs: int, workers: int, start_step: int = 0) -> Iterator[Any]:
-        """Yield the batches from a step of an epoch on to the end of ``epochs``, one after the other."""
+        """Yield the batches from step ``start_step`` of ``start_epoch`` to the end of epoch ``epochs``."""
 
 
 class Task(ABC):
-    """What is trained, on what, and by which loss."""
+    """A training task: network, data, optimizer and loss."""
 
     module: nn.Module
-    """What is trained, on `device`; its state is saved."""
+    """Network to train, on `device`; its state is saved."""
     device: torch.device
     optimizer: torch.optim.Optimizer
-    """The loop sets its learning rates."""
+    """The loop sets its learning rates in each step."""
     data: Batches
     epochs: int
     remedy: str
-    """What to do about a loss that is not finite."""
+    """Advice for the error message when the loss is not finite."""
 
     @abstractmethod
     def learning_rates(self, epoch: int, step: int) -> list[float]:
-        """Return the learning rate of each of the optimizer's parameter groups in a step of an epoch, both from 0."""
+        """Return the learning rate of each parameter group for an epoch and a step within it, both from 0."""
 
     @abstractmethod
     def loss(self, model: nn.Module, batch: Any) -> dict[str, Tensor]:
         """Return the scalar `loss` of a batch, and other scalars to log.
 
         Args:
-            model: `module`, in training mode; of several processes, what also averages its gradients among them.
-            batch: one of `data`, on the CPU.
+            model: `module` in train mode, wrapped to average gradients if there are several processes.
+            batch: a batch from `data`, on the CPU.
         """
 
     def after_step(self) -> None:  # noqa: B027
-        """Do what follows the optimizer's step."""
+        """Hook called after each optimizer step."""
 
 
 def train(
     task: Task, state: TrainingState | None, workers: int, title: str, monitor: Monitor | None = None
 ) -> list[LogRow]:
-    """Train a task's module in place, going on from ``state`` if that holds anything.
+    """Train a task's module in place, resuming from ``state`` if it has been saved.
 
     Args:
-        task: what is trained, on what, and by which loss.
-        state: where the training is saved on its way; None to save nothing, so that a signal ends it at once, and what
-            networks draw comes from torch's generator as it is.
-        workers: loader processes.
-        title: name for progress lines.
-        monitor: looks at the module after each epoch; of several processes only the first one has it.
+        task: network, data, optimizer and loss.
+        state: saves the training state. None saves nothing: signals end the process at once, and torch's generator is
+            not seeded in each step.
+        workers: number of loader workers.
+        title: name in progress and log lines.
+        monitor: monitors the training; only in rank 0.
 
     Returns:
         One row per epoch: epoch (from 1), lr (of the first parameter group in the last step), and the mean of each
         scalar that the task logs.
 
     Raises:
-        BingoError: the loss or a weight is not finite, or the process is asked to end; the last saved state stays.
+        BingoError: the loss or a weight is not finite, or a signal asked the process to end. The last saved state
+            stays.
     """
     module, optimizer, data, epochs = task.module, task.optimizer, task.data, task.epochs
     module.train()
     position = TrainingPosition() if state is None else state.restore(module, optimizer, task.device)
     model = distributed.average_gradients(module)
     batches = data.batches(position.epoch, epochs, workers, position.step)
-    images = sum(data.count(step) for step in range(data.steps))  # of an epoch
+    images = sum(data.count(step) for step in range(data.steps))  # per epoch
     done = position.epoch * images + position.step * data.batch_size
-    loss_shown = monitor_shown = ""  # beside the bar
+    loss_text = monitor_text = ""  # shown next to the progress bar
     log.info("%s: %d epochs of %d steps on %s", title, epochs, data.steps, task.device)
     if monitor is not None:
         monitor.begin(position)
 
     signals = nullcontext(lambda: False) if state is None else catch_end_signals()
-    with signals as ends, Progress(title, epochs * images, "images", done) as progress:
+    with signals as end_requested, Progress(title, epochs * images, "images", done) as progress:
         for epoch in range(position.epoch, epochs):
             for step in range(position.step, data.steps):
                 for group, lr in zip(optimizer.param_groups, task.learning_rates(epoch, step), strict=True):
                     group["lr"] = lr
                 if state is not None:
                     seed_step(data.seed, epoch, step)
-                values = task.loss(model, next(batches))  # scalars; to read one would wait for the GPU
+                values = task.loss(model, next(batches))  # scalars on the device; reading one would wait for the GPU
                 loss = values["loss"]
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
@@ -121,38 +122,38 @@ def train(
                 position.means.add(distributed.mean({name: value.detach() for name, value in values.items()}))
                 if position.step % _STEPS_BETWEEN_CHECKS == 0 or position.step == data.steps:
                     _require_finite(task, position, state, title)
-                    loss_shown = f", loss {position.means.read()['loss']:.4g}"
-                progress.advance(data.count(step), f"epoch {epoch + 1}/{epochs}{loss_shown}{monitor_shown}")
+                    loss_text = f", loss {position.means.read()['loss']:.4g}"
+                progress.advance(data.count(step), f"epoch {epoch + 1}/{epochs}{loss_text}{monitor_text}")
                 if state is not None and position.step < data.steps:
-                    state.save_if_due(module, optimizer, position, distributed.any_process(ends()))
+                    state.save_if_due(module, optimizer, position, distributed.any_process(end_requested()))
 
             row = {"epoch": epoch + 1, "lr": optimizer.param_groups[0]["lr"], **position.means.read()}
             position = TrainingPosition([*position.rows, row])
             if monitor is not None:
-                monitor_shown = monitor.after_epoch(position.rows)
+                monitor_text = monitor.after_epoch(position.rows)
             if state is not None:
-                state.save_if_due(module, optimizer, position, distributed.any_process(ends()))
+                state.save_if_due(module, optimizer, position, distributed.any_process(end_requested()))
             log.info("%s: %s", title, ", ".join(f"{name} {value:.6g}" for name, value in row.items()))
     return position.rows
 
 
 def seed_step(seed: int, epoch: int, step: int) -> None:
-    """Set torch's generator for one step: some networks draw which paths to drop, a detector what it learns from.
+    """Seed torch's global generator for one step, so that a resumed training draws the same numbers.
 
-    So a training that was resumed draws the same; each of several processes draws for itself.
+    Networks use it for stochastic depth, detectors to sample proposals. Each rank gets its own seed.
     """
     counter = np.array([epoch, step, distributed.rank(), 0], np.uint64)
     torch.manual_seed(int(philox(counter, (seed, Stream.STEP))[0]))
 
 
 def _require_finite(task: Task, position: TrainingPosition, state: TrainingState | None, title: str) -> None:
-    """Refuse a loss that was not finite since the epoch began, and at its end a weight."""
+    """Check all losses since the start of the epoch and, at its end, the weights."""
     epoch, steps, bad = position.epoch + 1, task.data.steps, position.means.first_bad_step()
     if bad is not None:
-        fault = f"the loss is not finite at step {position.epoch * steps + bad + 1} (epoch {epoch}, step {bad + 1})"
+        problem = f"the loss is not finite at step {position.epoch * steps + bad + 1} (epoch {epoch}, step {bad + 1})"
     elif position.step == steps and not all(tensor.isfinite().all() for tensor in task.module.state_dict().values()):
-        fault = f"a weight is not finite after epoch {epoch}"
+        problem = f"a weight is not finite after epoch {epoch}"
     else:
         return
-    kept = f"; the state after epoch {position.epoch} is kept in {state.path}" if state and position.epoch else ""
-    raise BingoError(f"{title}: {fault}{kept}; {task.remedy}")
+    saved = f"; the state after epoch {position.epoch} is kept in {state.path}" if state and position.epoch else ""
+    raise BingoError(f"{title}: {problem}{saved}; {task.remedy}")

@@ -1,4 +1,4 @@
-"""What a method trains and keeps between steps."""
+"""The networks and queues of a method's training."""
 
 import copy
 
@@ -14,17 +14,14 @@ from bingo.training.step import StepInput, TeacherOutputs, TrainingStep
 
 
 class TrainingModel(nn.Module):
-    """Backbone, head, their moving average and queues: the state of a method's training.
-
-    The frozen teacher is no part of it.
-    """
+    """Backbone, head, momentum encoder and queues. The frozen teacher is not a submodule."""
 
     def __init__(self, method: Method, teacher: TeacherOutputs | None) -> None:
-        """Build the networks with fresh random weights from torch's generator.
+        """Build the networks with random weights from torch's global generator.
 
         Args:
             method: settings of the method.
-            teacher: outputs of the frozen teacher of a method that distils.
+            teacher: outputs of the frozen teacher; None for methods without a teacher.
         """
         super().__init__()
         teacher_width = teacher.width(method.layer) if teacher is not None else 0
@@ -43,24 +40,24 @@ class TrainingModel(nn.Module):
         self._pending: dict[str, Tensor] = {}
 
     def forward(self, batch: StepInput, dtype: torch.dtype) -> dict[str, Tensor]:
-        """Return the method's loss and log values for one step; networks run in ``dtype``, losses in float32."""
+        """Return the loss and other scalars of one step. Networks run in ``dtype``, losses in float32."""
         step = TrainingStep(self, batch, dtype)
         values = self.method.loss(step)
         self._pending = step.pending
         return values
 
     def after_step(self) -> None:
-        """Enqueue what the step's loss left for the queues; called once after each optimizer step."""
+        """Enqueue the keys of the step. Call once after each optimizer step."""
         for name, keys in self._pending.items():
             self.queues[name].enqueue(gather_rows(keys))  # type: ignore[operator]
         self._pending = {}
 
     @torch.no_grad()
     def update_momentum_encoder(self) -> None:
-        """Move the parameters of the moving average towards the student's, by 1 - momentum."""
+        """Update the momentum encoder: k = m k + (1 - m) q, for its parameters k and the student's q."""
         momentum = self.method.ema_momentum()
         assert momentum is not None
         assert self.momentum_encoder is not None
         student = [*self.backbone.parameters(), *self.head.parameters()]
-        for average, value in zip(self.momentum_encoder.parameters(), student, strict=True):
-            average.lerp_(value, 1 - momentum)
+        for param_k, param_q in zip(self.momentum_encoder.parameters(), student, strict=True):
+            param_k.lerp_(param_q, 1 - momentum)

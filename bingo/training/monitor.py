@@ -1,4 +1,4 @@
-"""Watching a training: what TensorBoard, the log and the bar show of it. Nothing here changes what is trained."""
+"""Monitor a training: TensorBoard events, warnings, and metrics next to the progress bar. Does not change training."""
 
 import logging
 import math
@@ -24,89 +24,95 @@ from bingo.training.state import LogRow, TrainingPosition
 log = logging.getLogger(__name__)
 
 EVALUATIONS = 20
-"""How often, about, a training's networks are looked at: a look costs a forward pass over the watched images."""
+"""Approximate number of evaluations per training; each costs a forward pass over the monitored images."""
 MIN_IMAGES, MAX_IMAGES = 512, 2048
-"""Watched images: a tenth of the training images within these bounds."""
+"""Bounds of the number of monitored images, which is otherwise 10 % of the training images."""
 COLLAPSE_SIMILARITY = 0.95
-"""Mean pairwise similarity of projections above which different images count as the same one: that of a sound training
-is far below, of a collapsed one 1."""
+"""Mean pairwise similarity of projections that indicates collapse. It is far lower in a normal training, and 1 after
+complete collapse."""
 NEIGHBOURS = 10
-"""Neighbours that vote, as in the protocol `knn-10`."""
+"""Number of voting neighbours, as in the protocol `knn-10`."""
 WARMUP_STEPS = 200
-"""Steps before which no collapse is spoken of: projections are alike in a network that has only begun, up to 1.0."""
+"""Steps without collapse warnings. Projections of an untrained network can have similarities up to 1.0."""
 LOSS_RISE = 1.5
-"""How many times its lowest value a loss exceeds when it rises: between epochs it varies by some percent."""
+"""Ratio of the loss to its lowest value that triggers a warning. Normal variation between epochs is a few percent."""
 
 
 def monitored_rows(count: int) -> NDArray[np.int64]:
-    """Return which of ``count`` training images are watched, in random order: int64 (n,), the same for every seed."""
+    """Return the monitored ones of ``count`` training images, in random order: int64 (n,), equal for all seeds."""
     return permutation(0, Stream.MONITOR, 0, count)[: min(max(MIN_IMAGES, count // 10), MAX_IMAGES)]
 
 
 def is_due(epoch: int, epochs: int) -> bool:
-    """Tell whether the networks are looked at after ``epoch``, counted from 1: every 20th part, and the last one."""
+    """Tell whether to evaluate after ``epoch`` (from 1): about every 5 % of the epochs, and after the last one."""
     return epoch == epochs or epoch % max(1, epochs // EVALUATIONS) == 0
 
 
 def mean_similarity(units: Tensor) -> float:
-    r"""Return the mean cosine similarity of all pairs of unit vectors (N, D), each with itself included.
+    r"""Return the mean cosine similarity of all pairs of unit vectors (N, D), including each with itself.
 
-    It is :math:`\frac1{N^2} \sum_{ij} u_i \cdot u_j = \lVert \frac1N \sum_i u_i \rVert^2`, in [0, 1]: 1 where all are
-    the same, 1/N where they are orthogonal.
+    It is :math:`\frac1{N^2} \sum_{ij} u_i \cdot u_j = \lVert \frac1N \sum_i u_i \rVert^2`, in [0, 1]: 1 if all vectors
+    are equal, 1/N if they are orthogonal.
     """
     return float(units.float().mean(0).square().sum())
 
 
 def relative_deviation(units: Tensor) -> float:
-    r"""Return the standard deviation of unit vectors (N, D) per dimension, averaged, times :math:`\sqrt D`.
+    r"""Return the standard deviation of unit vectors (N, D), averaged over dimensions, times :math:`\sqrt D`.
 
-    About 1 where they are spread evenly over the sphere, 0 where all are the same (SimSiam, Chen & He 2021, figure 2).
+    About 1 if they are spread evenly over the sphere, 0 if all are equal (SimSiam, Chen & He 2021, figure 2).
     """
     return float(units.float().std(0, correction=0).mean()) * math.sqrt(units.shape[1])
 
 
 def held_out_accuracy(units: Tensor, labels: Tensor, classes: int) -> float | None:
-    """Return top-1 in percent of `knn-10` on the first quarter of the images, by their neighbours among the others.
+    """Return the `knn-10` top-1 accuracy of the first quarter of the images, in percent, with the rest as the bank.
 
-    None where too few of them have labels. Neighbours are not found by faiss, which would take a GPU's memory from the
-    training.
+    Does not use faiss, which would take GPU memory from the training.
 
     Args:
         units: (n, D) float32 unit vectors.
         labels: (n,) int64, -1 where unknown.
         classes: number of classes.
+
+    Returns:
+        Accuracy, or None if too few images have labels.
     """
     known, first = labels >= 0, len(labels) // 4
-    queries, bank = units[:first][known[:first]], units[first:][known[first:]]
+    queries, bank = units[:first][known[:first]], units[first:][known[first:]]  # (q, D), (b, D)
+    query_labels, bank_labels = labels[:first][known[:first]], labels[first:][known[first:]]
     if len(queries) == 0 or len(bank) < NEIGHBOURS:
         return None
-    similarity, index = (queries @ bank.T).topk(NEIGHBOURS)
-    asked, voting = labels[:first][known[:first]], labels[first:][known[first:]]
-    return accuracy(class_votes(voting[index], majority_weights(similarity.double()), classes), asked)["top1"]
+    similarity, index = (queries @ bank.T).topk(NEIGHBOURS)  # (q, k)
+    scores = class_votes(bank_labels[index], majority_weights(similarity.double()), classes)  # (q, C)
+    return accuracy(scores, query_labels)["top1"]
 
 
 def lowest_before_rise(rows: Sequence[LogRow], filled: int) -> LogRow | None:
-    """Return the epoch with the lowest loss where the last one's is `LOSS_RISE` times as high, else None.
+    """Return the epoch with the lowest loss if the last loss exceeds it by the factor `LOSS_RISE`, else None.
 
-    It is asked from the third epoch on. The first ``filled`` epochs do not count, in which random vectors are among the
-    negatives: they are easily told apart, so that the loss rises as embeddings take their place (MoCo). Nor do epochs
-    whose loss had other terms. Of losses that are negative, multiples mean nothing.
+    Always None for the first two epochs and for a negative lowest loss. Epochs whose loss had other terms are ignored.
+
+    Args:
+        rows: log rows of all epochs so far.
+        filled: number of epochs to ignore until embeddings have filled the queue. Its initial random vectors are easy
+            negatives, so the loss rises while they are replaced.
     """
-    alike = [row for row in rows[filled:] if row.keys() == rows[-1].keys()]
-    if len(rows) < 3 or not alike:
+    comparable = [row for row in rows[filled:] if row.keys() == rows[-1].keys()]
+    if len(rows) < 3 or not comparable:
         return None
-    lowest = min(alike, key=lambda row: row["loss"])
+    lowest = min(comparable, key=lambda row: row["loss"])
     return lowest if rows[-1]["loss"] > LOSS_RISE * lowest["loss"] > 0 else None
 
 
 def is_collapsed(similarity: float, steps: int) -> bool:
-    """Tell whether projections with this mean pairwise similarity, after so many steps, are a collapse."""
+    """Tell whether a mean pairwise similarity of projections after ``steps`` training steps indicates collapse."""
     return similarity > COLLAPSE_SIMILARITY and steps >= WARMUP_STEPS
 
 
 @contextmanager
 def in_eval_mode(network: nn.Module) -> Iterator[None]:
-    """Put a network into eval mode within the block, and each part of it back into its own after that."""
+    """Put a network into eval mode within the block; restore each module's mode afterwards."""
     modes = [(module, module.training) for module in network.modules()]
     network.eval()
     try:
@@ -117,12 +123,12 @@ def in_eval_mode(network: nn.Module) -> Iterator[None]:
 
 
 class EventWriter:
-    """A training's scalars for TensorBoard; where they cannot be written, says so once and writes no more."""
+    """Writes scalars for TensorBoard. After a write error, it warns once and stops writing."""
 
     def __init__(self, folder: Path, epoch: int) -> None:
-        """Go on with ``epoch``, counted from 1: TensorBoard no longer shows what ``folder`` holds from it on.
+        """Continue in ``folder`` at ``epoch`` (from 1): TensorBoard hides earlier events from this epoch on.
 
-        With the first epoch, the folder's old event files are removed.
+        At epoch 1, deletes the folder's old event files.
         """
         from torch.utils.tensorboard import SummaryWriter
 
@@ -133,7 +139,7 @@ class EventWriter:
                 old.unlink()
             self._writer = SummaryWriter(str(folder), purge_step=epoch)
         except OSError as error:
-            self._give_up(error)
+            self._stop(error)
 
     def write(self, epoch: int, scalars: Mapping[str, float]) -> None:
         """Write the scalars of an epoch, counted from 1, by their tags."""
@@ -143,24 +149,26 @@ class EventWriter:
             for tag, value in scalars.items():
                 self._writer.add_scalar(tag, value, epoch)
             self._writer.flush()
-        except OSError as error:  # of the writer's thread, which tells of it too
-            self._give_up(error)
+        except OSError as error:  # raised in the writer's thread, which prints it too
+            self._stop(error)
 
-    def _give_up(self, error: OSError) -> None:
-        log.warning("--events: %s cannot be written (%s); going on without it", self._folder, error.strerror)
+    def _stop(self, error: OSError) -> None:
+        log.warning(
+            "--events: %s cannot be written (%s); training goes on without events", self._folder, error.strerror
+        )
         self._writer = None
 
 
 class Monitor:
-    """Looks at a learner after its epochs: writes events, warns, and says at the end what came of it.
+    """Evaluates a model during training, writes TensorBoard events, warns, and summarises the training.
 
-    It watches some training images by their centre views, whole on the shorter side. Of several processes the first
-    one alone has a watch.
+    Evaluates on centre crops of some training images, resized so that a crop spans the shorter side. Only rank 0 has a
+    monitor.
     """
 
     def __init__(
         self,
-        learner: TrainingModel,
+        model: TrainingModel,
         data: TrainingBatches,
         training: Training,
         device: torch.device,
@@ -168,57 +176,68 @@ class Monitor:
         title: str,
         events: Path | None,
     ) -> None:
-        """Monitor ``learner``, on ``device``, being trained on ``data``; ``events`` is TensorBoard's folder, if any."""
-        self._learner, self._data, self._training = learner, data, training
+        """Monitor the training of ``model``.
+
+        Args:
+            model: model to evaluate, on ``device``.
+            data: its training batches.
+            training: settings of the training.
+            device: device to evaluate on.
+            workers: number of loader workers.
+            title: name in log lines.
+            events: folder for TensorBoard's event files; None to write none.
+        """
+        self._model, self._data, self._training = model, data, training
         self._device, self._workers, self._title = device, workers, title
         self._folder = events
         self._events: EventWriter | None = None
         listing = data.images.listing
         rows = monitored_rows(len(listing))
-        seen_whole = data.preprocessing.model_dump() | {"resize": data.preprocessing.size}
-        self._views = CentreViews(data.images, Preprocessing(**seen_whole), "bilinear", rows)
+        preprocessing = data.preprocessing.model_dump() | {"resize": data.preprocessing.size}
+        self._views = CentreViews(data.images, Preprocessing(**preprocessing), "bilinear", rows)
         self._labels, self._classes = torch.from_numpy(listing.label[rows]), len(listing.classes)
         self._images_per_epoch = data.steps * data.batch_size
         self._metrics: dict[str, float] = {}
         self._warned: set[str] = set()
-        self._first_epoch, self._images, self._seconds = 0, 0, 0.0
-        """Epochs of earlier processes, and what this one has trained."""
-        self._coming, self._since = 0, 0.0
-        """Images of the epoch under way that this process trains, and since when."""
+        self._start_epoch, self._images, self._seconds = 0, 0, 0.0
+        """Epochs trained before this run resumed; images and seconds of the finished epochs of this run."""
+        self._epoch_images, self._epoch_start = 0, 0.0
+        """Images of the current epoch that this run trains, and the time when it started them."""
 
-    def begin(self, at: TrainingPosition) -> None:
-        """Start where the training starts, or goes on."""
+    def begin(self, position: TrainingPosition) -> None:
+        """Start at ``position``, before the first step."""
         if self._folder is not None:
-            self._events = EventWriter(self._folder, len(at.rows) + 1)
-        self._first_epoch, self._coming = len(at.rows), self._images_per_epoch - at.step * self._data.batch_size
-        size, count = self._learner.method.queue_size, len(self._data.images.listing)
-        if self._learner.method.queues() and size > count:
+            self._events = EventWriter(self._folder, len(position.rows) + 1)
+        self._start_epoch = len(position.rows)
+        self._epoch_images = self._images_per_epoch - position.step * self._data.batch_size
+        size, count = self._model.method.queue_size, len(self._data.images.listing)
+        if self._model.method.queues() and size > count:
             message = "queue_size %s is more than the %s training images, so each is compared with itself; lower it"
             self._warn("queue", message, f"{size:,}", f"{count:,}")
-        self._since = time.monotonic()
+        self._epoch_start = time.monotonic()
 
     def after_epoch(self, rows: list[LogRow]) -> str:
-        """Look at the learner after the last epoch of ``rows``; return what to show beside the bar."""
-        seconds, epoch, row = time.monotonic() - self._since, len(rows), rows[-1]
+        """Evaluate after the last epoch of ``rows``; return the text to show next to the progress bar."""
+        seconds, epoch, row = time.monotonic() - self._epoch_start, len(rows), rows[-1]
         scalars = {f"loss/{name}": value for name, value in row.items() if name not in ("epoch", "lr")}
-        scalars |= {"training/lr": row["lr"], "training/images_per_second": self._coming / max(seconds, 1e-9)}
+        scalars |= {"training/lr": row["lr"], "training/images_per_second": self._epoch_images / max(seconds, 1e-9)}
         if is_due(epoch, self._training.epochs):
             self._metrics = self._evaluate(epoch)
             scalars |= self._metrics
-            self._warn_of_collapse(epoch)
+            self._warn_if_collapsed(epoch)
         if self._events is not None:
             self._events.write(epoch, scalars)
-        self._warn_of_rise(rows)
-        self._images, self._seconds = self._images + self._coming, self._seconds + seconds
-        self._coming, self._since = self._images_per_epoch, time.monotonic()
+        self._warn_if_loss_rises(rows)
+        self._images, self._seconds = self._images + self._epoch_images, self._seconds + seconds
+        self._epoch_images, self._epoch_start = self._images_per_epoch, time.monotonic()
         return f", kNN {self._metrics['knn/top1']:.1f} %" if "knn/top1" in self._metrics else ""
 
     def summary(self, rows: list[LogRow]) -> str:
-        """Say in a line what came of the training, which has these ``rows``."""
+        """Return a one-line summary of the training with log ``rows``."""
         parts = [f"{self._title}: {len(rows)} epochs"]
         if self._images:
             time_taken = f"{int(self._seconds) // 60}:{int(self._seconds) % 60:02d}"
-            resumed = f", {len(rows) - self._first_epoch} of them now" if self._first_epoch else ""
+            resumed = f", {len(rows) - self._start_epoch} of them now" if self._start_epoch else ""
             parts[0] += f"{resumed} in {time_taken} at {self._images / self._seconds:,.0f} images/s"
         parts.append(f"loss {rows[0]['loss']:.4g} -> {rows[-1]['loss']:.4g}")
         if "knn/top1" in self._metrics:
@@ -228,46 +247,46 @@ class Monitor:
         return ", ".join(parts)
 
     def _evaluate(self, epoch: int) -> dict[str, float]:
-        """Return what the networks make of the watched images, and what is in the queues, by TensorBoard's tags."""
-        learner = self._learner
-        with in_eval_mode(learner), torch.inference_mode():
-            batches = embed_alone(learner.backbone, self._views, range(len(self._views)), self._device, self._workers)
+        """Return the metrics of networks and queues, by TensorBoard tag."""
+        model = self._model
+        with in_eval_mode(model), torch.inference_mode():
+            batches = embed_alone(model.backbone, self._views, range(len(self._views)), self._device, self._workers)
             features = torch.cat(list(batches))  # (n, D)
-            projections = learner.head(features.to(self._device))  # (n, d)
-        seen: dict[str, float] = {}
+            projections = model.head(features.to(self._device))  # (n, d)
+        metrics: dict[str, float] = {}
         for name, outputs in (("projections", projections), ("features", features)):
             units = F.normalize(outputs.float(), dim=1)
-            seen |= {f"{name}/similarity": mean_similarity(units), f"{name}/deviation": relative_deviation(units)}
+            metrics |= {f"{name}/similarity": mean_similarity(units), f"{name}/deviation": relative_deviation(units)}
         accuracy = held_out_accuracy(F.normalize(features, dim=1), self._labels, self._classes)
         if accuracy is not None:
-            seen["knn/top1"] = accuracy
-        for name in learner.method.queues():
-            seen[f"queue/{name}_similarity"] = mean_similarity(learner.queues[name].keys)  # type: ignore[arg-type]
-        oldest = min(learner.method.queue_size, epoch * self._images_per_epoch)
-        return seen | {"queue/epochs": oldest / self._images_per_epoch}
+            metrics["knn/top1"] = accuracy
+        for name in model.method.queues():
+            metrics[f"queue/{name}_similarity"] = mean_similarity(model.queues[name].keys)  # type: ignore[arg-type]
+        oldest = min(model.method.queue_size, epoch * self._images_per_epoch)
+        return metrics | {"queue/epochs": oldest / self._images_per_epoch}
 
-    def _warn_of_collapse(self, epoch: int) -> None:
+    def _warn_if_collapsed(self, epoch: int) -> None:
         similarity = self._metrics["projections/similarity"]
         if not is_collapsed(similarity, epoch * self._data.steps):
             return
-        taught = [name for name, source in self._learner.method.queues().items() if source == "teacher"]
+        teacher_queues = [name for name, source in self._model.method.queues().items() if source == "teacher"]
         remedy = f"lower the learning rate, training.lr, now {self._training.lr}, or train for more epochs"
-        if any(self._metrics[f"queue/{name}_similarity"] > COLLAPSE_SIMILARITY for name in taught):
-            remedy = "so are its teacher's outputs: take another teacher"
+        if any(self._metrics[f"queue/{name}_similarity"] > COLLAPSE_SIMILARITY for name in teacher_queues):
+            remedy = "so are its teacher's outputs: choose another teacher"
         message = "after epoch %d the projections of different images are nearly the same (mean similarity %.3f); %s"
         self._warn("collapse", message, epoch, similarity, remedy)
 
-    def _warn_of_rise(self, rows: list[LogRow]) -> None:
-        lowest = lowest_before_rise(rows, math.ceil(self._learner.method.queue_size / self._images_per_epoch))
+    def _warn_if_loss_rises(self, rows: list[LogRow]) -> None:
+        lowest = lowest_before_rise(rows, math.ceil(self._model.method.queue_size / self._images_per_epoch))
         if lowest is not None:
             message = (
                 "the loss rises: %.4g in epoch %d after %.4g in epoch %d; lower the learning rate, training.lr, now %g"
             )
-            now = rows[-1]["loss"], len(rows), lowest["loss"], int(lowest["epoch"]), self._training.lr
-            self._warn("rise", message, *now)
+            values = rows[-1]["loss"], len(rows), lowest["loss"], int(lowest["epoch"]), self._training.lr
+            self._warn("rise", message, *values)
 
-    def _warn(self, kind: str, message: str, *facts: object) -> None:
-        """Say something, unless something of its kind has been said."""
+    def _warn(self, kind: str, message: str, *values: object) -> None:
+        """Log a warning, once per kind."""
         if kind not in self._warned:
             self._warned.add(kind)
-            log.warning(f"%s: {message}", self._title, *facts)
+            log.warning(f"%s: {message}", self._title, *values)

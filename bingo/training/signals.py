@@ -1,4 +1,4 @@
-"""Signals that ask a process to end: the scheduler preempts the job or its time is nearly up, or Ctrl-C."""
+"""Signals that ask a process to end: Ctrl-C, or a scheduler that preempts the job or reaches its time limit."""
 
 import signal
 from collections.abc import Callable, Iterator
@@ -10,25 +10,25 @@ END_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 @contextmanager
 def catch_end_signals() -> Iterator[Callable[[], bool]]:
-    """Yield a function that tells whether a signal has asked this process to end.
+    """Catch END_SIGNALS within the block; yield a function that tells whether one has arrived.
 
-    Within the block, these signals do not end the process: the block calls the function where it can save its state.
+    Call the function where the state can be saved, and then end the process.
     """
     received: list[int] = []
 
-    def remember(number: int, _: FrameType | None) -> None:
+    def record(number: int, _: FrameType | None) -> None:
         received.append(number)
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # a second Ctrl-C ends it at once
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a second Ctrl-C ends the process at once
 
-    before = {number: signal.signal(number, remember) for number in END_SIGNALS}
+    previous = {number: signal.signal(number, record) for number in END_SIGNALS}
     try:
         yield lambda: bool(received)
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)
 
 
 def ignore_end_signals() -> None:
-    """Ignore these signals: the parent process decides when this one ends."""
+    """Ignore END_SIGNALS in a worker; its parent process decides when it ends."""
     for number in END_SIGNALS:
         signal.signal(number, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""A frozen teacher's outputs in training: from the network, or from a file of the targets stage."""
+"""A frozen teacher's outputs during training, from the network or from a file of the targets stage."""
 
 import json
 from collections.abc import Mapping
@@ -25,10 +25,13 @@ from bingo.training.step import StepInput
 
 
 class OnlineTeacher:
-    """The teacher's network, which sees each view when training does."""
+    """Runs the teacher's network during training."""
 
     def __init__(self, teacher: TeacherNetwork, batch_norm: Literal["eval", "batch"]) -> None:
-        """Use ``teacher``, as it is at the first step; its batch-norm in eval mode, or with each batch's statistics."""
+        """Use ``teacher`` with its batch norm in eval mode or with batch statistics.
+
+        In eval mode, the first step copies the weights. Later changes to ``teacher`` have no effect.
+        """
         self.teacher, self.batch_norm = teacher, batch_norm
         self._networks: dict[Layer, nn.Module] = {}
 
@@ -37,7 +40,7 @@ class OnlineTeacher:
         return self.teacher.features if layer == "features" else self.teacher.dim
 
     def outputs(self, layer: Layer, view: View, batch: StepInput, images: Tensor | None) -> Tensor:
-        """Return (B, D) for ``images`` (B, 3, S, S)."""
+        """Return the outputs (B, D) for ``images`` (B, 3, S, S)."""
         assert images is not None
         network = self._network(layer)
         with nullcontext() if self.batch_norm == "eval" else without_running_statistics(network):
@@ -52,26 +55,27 @@ class OnlineTeacher:
 
 
 def network_of(teacher: TeacherNetwork, layer: Layer) -> nn.Module:
-    """Return the part of a teacher that ends in ``layer``."""
+    """Return the part of a teacher up to ``layer``."""
     return teacher.backbone if layer == "features" else nn.Sequential(teacher.backbone, teacher.head)
 
 
 class StoredTeacher:
-    """Outputs for V views of every image; epoch e takes those of view e modulo V.
+    """Reads stored outputs for V views of every image; epoch e uses view e mod V.
 
-    One view of all images is held in memory at a time, by every process: N x D float16 for each file.
+    Each process holds one view of all images in memory: (N, D) float16 per file.
     """
 
     def __init__(self, files: Mapping[int, Path], views: int, device: torch.device) -> None:
-        """Read from files of the targets stage (which `require_targets` has checked).
+        """Read from files of the targets stage; check them with `require_targets` first.
 
         Args:
-            files: by number among the teacher views of an epoch.
-            views: V.
-            device: where outputs are wanted.
+            files: file of each view slot.
+            views: number of stored views V.
+            device: device of the outputs.
         """
         self.files, self.views, self.device = files, views, device
-        self._held: dict[int, tuple[int, NDArray[np.float16]]] = {}
+        self._cache: dict[int, tuple[int, NDArray[np.float16]]] = {}
+        """View number and outputs (N, D) of each slot."""
 
     def width(self, layer: Layer) -> int:
         """Return the width of the outputs."""
@@ -79,40 +83,43 @@ class StoredTeacher:
             return int(file["target"].shape[2])
 
     def outputs(self, layer: Layer, view: View, batch: StepInput, images: Tensor | None) -> Tensor:
-        """Return (B, D) for the view of the batch's images at its epoch."""
-        stored = batch.epoch % self.views
-        if view.slot not in self._held or self._held[view.slot][0] != stored:
-            self._held.pop(view.slot, None)  # not both in memory
+        """Return the outputs (B, D) for the batch's images, for the view of its epoch."""
+        number = batch.epoch % self.views
+        if view.slot not in self._cache or self._cache[view.slot][0] != number:
+            self._cache.pop(view.slot, None)  # frees the previous view before the next one is read
             with read_hdf5(self.files[view.slot], "targets") as file:
-                held = file["target"][:, stored]
-            if not np.isfinite(held).all():
-                raise BingoError(f"{self.files[view.slot]}: holds values that are not finite; delete it")
-            self._held[view.slot] = stored, held
-        return to_device(self._held[view.slot][1][batch.rows[view.image]], self.device)
+                outputs = file["target"][:, number]  # (N, D)
+            if not np.isfinite(outputs).all():
+                raise BingoError(f"{self.files[view.slot]}: holds values that are not finite; delete it and run again")
+            self._cache[view.slot] = number, outputs
+        return to_device(self._cache[view.slot][1][batch.rows[view.image]], self.device)
 
 
 def to_device(outputs: NDArray[np.float16], device: torch.device) -> Tensor:
-    """Return float16 ``outputs`` (B, D) as float32 on ``device``, without waiting for what a GPU does before."""
-    held = torch.from_numpy(outputs)
-    return (held.pin_memory() if device.type == "cuda" else held).to(device, non_blocking=True).float()
+    """Copy float16 ``outputs`` (B, D) to ``device`` as float32; asynchronously to a GPU."""
+    tensor = torch.from_numpy(outputs)
+    return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True).float()
 
 
 def require_targets(path: Path, listing_path: Path, listing: Listing, drawn: str) -> tuple[str, str]:
-    """Check that stored outputs belong to a training, and return their digest and their teacher's.
+    """Check that stored outputs match a training; return their digest and the teacher's digest.
 
     Args:
         path: file of the targets stage.
-        listing_path: where ``listing`` was read.
+        listing_path: file of ``listing``.
         listing: the training images.
-        drawn: how views are drawn and computed, as `describe_targets` says it.
+        drawn: how views are drawn and computed, from `describe_targets`.
 
     Raises:
-        BingoError: they are damaged, or belong to other images or views.
+        BingoError: the file is damaged, or belongs to other images or views.
     """
     with read_hdf5(path, "targets") as file:
         require_same(path, "dataset", file.attrs["dataset_digest"], listing.digest, listing_path)
         if file.attrs["drawn"] != drawn:
-            raise BingoError(f"{path}: holds other outputs ({file.attrs['drawn']}) than {drawn}; make it anew")
+            raise BingoError(
+                f"{path}: was computed with other settings ({file.attrs['drawn']}), but {drawn} is needed; "
+                "delete it and run again"
+            )
         target = file["target"]
         shape = (len(listing), json.loads(drawn)["views"])
         if target.ndim != 3 or target.shape[:2] != shape or target.dtype != np.float16:
@@ -121,7 +128,7 @@ def require_targets(path: Path, listing_path: Path, listing: Listing, drawn: str
 
 
 def describe_targets(job: TargetsJob, device: torch.device) -> str:
-    """Return as canonical JSON on what stored outputs depend, beside teacher and images."""
+    """Return, as canonical JSON, the settings that stored outputs depend on (besides teacher and images)."""
     dtype = str(resolve_precision(job.precision, device)).removeprefix("torch.")
-    drawn = {name: value for name, value in job.settings.items() if name != "version"}
-    return json.dumps({**drawn, "precision": dtype}, sort_keys=True)
+    settings = {name: value for name, value in job.settings.items() if name != "version"}
+    return json.dumps({**settings, "precision": dtype}, sort_keys=True)

@@ -1,4 +1,4 @@
-"""Training a method: what the teacher and the student stage share."""
+"""Train a method; shared by the teacher and the student stage."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -34,46 +34,46 @@ log = logging.getLogger(__name__)
 
 
 class MethodTask(Task):
-    """Training a learner by its method's loss."""
+    """Trains a model with its method's loss."""
 
     module: TrainingModel
     data: TrainingBatches
 
-    def __init__(self, learner: TrainingModel, data: TrainingBatches, training: Training, device: torch.device) -> None:
-        """Train ``learner``, which is on ``device``, by SGD on all its parameters that have gradients."""
-        self.module, self.data, self.training, self.device = learner, data, training, device
+    def __init__(self, model: TrainingModel, data: TrainingBatches, training: Training, device: torch.device) -> None:
+        """Train all parameters of ``model``, on ``device``, that require gradients, with SGD."""
+        self.module, self.data, self.training, self.device = model, data, training, device
         self.epochs = training.epochs
         self.dtype = resolve_precision(training.precision, device)
         self.remedy = f"lower the learning rate, training.lr, now {training.lr}"
         self.optimizer = torch.optim.SGD(
-            [parameter for parameter in learner.parameters() if parameter.requires_grad],
+            [parameter for parameter in model.parameters() if parameter.requires_grad],
             momentum=training.momentum,
             weight_decay=training.weight_decay,
         )
 
     def learning_rates(self, epoch: int, step: int) -> list[float]:  # noqa: ARG002
-        """Return the learning rate of all parameters, constant within an epoch."""
+        """Return the learning rate of the only parameter group, constant within an epoch."""
         return [learning_rate(self.training.schedule, self.training.lr, epoch, self.epochs)]
 
     def loss(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        """Return the method's loss and log values."""
+        """Return the method's loss and other scalars to log."""
         images = self.data.render(batch.views, self.device)  # (B, 3, S, S) each
         step = StepInput(self.data.seed, batch.epoch, batch.step, images, batch.rows)
         values: dict[str, Tensor] = model(step, self.dtype)
         return values
 
     def after_step(self) -> None:
-        """Let the queues take up the step's keys."""
+        """Enqueue the step's keys."""
         self.module.after_step()
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a method is trained from."""
+    """The inputs of a method's training."""
 
     listing: Listing
     digests: Mapping[str, str]
-    """Of each input, by its name."""
+    """Digest of each input, by name."""
     teacher: TeacherOutputs | None = None
     bags: Bags | None = None
 
@@ -89,34 +89,35 @@ def train_method(
     workers: int,
     write: Callable[[TrainingModel, list[LogRow], dict[str, Any]], None],
 ) -> None:
-    """Train a method, going on from a state of the same settings and inputs, and write the result.
+    """Train a method and write the result. Resumes from a saved state with the same settings and inputs.
 
     Args:
         method: settings of the method.
-        job: the stage's job: its settings, the networks' input, and the folder of TensorBoard's events.
+        job: the stage's job, with settings, preprocessing and the folder of TensorBoard's event files.
         seed: seed of initial weights, order, positives and the student's views.
-        inputs: what it is trained from.
-        state_path: where the training is saved on its way; removed when the result is written.
-        title: name for progress lines.
-        device: where to train.
-        workers: loader processes.
-        write: writes the result: learner, a row per epoch, provenance. Only the first of several processes calls it.
+        inputs: listing, digests and, if the method needs them, teacher and bags.
+        state_path: file of the training state; deleted after the result is written.
+        title: name in progress and log lines.
+        device: device to train on.
+        workers: number of loader workers.
+        write: writes the result; called with the model, the log rows and the provenance, only in rank 0.
 
     Raises:
-        BingoError: an input is damaged, the loss is not finite, or the processes cannot share a batch equally.
+        BingoError: an input is damaged, the loss is not finite, or the batch size is not a multiple of the number of
+            processes.
     """
     training = method.training
     if training.batch_size % processes():
         raise BingoError(
-            f"{title}: batch_size {training.batch_size} cannot be shared by {processes()} processes; "
-            f"take a multiple of {processes()}"
+            f"{title}: batch_size {training.batch_size} is not divisible by the number of processes; "
+            f"set a multiple of {processes()}"
         )
     machine = describe_machine(training, device)
     torch.manual_seed(seed)  # initial weights
-    learner = TrainingModel(method, inputs.teacher).to(device)
-    require_size(learner.backbone, job.preprocessing.size, device)
+    model = TrainingModel(method, inputs.teacher).to(device)
+    require_size(model.backbone, job.preprocessing.size, device)
     if training.sync_batch_norm and processes() > 1:
-        synchronise_batch_norm(learner, device)
+        synchronise_batch_norm(model, device)
     data = TrainingBatches(
         open_images(inputs.listing),
         method.views(),
@@ -129,14 +130,14 @@ def train_method(
         rank=rank(),
         processes=processes(),
     )
-    task = MethodTask(learner, data, training, device)
-    monitor = Monitor(learner, data, training, device, workers, title, job.events) if is_first() else None
+    task = MethodTask(model, data, training, device)
+    monitor = Monitor(model, data, training, device, workers, title, job.events) if is_first() else None
     state = TrainingState(state_path, digest_json([job.settings, dict(inputs.digests), machine]))
     log.info("%s: networks run in %s", title, machine["precision"])
     with state.exclusively():
         rows = train(task, state, workers, title, monitor)
         if monitor is not None:
             facts = {"seed": seed, "processes": processes(), **machine, **describe_device(device)}
-            write(learner, rows, provenance(job.STAGE, job.STAGE_VERSION, job.settings, inputs.digests, **facts))
+            write(model, rows, provenance(job.STAGE, job.STAGE_VERSION, job.settings, inputs.digests, **facts))
             log.info("%s", monitor.summary(rows))
         state.discard()

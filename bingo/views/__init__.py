@@ -1,1 +1,1 @@
-"""Random views of images as pure functions of (seed, index, epoch, view)."""
+"""Augmented views of images, as pure functions of seed, image index, epoch and view."""

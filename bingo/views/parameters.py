@@ -1,4 +1,4 @@
-"""Drawing the parameters of random views: small tensors with one row per image."""
+"""Draw the parameters of augmented views: small tensors with one row per image."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from torch import Tensor
 from bingo.philox import Stream, uniform
 from bingo.views.recipes import Recipe
 
-# Columns of the uniform draws of one view; their order is part of what a seed means.
+# Columns of a view's uniform draws. Changing them changes the views of every seed.
 _SCALE, _RATIO = slice(0, 10), slice(10, 20)
 _TOP, _LEFT, _FLIP, _JITTER = 20, 21, 22, 23
 _FACTORS, _ORDER = slice(24, 28), slice(28, 32)
@@ -21,37 +21,43 @@ _DRAWS = 35
 
 @dataclass(frozen=True)
 class ViewParameters:
-    """One view of each of B images."""
+    """Augmentation parameters for one view of B images."""
 
     box: Tensor
     """(B, 4) int64: top, left, height, width of the crop in pixels of the source image."""
     flip: Tensor
     """(B,) bool."""
     factor: Tensor
-    """(B, 4) float32: brightness, contrast, saturation (1 changes nothing), hue shift (0 changes nothing)."""
+    """(B, 4) float32: factors of brightness, contrast and saturation (1: no change), and hue shift (0: no change)."""
     order: Tensor
-    """(B, 4) int64: the order in which the four are applied."""
+    """(B, 4) int64: order in which the four are applied."""
     grayscale: Tensor
     """(B,) bool."""
     sigma: Tensor
     """(B,) float32: standard deviation of the blur in pixels, 0 for none."""
 
     def select(self, rows: Tensor | slice) -> "ViewParameters":
-        """Return the parameters of some of the images."""
+        """Return the parameters of the images at ``rows``."""
         return ViewParameters(*(value[rows] for value in vars(self).values()))
 
 
 def concatenate_parameters(views: Sequence[ViewParameters]) -> ViewParameters:
-    """Return the parameters of several views, one after the other."""
+    """Concatenate the parameters of several views."""
     return ViewParameters(*(torch.cat(values) for values in zip(*(vars(view).values() for view in views), strict=True)))
 
 
 def draw(
     recipe: Recipe, seed: int, index: NDArray[np.int64], epoch: int, view: int, size: NDArray[np.int64]
 ) -> ViewParameters:
-    """Draw view number ``view`` of the images at ``index`` (B,), whose heights and widths are ``size`` (B, 2).
+    """Draw the parameters of a student's view. A pure function of its arguments.
 
-    A pure function of (seed, image index, epoch, view), given the recipe and the image's size.
+    Args:
+        recipe: augmentation recipe.
+        seed: seed of the training, below 2**32.
+        index: (B,) positions of the images in the listing.
+        epoch: epoch, from 0.
+        view: number of the view.
+        size: (B, 2) height and width of the images in pixels.
     """
     return _parameters(recipe, uniform(seed, Stream.VIEW, index, epoch, view, _DRAWS), size)
 
@@ -59,7 +65,7 @@ def draw(
 def draw_for_teacher(
     recipe: Recipe, index: NDArray[np.int64], epoch: int, view: int, size: NDArray[np.int64]
 ) -> ViewParameters:
-    """Draw a view that a teacher sees: the same for every seed, so that its outputs serve every student."""
+    """Like `draw`, for a view that a teacher sees. Does not depend on a seed, so that all students can share it."""
     return _parameters(recipe, uniform(0, Stream.TEACHER_VIEW, index, epoch, view, _DRAWS), size)
 
 
@@ -81,7 +87,7 @@ def _parameters(recipe: Recipe, u: NDArray[np.float64], size: NDArray[np.int64])
 
 
 def _crop_boxes(recipe: Recipe, u: NDArray[np.float64], size: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Boxes of RandomResizedCrop: the first of ten proposals that fits, else the largest central crop."""
+    """Return the boxes of RandomResizedCrop: the first of ten proposals that fits, else the largest centre crop."""
     height, width = size[:, :1].astype(np.float64), size[:, 1:].astype(np.float64)  # (B, 1)
     scale_low, scale_high = recipe.crop_scale
     log_low, log_high = np.log(recipe.crop_ratio)
@@ -92,11 +98,11 @@ def _crop_boxes(recipe: Recipe, u: NDArray[np.float64], size: NDArray[np.int64])
 
     rows, first = np.arange(len(u)), fits.argmax(axis=1)
     ratio_low, ratio_high = recipe.crop_ratio
-    height, width, found = height[:, 0], width[:, 0], fits.any(axis=1)
+    height, width, any_fits = height[:, 0], width[:, 0], fits.any(axis=1)  # (B,)
     fallback_width = np.minimum(width, np.rint(height * ratio_high))
     fallback_height = np.minimum(height, np.rint(width / ratio_low))
-    h = np.where(found, crop_height[rows, first], fallback_height)
-    w = np.where(found, crop_width[rows, first], fallback_width)
-    top = np.where(found, np.floor(u[:, _TOP] * (height - h + 1)), np.floor((height - h) / 2))
-    left = np.where(found, np.floor(u[:, _LEFT] * (width - w + 1)), np.floor((width - w) / 2))
-    return np.stack([top, left, h, w], axis=1).astype(np.int64)
+    h = np.where(any_fits, crop_height[rows, first], fallback_height)
+    w = np.where(any_fits, crop_width[rows, first], fallback_width)
+    top = np.where(any_fits, np.floor(u[:, _TOP] * (height - h + 1)), np.floor((height - h) / 2))
+    left = np.where(any_fits, np.floor(u[:, _LEFT] * (width - w + 1)), np.floor((width - w) / 2))
+    return np.stack([top, left, h, w], axis=1).astype(np.int64)  # (B, 4)

@@ -1,4 +1,4 @@
-"""Recipes of random views, each a frozen name."""
+"""Augmentation recipes. A recipe never changes once it has a name."""
 
 from dataclasses import dataclass, replace
 
@@ -9,16 +9,16 @@ Range = tuple[float, float]
 
 @dataclass(frozen=True)
 class Recipe:
-    """What may happen to an image, and how strongly.
+    """Augmentations, with their probabilities and strengths.
 
-    Strengths of jitter are half-widths: brightness 0.4 draws factors from [0.6, 1.4]. A strength or probability
-    of zero leaves the step out.
+    A jitter strength is the half-width of an interval: brightness 0.4 draws factors from [0.6, 1.4]. A strength or
+    probability of 0 disables the step.
     """
 
     crop_scale: Range
-    """Share of the image's area that a crop keeps."""
+    """Area of the crop as a fraction of the image, drawn uniformly."""
     crop_ratio: Range = (3 / 4, 4 / 3)
-    """Aspect ratio of the crop, width by height, drawn log-uniformly."""
+    """Aspect ratio of the crop, width / height, drawn log-uniformly."""
     flip: float = 0.5
     """Probability of a horizontal flip."""
     jitter: float = 0.0
@@ -32,9 +32,9 @@ class Recipe:
     blur: float = 0.0
     """Probability of Gaussian blur."""
     blur_sigma: Range = (0.1, 2.0)
-    """Standard deviation of the blur, in pixels."""
+    """Standard deviation of the blur in pixels, drawn uniformly."""
     interpolation: Interpolation = "bilinear"
-    """How a crop is resized; always antialiased."""
+    """Interpolation for resizing crops; always antialiased."""
 
 
 # MoCo-v2 (facebookresearch/moco, main_moco.py --aug-plus), which BINGO uses unchanged.
@@ -51,10 +51,10 @@ _PAPER = Recipe(
 
 RECIPES: dict[RecipeName, Recipe] = {
     "paper": _PAPER,
-    # For colour images of some 32 px, as in MoCo's demo on CIFAR-10.
+    # For colour images of about 32 px, as in MoCo's demo on CIFAR-10.
     "cifar": replace(_PAPER, blur=0.0),
-    # For grey images of some 32 px, where small crops and blur leave little to recognise.
+    # For grey images of about 32 px, in which small crops and blur leave little to recognise.
     "small": Recipe(crop_scale=(0.3, 1.0), jitter=0.8, brightness=0.4, contrast=0.4),
-    # CompRess (UMBCvision/CompRess), and training of linear probes (facebookresearch/moco, main_lincls.py).
+    # For CompRess (UMBCvision/CompRess) and linear probes (facebookresearch/moco, main_lincls.py).
     "crop-flip": Recipe(crop_scale=(0.08, 1.0)),
 }

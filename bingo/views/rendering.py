@@ -1,4 +1,4 @@
-"""The pixels of views, from loader workers to what a network sees on the training device."""
+"""Render views: from the pixels that loader workers read to the networks' input on the training device."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -16,61 +16,59 @@ Key = TypeVar("Key")
 
 
 class EncodedImages(Protocol):
-    """Image files that the training device decodes: `bingo.data.nvjpeg.EncodedBatch`, say."""
+    """Encoded images that the training device decodes, for example `bingo.data.nvjpeg.EncodedBatch`."""
 
     def crops(
         self, parameters: ViewParameters, size: int, interpolation: Interpolation, device: torch.device
     ) -> Tensor:
-        """Return a view of each image: uint8 (B, 3, S, S) on ``device``."""
+        """Return the crop and flip of each image: uint8 (B, 3, S, S) on ``device``."""
 
 
 @dataclass(frozen=True)
 class ViewPixels:
-    """One view of each image of a batch, before what is done on the training device."""
+    """One view of a batch, before the steps on the training device."""
 
     pixels: Tensor | EncodedImages
-    """uint8: whole images (B, 3, H, W), or crops (B, 3, S, S); or files that the device decodes."""
+    """uint8 images (B, 3, H, W) or crops (B, 3, S, S), or encoded images; may be shared by several views."""
     cropped: bool
     parameters: ViewParameters
 
 
 def pin_views(views: Mapping[Key, ViewPixels]) -> dict[Key, ViewPixels]:
-    """Return the same views, their pixels in memory from which a GPU copies by itself, while others compute."""
-    pixels = {id(view.pixels): view.pixels for view in views.values()}  # several views may share theirs
-    moved = {key: _pinned(shared) for key, shared in pixels.items()}
-    return {name: replace(view, pixels=moved[id(view.pixels)]) for name, view in views.items()}
+    """Return the views with their pixels in pinned memory, from which a GPU copies asynchronously."""
+    unique = {id(view.pixels): view.pixels for view in views.values()}
+    pinned = {key: _pin(pixels) for key, pixels in unique.items()}
+    return {name: replace(view, pixels=pinned[id(view.pixels)]) for name, view in views.items()}
 
 
-def _pinned(pixels: Tensor | EncodedImages) -> Tensor | EncodedImages:
+def _pin(pixels: Tensor | EncodedImages) -> Tensor | EncodedImages:
     if not isinstance(pixels, Tensor):
         return pixels
-    return pixels[:, :1].pin_memory().expand(-1, 3, -1, -1) if _one_for_three(pixels) else pixels.pin_memory()
+    return pixels[:, :1].pin_memory().expand(-1, 3, -1, -1) if _is_grey(pixels) else pixels.pin_memory()
 
 
 def render(
     views: Mapping[Key, ViewPixels], recipe: Recipe, preprocessing: NetworkInput, device: torch.device
 ) -> Iterator[tuple[Key, Tensor]]:
-    """Finish views on ``device``: yield float32 (B, 3, S, S) of each, normalised, in channels-last memory.
+    """Render views on ``device``: yield the name and float32 (B, 3, S, S) of each, normalised, channels-last.
 
-    Those that share their pixels go together, the others one after the other.
+    Views that share their pixels are processed together.
     """
-    sharing: dict[int, tuple[Tensor, dict[Key, ViewPixels]]] = {}
+    groups: dict[int, tuple[Tensor, dict[Key, ViewPixels]]] = {}
     for name, view in views.items():
         if not isinstance(view.pixels, Tensor):
             crops = view.pixels.crops(view.parameters, preprocessing.size, recipe.interpolation, device)
             yield name, finish(crops, view.parameters, recipe, preprocessing, cropped=True)
         else:
-            sharing.setdefault(id(view.pixels), (view.pixels, {}))[1][name] = view
-    for shared, alike in sharing.values():
-        parameters, cropped = (
-            concatenate_parameters([view.parameters for view in alike.values()]),
-            next(iter(alike.values())).cropped,
-        )
-        pixels = (shared[:, :1] if _one_for_three(shared) else shared).to(device, non_blocking=True)
-        finished = finish(pixels, parameters, recipe, preprocessing, cropped)
-        yield from zip(alike, finished.tensor_split(len(alike)), strict=True)
+            groups.setdefault(id(view.pixels), (view.pixels, {}))[1][name] = view
+    for images, group in groups.values():
+        parameters = concatenate_parameters([view.parameters for view in group.values()])
+        cropped = next(iter(group.values())).cropped
+        pixels = (images[:, :1] if _is_grey(images) else images).to(device, non_blocking=True)  # (B, 1 or 3, H, W)
+        rendered = finish(pixels, parameters, recipe, preprocessing, cropped)  # (V B, 3, S, S)
+        yield from zip(group, rendered.tensor_split(len(group)), strict=True)
 
 
-def _one_for_three(pixels: Tensor) -> bool:
-    """Tell whether the channels (B, 3, H, W) of grey images are one, expanded."""
+def _is_grey(pixels: Tensor) -> bool:
+    """Tell whether (B, 3, H, W) is one grey channel, expanded to three."""
     return pixels.stride(1) == 0

@@ -1,4 +1,4 @@
-# `snakemake --set-scatter bags=8` has 8 jobs search the neighbours of a part of the images each.
+# `snakemake --set-scatter bags=8` distributes the neighbour search over 8 jobs.
 scattergather:
     bags=1,
 
@@ -10,7 +10,7 @@ rule bags_shard:
         temp("results/{study}/bags/shards/{bags}-{scatteritem}-{identity}.h5"),
     log:
         "logs/{study}/bags/{bags}-{scatteritem}-{identity}.log",
-    priority: 2  # students wait for it; most other jobs that are ready are for the report alone
+    priority: 2  # students wait for this job; most other ready jobs are only for the report
     conda:
         "../../envs/bingo.yaml"
     threads: 2

@@ -19,26 +19,26 @@ if PLAN.left_out and workflow.is_main_process:
 
 GPU = int(which("nvidia-smi") is not None)
 
-# Jobs find the package in this checkout, also under `snakemake --directory elsewhere`; without --sdm they run in the
-# environment of Snakemake itself, also where that is not activated.
-# BINGO_PARENT lets them end with a Snakemake that was killed.
+# PYTHONPATH: jobs import the package of this checkout, even with `snakemake --directory`. PATH: without --sdm, jobs use
+# Snakemake's environment, even if it is not activated. BINGO_PARENT: jobs end when Snakemake is killed.
 rules_folder = Path(workflow.current_basedir.get_path_or_uri(secret_free=True))
 checkout = shlex.quote(str(rules_folder.parents[1]))
 environment = f"BINGO_PARENT=$PPID PYTHONPATH={checkout}:${{{{PYTHONPATH:-}}}}"
-# glibc keeps freed memory: each batch would ask the system for it again, which takes 6 % of the time of the demo's teacher.
+# glibc keeps freed memory. Requesting it from the system for each batch takes 6 % of the demo teacher's training time.
 environment += " MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=2147483647"
 if not workflow.deployment_settings.deployment_method:
     environment += f" PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH"
-# A stage stands in its shell's place: SIGTERM would end the shell, and Snakemake would not wait for a state to be saved.
+# `exec` replaces the shell by the stage. SIGTERM would otherwise end only the shell, and Snakemake would not wait until
+# the stage has saved its state.
 shell.prefix(f"export {environment}; exec ")
 
-# SLURM sends this to every process of a job before its time is up; the Snakemake inside waits for the stage's end.
+# SLURM sends SIGUSR1 to every process of a job before its time limit; the Snakemake in the job waits for the stage.
 if not workflow.is_main_process:
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 
 
 def job(stage, wildcards):
-    """Return the stage's job that the wildcards name."""
+    """Return the job of a stage for the wildcards."""
     names = {
         name: int(value) if name in ("seed", "number", "views") else value
         for name, value in wildcards.items()
@@ -47,61 +47,61 @@ def job(stage, wildcards):
     return JOBS[stage].of(PLAN, **names)
 
 
-# Sections of rules take functions of wildcards. These return such functions.
+# Sections of rules accept functions of wildcards. The following helpers return such functions.
 
 
 def job_inputs(stage):
-    """Return the job's input files."""
+    """Return the input files of the job."""
     return lambda wildcards: job(stage, wildcards).inputs
 
 
 def job_settings(stage):
-    """Return the job's settings as JSON: Snakemake reruns the stage when they change."""
+    """Return the settings of the job as JSON; Snakemake reruns the stage when they change."""
     return lambda wildcards: job(stage, wildcards).identity
 
 
 def job_flags(stage, *names):
-    """Return some of the job's files as options of its command."""
+    """Return the named fields of the job as command-line options."""
     return lambda wildcards: job(stage, wildcards).flags(*names)
 
 
 def job_shards(stage):
-    """Return the files of the jobs that share the work; none if one job does it all.
+    """Return the shards of the job; empty if one job does all the work.
 
-    Their names hold a digest of the settings: Snakemake must not compare the number of shards with that of a run with
-    other settings, whose shards are gone.
+    Their names contain a digest of the settings, so that Snakemake does not compare the number of shards with a run with
+    other settings, whose shards are deleted.
     """
 
     def paths(wildcards):
-        whole = job(stage, wildcards)
-        digest = hashlib.sha256(whole.identity.encode()).hexdigest()[:8]
-        name = f"{whole.output.stem}-{{scatteritem}}-{digest}.h5"
-        found = getattr(gather, stage)(str(whole.output.parent / "shards" / name))
-        return found if len(found) > 1 else []
+        merged = job(stage, wildcards)
+        digest = hashlib.sha256(merged.identity.encode()).hexdigest()[:8]
+        name = f"{merged.output.stem}-{{scatteritem}}-{digest}.h5"
+        shards = getattr(gather, stage)(str(merged.output.parent / "shards" / name))
+        return shards if len(shards) > 1 else []
 
     return paths
 
 
 def flags(**values):
-    """Return options of a command, each repeated for all its values: ``--shards a.h5 --shards b.h5``."""
+    """Return command-line options, repeated for each value: ``--shards a.h5 --shards b.h5``."""
     return " ".join(
         f"--{name} {shlex.quote(str(value))}"
-        for name, given in values.items()
-        for value in ([given] if isinstance(given, str) else given)
+        for name, entry in values.items()
+        for value in ([entry] if isinstance(entry, str) else entry)
     )
 
 
 def results_so_far(wildcards):
-    """Return the result files of a table that exist."""
+    """Return the existing result files of a table."""
     return [path for path in PLAN.table_results(wildcards.table) if Path(path).exists()]
 
 
 def cpus_per_process(wildcards, threads):
-    """Return the cores of one process of a stage, for SLURM: its threads and its loader processes."""
+    """Return the cores per process that a stage requests from SLURM: its threads plus its loader processes."""
     return threads + STUDY.data.workers
 
 
-# Jobs that fail may say why long before the end.
+# The errors of failed jobs may be far up in the output.
 onerror:
     print(*(f"bingo: failed: {fault}" for fault in PLAN.faults(STARTED)), sep="\n")
 

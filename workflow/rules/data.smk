@@ -8,7 +8,7 @@ rule data:
         "logs/{study}/data/{split}.log",
     conda:
         "../../envs/bingo.yaml"
-    # Only files are decoded; the listing of a named set does not wait until two cores are free.
+    # Only folders are decoded. The listing of a built-in dataset does not need to wait for two cores.
     threads: lambda wildcards, input: 2 if input.folders else 1
     params:
         key=lambda wildcards: job("data", wildcards).key,

@@ -1,4 +1,4 @@
-# `snakemake --set-scatter embeddings=8` has 8 jobs embed a part of the images each.
+# `snakemake --set-scatter embeddings=8` distributes the images over 8 jobs.
 scattergather:
     embeddings=1,
 
@@ -11,7 +11,7 @@ rule embeddings_shard:
         temp("results/{study}/embeddings/shards/{teacher}-{scatteritem}-{identity}.h5"),
     log:
         "logs/{study}/embeddings/{teacher}-{scatteritem}-{identity}.log",
-    priority: 2  # students wait for it; most other jobs that are ready are for the report alone
+    priority: 2  # students wait for this job; most other ready jobs are only for the report
     conda:
         "../../envs/bingo.yaml"
     threads: 2

@@ -18,7 +18,7 @@ rule export:
         " --output {output.weights} --log {log}"
 
 
-# What also says how images become input. Of an imported teacher that is not known.
+# Formats that include the preprocessing, which is unknown for imported teachers.
 use rule export as export_described with:
     wildcard_constraints:
         model="|".join([*PLAN.trained_teachers(), *STUDY.students]) or "-",
@@ -29,7 +29,7 @@ use rule export as export_described with:
         options=f"--resize {STUDY.data.preprocessing.resize}",
 
 
-# Its card tells what the network's evaluations have found, so they come first.
+# The model card contains the results of the evaluations, so they are inputs.
 rule export_huggingface:
     input:
         model=lambda wildcards: PLAN.weights(wildcards.model, int(wildcards.seed)),

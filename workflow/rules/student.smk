@@ -23,7 +23,7 @@ rule student:
         settings=job_settings("student"),
         sources=job_flags("student", "teacher", "targets", "bags"),
         folder=subpath(output.backbone, parent=True),
-    # The folder of events is no param: it changes no result, and so must not rerun any.
+    # The folder of events is not a param, because it does not change the result and must not trigger a rerun.
     shell:
         "python -m bingo launch --gpus {resources.gpu} --nodes {resources.nodes}"
         " student --settings {params.settings:q} --name {wildcards.student}"

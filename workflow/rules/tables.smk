@@ -47,7 +47,7 @@ rule table_text:
         " --markdown {output.markdown} --latex {output.latex} --log {log}"
 
 
-# The same of the results that exist.
+# The same tables from the results that exist.
 use rule table as table_so_far with:
     input:
         results=results_so_far,

@@ -8,7 +8,7 @@ rule targets:
         "logs/{study}/targets/{teacher}/{recipe}-{precision}-{layer}-{number}-{views}.log",
     benchmark:
         "results/{study}/benchmarks/targets/{teacher}/{recipe}-{precision}-{layer}-{number}-{views}.tsv"
-    priority: 2  # all students that use it wait for it
+    priority: 2  # students wait for this job
     conda:
         "../../envs/bingo.yaml"
     threads: 1

@@ -10,10 +10,10 @@ rule teacher:
         "results/{study}/benchmarks/teacher/{teacher}.tsv"
     wildcard_constraints:
         teacher="|".join(PLAN.trained_teachers()) or "-",
-    priority: 2  # everything but the students trained alone waits for it
+    priority: 2  # all other jobs except students without a teacher wait for it
     conda:
         "../../envs/bingo.yaml"
-    threads: 2  # on a CPU, all that follows waits for it
+    threads: 2  # on a CPU, few other jobs can run at the same time
     resources:
         gpu=GPU,
         nodes=1,
@@ -22,7 +22,7 @@ rule teacher:
     params:
         listing=lambda wildcards: PLAN.listing("train"),
         settings=job_settings("teacher"),
-    # The folder of events is no param: it changes no result, and so must not rerun any.
+    # The folder of events is not a param, because it does not change the result and must not trigger a rerun.
     shell:
         "python -m bingo launch --gpus {resources.gpu} --nodes {resources.nodes}"
         " teacher --settings {params.settings:q} --name {wildcards.teacher}"

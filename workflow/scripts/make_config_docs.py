@@ -1,4 +1,4 @@
-"""Write config/schema.json and config/README.md from the typed model of a study file: ``make docs``."""
+"""Write config/schema.json and config/README.md from the schema of study files; run by ``make docs``."""
 
 import inspect
 import json
@@ -22,27 +22,28 @@ FOLDER = Path(__file__).parents[2] / "config"
 INTRODUCTION = """\
 # Study files
 
-One YAML file is one study. `config.yaml` is the demo and what `snakemake` runs by itself; run another with
+Each study is one YAML file. Without `--configfile`, `snakemake` runs the demo, `config.yaml`. To run another study:
 
     snakemake --cores all --configfile config/my-study.yaml
 
-`bingo new` writes one that fits a folder of images.
+`bingo new` writes a study file for a folder of images.
 
-Teachers, bags and students are named entries that refer to one another by name: a student names its bags, a bag its
-teacher. A wrong key, type, range or name of an entry stops before any job starts; what only a checkpoint or timm knows,
-in its own job. A stage reruns when something it depends on changes, and only then: a student's learning rate retrains
-that student and what follows it.
+Teachers, bags and students are entries with names: a student refers to its bags by name, and bags refer to their
+teacher. Invalid keys, types, ranges and names are reported before any job starts. Errors that depend on the content of
+a checkpoint or on timm are reported by the job that reads it. A stage reruns only when something it depends on changes:
+a new learning rate of a student retrains that student and reruns the stages after it.
 
-This page is made from the typed model in `bingo/study/` by `make docs`; `schema.json` beside it lets editors
-complete and check study files (first line: `# yaml-language-server: $schema=schema.json`).
+`make docs` generates this page from the schema in `bingo/study/`. With `schema.json`, editors can complete and validate
+study files; add `# yaml-language-server: $schema=schema.json` as the first line.
 """
 
 PROTOCOL_INTRODUCTION = """\
 ## Protocols that `evaluations` may name
 
-Hyper-parameters under a name never change; `bingo/study/protocols.py` holds them. `<set>-<protocol>` measures a
-network on other images: those of an entry of `transfer`, or one of torchvision's sets (`cifar10-linear`, say), prepared
-as `data.preprocessing` says. Protocols of the study's own images do so too (`cifar10-knn-20`).
+The hyper-parameters of a protocol never change; they are in `bingo/study/protocols.py`. `<set>-<protocol>` evaluates a
+network on another dataset: an entry of `transfer`, or one of torchvision's datasets (for example `cifar10-linear`). The
+images are preprocessed as in `data.preprocessing`. The protocols for the study's own images can also be used
+(`cifar10-knn-20`).
 """
 
 
@@ -55,12 +56,12 @@ SECTIONS: list[tuple[str, type[BaseModel]]] = [
     ("`data` with `source: demo`", images.DemoData),
     ("`data` with `source: folder`", images.FolderData),
     ("`data.pack`", images.Pack),
-    ("`data` with `source:` a set of torchvision's", images.TorchvisionData),
+    ("`data` with a torchvision dataset as `source`", images.TorchvisionData),
     ("`data.preprocessing`", sections.Preprocessing),
     ("`teachers.<name>` with `method: moco`", moco.TrainedTeacher),
     ("`teachers.<name>` with `checkpoint:`", teachers.ImportedTeacher),
     ("`bags.<name>` with `criterion: knn`", bags.KnnBag),
-    ("`search` of bags with `criterion: knn`, where it is not `exact`", bags.IvfSearch),
+    ("`search` of bags with `criterion: knn`, if not `exact`", bags.IvfSearch),
     ("`search.ivf`", bags.Ivf),
     ("`bags.<name>` with `criterion: kmeans`", bags.KmeansBag),
     ("`bags.<name>` with `criterion: label`", bags.LabelBag),
@@ -72,17 +73,17 @@ SECTIONS: list[tuple[str, type[BaseModel]]] = [
     ("`head` with `method: seed`", seed.SeedHead),
     ("`training` of a teacher or student", sections.Training),
     ("`training` with `method: compress`", compress.CompressTraining),
-    ("`training.schedule`, where it is not `cosine`", sections.Steps),
+    ("`training.schedule`, if not `cosine`", sections.Steps),
     ("`transfer.<name>` with `source: demo`", images.DemoSet),
     ("`transfer.<name>` with `source: folder`", images.FolderSet),
-    ("`transfer.<name>` with `source:` a set of torchvision's", images.TorchvisionSet),
+    ("`transfer.<name>` with a torchvision dataset as `source`", images.TorchvisionSet),
     ("`transfer.<name>` with `source: coco`", images.CocoSet),
     ("`tables.<name>`", schema.Table),
 ]
 
 
 def readme() -> str:
-    """Return config/README.md."""
+    """Return the content of config/README.md."""
     parts = [INTRODUCTION]
     for title, model in SECTIONS:
         meaning = inspect.cleandoc(model.__doc__ or "")
@@ -92,11 +93,12 @@ def readme() -> str:
             parts.append(f"| `{key}` | {_allowed(field)} | {_default(field)} | {meaning} |")
         parts.append("")
     parts.append(PROTOCOL_INTRODUCTION)
-    parts += _protocols("On the study's own images", "", PROTOCOLS)
-    parts += _protocols("On other labelled images", "<set>-", TRANSFER_PROTOCOLS)
-    parts += _protocols("On COCO's format", "<set>-", DETECTION_PROTOCOLS)
-    parts.append(f"## Recipes\n\nViews are drawn by frozen recipes, {', '.join(f'`{name}`' for name in RECIPES)};")
-    parts.append("`bingo/views/recipes.py` holds their numbers.")
+    parts += _protocols("For the study's own images", "", PROTOCOLS)
+    parts += _protocols("For other labelled datasets", "<set>-", TRANSFER_PROTOCOLS)
+    parts += _protocols("For datasets in COCO format", "<set>-", DETECTION_PROTOCOLS)
+    recipes = ", ".join(f"`{name}`" for name in RECIPES)
+    parts.append(f"## Augmentation recipes\n\nThe recipes are {recipes}. Their parameters never change; they are in")
+    parts.append("`bingo/views/recipes.py`.")
     return "\n".join(parts) + "\n"
 
 
@@ -106,7 +108,7 @@ def _protocols(title: str, prefix: str, protocols: Mapping[str, Protocol]) -> li
 
 
 def json_schema() -> str:
-    """Return config/schema.json."""
+    """Return the content of config/schema.json."""
     return json.dumps(schema.study_schema(), indent=2) + "\n"
 
 

@@ -1,10 +1,10 @@
-"""Make the demo set that ships with the package from Fashion-MNIST's four original files.
+"""Write the demo dataset of the package from the four original files of Fashion-MNIST.
 
     python workflow/scripts/make_demo_data.py /usr/share/datasets/fashion-mnist
 
-Takes the first 10,000 training and the first 5,000 test images (both lists are shuffled at the source), writes
-bingo/data/demo/fashion-mnist-15k.h5 and prints the checksum that bingo/data/arrays.py holds. Debian's package
-dataset-fashion-mnist puts the original files in the folder above.
+Writes the first 10,000 training and 5,000 test images (the originals are already shuffled) to
+bingo/data/demo/fashion-mnist-15k.h5, and prints the checksum for bingo/data/arrays.py. Debian's package
+dataset-fashion-mnist installs the original files in the folder above.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ def main() -> None:
     with h5py.File(DEMO, "w", libver=("v110", "v110")) as file:
         for split, count in COUNTS.items():
             images, labels = load_idx(Path(sys.argv[1]), split)
-            # One image a row of pixels, in large chunks: gzip then finds what images have in common.
+            # Large chunks, because gzip compresses similarities between images.
             file.create_dataset(
                 f"{split}/image",
                 data=images[:count, ..., 0],

@@ -1,10 +1,9 @@
-"""Bring the study's numbers into this repository: tables and figures beside config/fashion-mnist.md, and into it.
+"""Copy tables and figures of the Fashion-MNIST study to config/fashion-mnist/, and insert tables into documents.
 
     python workflow/scripts/make_study_page.py
 
-Reads results/fashion-mnist and results/ablations as `snakemake` leaves them, and writes config/fashion-mnist/. In the
-page, and in README.md, it replaces what stands between `<!-- table: NAME -->` and `<!-- end -->`; the words around it
-are written by hand.
+Reads results/fashion-mnist and results/ablations. In config/fashion-mnist.md and README.md, it replaces the text
+between `<!-- table: NAME -->` and `<!-- end -->`.
 """
 
 import os
@@ -27,11 +26,11 @@ FOLDER = ROOT / "config/fashion-mnist"
 STUDIES = ["fashion-mnist", "ablations"]
 FIGURES = ["fashion-mnist/accuracy-methods", "ablations/bag-size"]
 _REFERENCE = "bingo"
-"""The student that others are compared with."""
+"""The student that the others are compared with."""
 
 
 def main() -> None:
-    """Copy tables and figures, gather what each seed gave, and fill the page."""
+    """Copy tables and figures, collect the results of each seed, and update the documents."""
     os.chdir(ROOT)
     FOLDER.mkdir(exist_ok=True)
     seeds = []
@@ -39,7 +38,7 @@ def main() -> None:
         file = ROOT / "config" / f"{study}.yaml"
         plan = Plan(parse_study(yaml.safe_load(file.read_text(encoding="utf-8")), file.name))
         for table in (Path(plan.path(f"tables/{name}.csv")) for name in plan.tables):
-            if table.exists():  # `make study` leaves some of the ablations out
+            if table.exists():  # `make study` does not run all ablations
                 shutil.copy(table, FOLDER)
         for result in (read_result(path) for path in map(Path, plan.all_results()) if path.exists()):
             network = {"study": study, **{key: result[key] for key in ("model", "seed", "protocol")}}
@@ -53,7 +52,7 @@ def main() -> None:
 
 
 def filled(page: str) -> str:
-    """Return the page with its tables as the files in config/fashion-mnist/ have them."""
+    """Return the page with its tables replaced by those in config/fashion-mnist/."""
 
     def table(match: re.Match[str]) -> str:
         name = match["name"]
@@ -64,9 +63,9 @@ def filled(page: str) -> str:
 
 
 def differences() -> str:
-    """Return by how many points of top-1 BINGO is above each other student: mean ± deviation over seeds.
+    """Return the table of top-1 differences between BINGO and each other student: mean ± standard deviation over seeds.
 
-    A difference is taken between students of the same seed, which share order and views of the images.
+    Differences are between students with the same seed, which share the order and the views of the images.
     """
     frame = pd.read_csv(FOLDER / "seeds.csv")
     frame = frame[(frame["study"] == "fashion-mnist") & (frame["metric"] == "top1")]

@@ -1,4 +1,4 @@
-"""`bingo doctor`: what this machine has of what a study needs, and what helps where it has not."""
+"""`bingo doctor`: check whether this machine can run a study, and suggest remedies."""
 
 from collections.abc import Iterable, Iterator
 from functools import partial
@@ -11,7 +11,7 @@ from bingo.errors import BingoError
 
 
 def examine(study_file: Path | None) -> Iterator[Finding]:
-    """Run all checks; one that breaks off is a finding itself."""
+    """Run all checks; an exception in a check becomes a finding."""
     checks: list[Check] = [packages, workflow, processor, gpus, search, decoders, extras, partial(disk, Path())]
     checks += [] if study_file is None else [partial(study, study_file)]
     for check in checks:
@@ -21,14 +21,15 @@ def examine(study_file: Path | None) -> Iterator[Finding]:
             what, _, remedy = str(error).partition("; ")
             yield Finding("fail", what, remedy)
         except (ImportError, OSError, RuntimeError) as error:
-            yield Finding("fail", f"{type(error).__name__}: {' '.join(str(error).split())}", "reinstall what it names")
+            message = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            yield Finding("fail", message, "reinstall the package that the message names")
 
 
 def diagnose(findings: Iterable[Finding]) -> tuple[str, bool]:
-    """Return the findings as text, a line each and one for a remedy, and whether a study could run."""
-    lines, sound = [], True
+    """Return the findings as text, with remedies on separate lines, and whether a study can run."""
+    lines, passed = [], True
     for finding in findings:
         lines.append(f"{finding.status:<4}  {finding.what}")
         lines += [f"      -> {finding.remedy}"] if finding.remedy else []
-        sound &= finding.status != "fail"
-    return "\n".join(lines), sound
+        passed &= finding.status != "fail"
+    return "\n".join(lines), passed

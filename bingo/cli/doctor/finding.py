@@ -1,4 +1,4 @@
-"""What a check of `bingo doctor` finds."""
+"""Findings of the checks of `bingo doctor`."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -9,10 +9,10 @@ GB = 10**9
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the diagnosis."""
+    """One result of a check."""
 
     status: Literal["ok", "note", "fail"]
-    """`fail`: a study would end by it; `note`: it works, but not as well as it could."""
+    """`fail`: a study would fail; `note`: a study runs, but with a limitation."""
     what: str
     remedy: str = ""
 

@@ -1,4 +1,4 @@
-"""Whether a study fits this machine."""
+"""Check of a study file against its data and this machine."""
 
 import os
 import shutil
@@ -24,40 +24,41 @@ def study(path: Path) -> Iterator[Finding]:
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
         if not isinstance(raw, dict):
-            raise BingoError(f"{path}: holds no keys; config/README.md explains what a study file has")
-        found = parse_study(raw, str(path))
-        plan = Plan(found)
+            raise BingoError(f"{path}: has no keys; see config/README.md for the keys of a study file")
+        parsed = parse_study(raw, str(path))
+        plan = Plan(parsed)
     except OSError as error:
-        yield Finding("fail", f"{path} cannot be read ({error.strerror})", "name a study file")
+        yield Finding("fail", f"{path} cannot be read ({error.strerror})", "correct the path")
         return
     except (BingoError, UnicodeDecodeError, yaml.YAMLError) as error:
         what, _, remedy = " ".join(str(error).split()).partition("; ")
         yield Finding("fail", what, remedy or f"correct {path}")
         return
-    yield Finding("ok", f"{path}: its keys, folders and checkpoints")
+    yield Finding("ok", f"{path}: keys, folders and checkpoints are valid")
     if plan.left_out:
         yield Finding(
             "note", f"{path}: left out: {plan.left_out}", "see data.val and data.held_out in config/README.md"
         )
     cores = len(os.sched_getaffinity(0))
-    if found.data.workers > cores:
-        what = f"{path}: data.workers is {found.data.workers}, but there are {cores} cores"
-        yield Finding("note", what, f"set data.workers: {cores} at most")
-    if found.data.preprocessing.decoder == "nvjpeg":
+    if parsed.data.workers > cores:
+        what = f"{path}: data.workers is {parsed.data.workers}, but there are {cores} cores"
+        yield Finding("note", what, f"set data.workers to {cores} or less")
+    if parsed.data.preprocessing.decoder == "nvjpeg":
         import torch
 
         if not torch.cuda.is_available():
-            yield Finding("fail", f"{path}: data.preprocessing.decoder: nvjpeg needs a GPU", "take the default, cpu")
-    if (needed := embeddings_bytes(found, plan)) is not None:
+            yield Finding("fail", f"{path}: data.preprocessing.decoder: nvjpeg needs a GPU", "set decoder: cpu")
+    if (needed := embeddings_bytes(parsed, plan)) is not None:
         free = shutil.disk_usage(Path()).free
-        what = f"embeddings take {needed / 1e6:,.1f} MB of {free / GB:.1f} GB of free disk"
-        yield Finding("ok", what) if needed < free else Finding("fail", what, "free some, or run in another folder")
+        what = f"embeddings need {needed / 1e6:,.1f} MB; {free / GB:.1f} GB of disk space are free"
+        remedy = "free disk space, or run in another folder: snakemake --directory"
+        yield Finding("ok", what) if needed < free else Finding("fail", what, remedy)
 
 
 def embeddings_bytes(study: Study, plan: Plan) -> int | None:
-    """Return what the embeddings of all teachers that bags ask for take; None where a width is not known before.
+    """Return the size in bytes of the embeddings that the bags use; None if a feature width is unknown.
 
-    Unreadable and held-out images are counted too.
+    Unreadable and held-out images are included.
     """
     names = {bag.teacher for bag in study.bags.values() if isinstance(bag, KnnBag | KmeansBag)}
     widths = [_features(study.teachers[name]) for name in names]
@@ -69,7 +70,7 @@ def embeddings_bytes(study: Study, plan: Plan) -> int | None:
 
 
 def _features(teacher: Teacher) -> int | None:
-    """Return the width of a ResNet's features, None of what is told by a checkpoint or by another library."""
+    """Return the feature width of a trained ResNet; None for checkpoints and for networks of other libraries."""
     if not isinstance(teacher, TrainedTeacher) or teacher.backbone.architecture not in RESNETS:
         return None
     block, _ = RESNETS[teacher.backbone.architecture]

@@ -1,1 +1,1 @@
-"""Detectors on a backbone: images with annotated objects, training, average precision."""
+"""Object detection and instance segmentation with a pretrained backbone."""

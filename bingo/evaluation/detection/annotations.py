@@ -1,4 +1,4 @@
-"""Annotations in COCO's format (cocodataset.org, data format: object detection), read and checked as a whole."""
+"""Read and validate annotations in COCO format (cocodataset.org, data format: object detection)."""
 
 import hashlib
 from collections import Counter
@@ -14,20 +14,20 @@ from bingo.evaluation.detection.segmentation import encode
 
 @dataclass(frozen=True)
 class Annotations:
-    """What an annotation file says."""
+    """The contents of an annotation file."""
 
     path: Path
     digest: str
     """SHA-256 of the file."""
     categories: dict[int, str]
-    """Name of each category, by its number."""
+    """Category names by id."""
     images: list[dict[str, Any]]
     """`id`, `file_name`, `height` and `width` of each image."""
     objects: list[list[dict[str, Any]]]
-    """Of each image, its annotations: `id`, `image_id`, `category_id`, `bbox` (x, y, width, height), `area`, `iscrowd`
-    and, where masks are asked for, `segmentation` as compressed run lengths."""
+    """Annotations of each image: `id`, `image_id`, `category_id`, `bbox` (x, y, width, height), `area`, `iscrowd` and,
+    if ``masks``, `segmentation` as compressed RLE."""
     masks: bool
-    """Whether there are any `segmentation`."""
+    """Whether the annotations include `segmentation`."""
 
 
 class _Entry(BaseModel):
@@ -59,7 +59,7 @@ class _RunLengths(_Entry):
     counts: str | list[int]
 
 
-# pycocotools walks along a polygon in steps of a fifth of a pixel, so one corner far away fills the memory.
+# pycocotools samples polygon edges at every fifth of a pixel, so a corner far away would exhaust the memory.
 _Corner = Annotated[float, Field(ge=-1e5, le=1e5)]
 
 
@@ -77,44 +77,44 @@ class _File(_Entry, Generic[_Object]):
 
 
 def read_annotations(path: Path, masks: bool) -> Annotations:
-    """Read and check an annotation file.
+    """Read and validate an annotation file.
 
-    Annotations are numbered anew from 1: pycocotools takes 0 for none.
+    Annotations get new ids from 1, because pycocotools treats id 0 as no match.
 
     Args:
-        path: JSON file in COCO's format.
-        masks: whether outlines are needed; else they are not looked at.
+        path: JSON file in COCO format.
+        masks: whether to read the segmentations.
 
     Raises:
-        BingoError: the file is missing, no JSON, or not in COCO's format; it has no images, categories or annotations,
-            one number twice, an annotation of an unknown image or category, or an outline that is none.
+        BingoError: the file does not exist or is not in COCO format; it has no images, categories or annotations; an
+            id occurs twice; an annotation refers to an unknown image or category; or a segmentation is invalid.
     """
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise BingoError(f"{path}: annotations cannot be read ({error.strerror})") from error
+        raise BingoError(f"{path}: annotations cannot be read ({error.strerror}); check the path") from error
     kind: type[_File[Any]] = _File[_Outline] if masks else _File[_Box]
     try:
         file = kind.model_validate_json(content)
     except ValidationError as error:
-        fault = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in fault["loc"])
-        raise BingoError(f"{path}: not in COCO's format: {where}{': ' if where else ''}{fault['msg']}") from error
+        first = error.errors(include_url=False, include_input=False)[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise BingoError(f"{path}: not in COCO's format: {key}{': ' if key else ''}{first['msg']}") from error
     for name in ("images", "categories", "annotations"):
         if not getattr(file, name):
-            raise BingoError(f"{path}: has no {name}")
-    images = _by_number(path, "images", file.images)
-    categories = {number: category.name for number, category in _by_number(path, "categories", file.categories).items()}
-    objects: dict[int, list[dict[str, Any]]] = {number: [] for number in images}
-    for place, entry in enumerate(file.annotations):
+            raise BingoError(f"{path}: has no {name}; add at least one entry")
+    images = _by_id(path, "images", file.images)
+    categories = {id_: category.name for id_, category in _by_id(path, "categories", file.categories).items()}
+    objects: dict[int, list[dict[str, Any]]] = {id_: [] for id_ in images}
+    for i, entry in enumerate(file.annotations):
         if entry.image_id not in images:
-            raise BingoError(f"{path}: annotations.{place} is of image {entry.image_id}, which is not among the images")
+            raise BingoError(f"{path}: annotations.{i} refers to image {entry.image_id}, which is not among the images")
         if entry.category_id not in categories:
-            raise BingoError(f"{path}: annotations.{place} is of category {entry.category_id}, which is not defined")
-        found = entry.model_dump(include=set(_Box.model_fields)) | {"id": place + 1}
+            raise BingoError(f"{path}: annotations.{i} refers to category {entry.category_id}, which is not defined")
+        annotation = entry.model_dump(include=set(_Box.model_fields)) | {"id": i + 1}
         if isinstance(entry, _Outline):
-            found["segmentation"] = _encoded(path, place, entry, images[entry.image_id])
-        objects[entry.image_id].append(found)
+            annotation["segmentation"] = _rle(path, i, entry, images[entry.image_id])
+        objects[entry.image_id].append(annotation)
     return Annotations(
         path=path,
         digest=hashlib.sha256(content).hexdigest(),
@@ -125,20 +125,21 @@ def read_annotations(path: Path, masks: bool) -> Annotations:
     )
 
 
-_Numbered = TypeVar("_Numbered", _Image, _Category)
+_WithId = TypeVar("_WithId", _Image, _Category)
 
 
-def _by_number(path: Path, name: str, entries: list[_Numbered]) -> dict[int, _Numbered]:
-    numbered = {entry.id: entry for entry in entries}
-    if len(numbered) < len(entries):
-        (twice, _), *_ = Counter(entry.id for entry in entries).most_common(1)
-        raise BingoError(f"{path}: {name} have the id {twice} more than once")
-    return numbered
+def _by_id(path: Path, name: str, entries: list[_WithId]) -> dict[int, _WithId]:
+    by_id = {entry.id: entry for entry in entries}
+    if len(by_id) < len(entries):
+        (duplicate, _), *_ = Counter(entry.id for entry in entries).most_common(1)
+        raise BingoError(f"{path}: {name} contain the id {duplicate} more than once; make the ids unique")
+    return by_id
 
 
-def _encoded(path: Path, place: int, entry: _Outline, image: _Image) -> dict[str, Any]:
-    found = entry.segmentation
+def _rle(path: Path, index: int, entry: _Outline, image: _Image) -> dict[str, Any]:
+    segmentation = entry.segmentation
+    polygons_or_rle = segmentation if isinstance(segmentation, list) else segmentation.model_dump()
     try:
-        return encode(found if isinstance(found, list) else found.model_dump(), image.height, image.width)
+        return encode(polygons_or_rle, image.height, image.width)
     except ValueError as error:
-        raise BingoError(f"{path}: annotations.{place}.segmentation {error}") from error
+        raise BingoError(f"{path}: annotations.{index}.segmentation {error}") from error

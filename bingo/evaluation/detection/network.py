@@ -1,4 +1,4 @@
-"""torchvision's detectors on a backbone of ours."""
+"""Build torchvision's detectors on a pretrained backbone."""
 
 from torch import nn
 from torchvision.models.detection import FasterRCNN, MaskRCNN
@@ -16,24 +16,27 @@ _ASPECT_RATIOS = (0.5, 1.0, 2.0)
 def build_detector(
     backbone: nn.Module, protocol: Detection, classes: int, mean: list[float], std: list[float]
 ) -> FasterRCNN:
-    """Return a Faster R-CNN or Mask R-CNN, in training mode, that takes over a backbone and trains all of it.
+    """Return a Faster R-CNN or Mask R-CNN in train mode, with all layers of the backbone trainable.
 
-    The pyramid stands on the ResNet's four stages, has batch-norm, and a fifth level by pooling. The new layers have
-    random weights from torch's generator; their sizes and all thresholds are torchvision's defaults.
+    The feature pyramid uses the ResNet's four stages, batch norm, and a fifth level by pooling. New layers have random
+    weights from torch's global generator. Their sizes and all thresholds are torchvision's defaults.
 
     Args:
-        backbone: a pretrained ResNet, whose modules become part of the detector.
-        protocol: resizing, anchors, and whether there are masks.
-        classes: categories, the background not counted.
-        mean: of red, green and blue, in [0, 1].
-        std: their standard deviation.
+        backbone: pretrained ResNet; becomes part of the detector.
+        protocol: resizing, anchors, and whether to predict masks.
+        classes: number of categories, without the background.
+        mean: mean of red, green and blue, for images in [0, 1].
+        std: standard deviation of red, green and blue.
 
     Raises:
-        BingoError: the backbone is no ResNet.
+        BingoError: the backbone is not a ResNet.
     """
     if not isinstance(backbone, ResNet):
         kind = f"{type(backbone).__module__}.{type(backbone).__name__}"
-        raise BingoError(f"detection: stands on the four stages of resnet10 to resnet152, but the backbone is a {kind}")
+        raise BingoError(
+            f"detection: needs the four stages of resnet10 to resnet152, but the backbone is a {kind}; "
+            "remove detection for this network"
+        )
     backbone.requires_grad_(True)
     last = feature_width(backbone)
     pyramid = BackboneWithFPN(

@@ -1,4 +1,4 @@
-"""Outlines of objects: COCO's polygons and run lengths as one form, and as masks."""
+"""Convert COCO segmentations (polygons and RLE) to compressed RLE and masks."""
 
 from typing import Any
 
@@ -8,24 +8,23 @@ from pycocotools import mask
 from torch import Tensor
 
 Rle = dict[str, Any]
-"""A mask as pycocotools keeps it: `size` [height, width], and `counts`, its run lengths in compressed form."""
+"""Run-length encoding of a mask, as in pycocotools: `size` [height, width] and compressed `counts`."""
 
 
 def encode(segmentation: list[list[float]] | Rle, height: int, width: int) -> Rle:
-    """Return an annotation's `segmentation` as compressed run lengths.
+    """Return an annotation's `segmentation` as compressed RLE.
 
-    pycocotools itself takes a polygon of two corners for a box, and leaves pixels undefined where run lengths are too
-    few. So all is checked here.
+    Validates the input, because pycocotools interprets a polygon of two corners as a box, and leaves pixels undefined
+    if run lengths are missing.
 
     Args:
-        segmentation: polygons [x, y, x, y, ...], whose union is the object; or `size` and `counts`, compressed (a
-            string) or not (a list).
-        height: of the image, in pixels.
-        width: of the image, in pixels.
+        segmentation: polygons [x, y, x, y, ...], whose union is the object; or RLE with `counts` compressed (string) or
+            uncompressed (list).
+        height: height of the image in pixels.
+        width: width of the image in pixels.
 
     Raises:
-        ValueError: there is no polygon, or one of fewer than three corners; or the run lengths are no mask of the
-            image's size.
+        ValueError: there is no polygon, a polygon has fewer than three corners, or the RLE does not fit the image.
     """
     if isinstance(segmentation, list):
         if not segmentation or any(len(polygon) < 6 or len(polygon) % 2 for polygon in segmentation):
@@ -33,30 +32,30 @@ def encode(segmentation: list[list[float]] | Rle, height: int, width: int) -> Rl
         merged: Rle = mask.merge(mask.frPyObjects(segmentation, height, width))
         return merged
     if list(segmentation["size"]) != [height, width]:
-        raise ValueError(f"has size {list(segmentation['size'])}, its image {[height, width]}")
+        raise ValueError(f"has size {list(segmentation['size'])}, but its image has {[height, width]}")
     counts = segmentation["counts"]
     runs = decompress(counts) if isinstance(counts, str) else counts
     if min(runs, default=0) < 0 or sum(runs) != height * width:
-        raise ValueError(f"has run lengths that are not those of {height} x {width} pixels")
+        raise ValueError(f"has run lengths that do not add up to {height} x {width} pixels")
     compressed: Rle = mask.frPyObjects({"size": [height, width], "counts": runs}, height, width)
     return compressed
 
 
 def decompress(counts: str) -> list[int]:
-    """Return the run lengths that COCO's compressed form stands for (maskApi.c, rleFrString).
+    """Decode COCO's compressed run lengths (maskApi.c, rleFrString).
 
-    Each character holds five bits of a number, lowest first, and whether more follow; from the fourth number on it is
-    the difference to the last but one.
+    Each character encodes five bits of a number, lowest first, and a bit that tells whether more follow. From the
+    fourth number on, a number is the difference to the number two before it.
 
     Raises:
-        ValueError: there is another character, or the last number is not whole.
+        ValueError: a character is invalid, or the last number is incomplete.
     """
     runs: list[int] = []
     value = shift = 0
     for character in counts:
         bits = ord(character) - 48
         if not 0 <= bits < 64:
-            raise ValueError(f"has a character in its run lengths that does not belong there: {character!r}")
+            raise ValueError(f"has an invalid character in its run lengths: {character!r}")
         value |= (bits & 31) << shift
         shift += 5
         if not bits & 32:
@@ -69,15 +68,15 @@ def decompress(counts: str) -> list[int]:
     return runs
 
 
-def decode_masks(outlines: list[Rle], height: int, width: int) -> Tensor:
-    """Return masks of outlines: uint8 (N, H, W), 1 on the object."""
-    if not outlines:
+def decode_masks(rles: list[Rle], height: int, width: int) -> Tensor:
+    """Return the masks of N RLEs: uint8 (N, H, W), 1 on the object."""
+    if not rles:
         return torch.zeros(0, height, width, dtype=torch.uint8)
-    return torch.from_numpy(np.ascontiguousarray(mask.decode(outlines).transpose(2, 0, 1)))
+    return torch.from_numpy(np.ascontiguousarray(mask.decode(rles).transpose(2, 0, 1)))
 
 
 def encode_masks(masks: Tensor) -> list[Rle]:
-    """Return the outlines of masks (N, H, W), which are 0 or 1, on any device."""
-    pixels = masks.to("cpu", torch.uint8).permute(1, 2, 0).numpy()
-    outlines: list[Rle] = mask.encode(np.asfortranarray(pixels))
-    return outlines
+    """Return the RLEs of masks (N, H, W) with values 0 and 1, on any device."""
+    pixels = masks.to("cpu", torch.uint8).permute(1, 2, 0).numpy()  # (H, W, N)
+    rles: list[Rle] = mask.encode(np.asfortranarray(pixels))
+    return rles

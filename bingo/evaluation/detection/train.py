@@ -1,4 +1,4 @@
-"""How a detector is trained: in float32, with a warm-up."""
+"""Train a detector, in float32, with a learning-rate warm-up."""
 
 import logging
 
@@ -15,41 +15,41 @@ _WARMUP_START = 1 / 1000
 
 
 def warmup_learning_rate(protocol: Detection, epoch: int, step: int) -> float:
-    """Return the learning rate of a step.
+    """Return the learning rate of a step: the epoch's, times a warm-up factor.
 
-    It falls by epochs, and over the first `warmup_steps` is multiplied by what rises linearly from 1/1000 to 1
-    (detectron2's WarmupMultiStepLR).
+    The factor rises linearly from 1/1000 to 1 over the first `warmup_steps` steps (detectron2's WarmupMultiStepLR).
 
     Args:
         protocol: schedule and warm-up.
-        epoch: from 0.
-        step: from 0, counted over all epochs.
+        epoch: epoch, from 0.
+        step: step, from 0, counted over all epochs.
     """
-    done = min(1.0, step / protocol.warmup_steps)
-    rise = _WARMUP_START * (1 - done) + done
-    return rise * learning_rate(protocol.schedule, protocol.lr, epoch, protocol.epochs)
+    progress = min(1.0, step / protocol.warmup_steps)
+    factor = _WARMUP_START * (1 - progress) + progress
+    return factor * learning_rate(protocol.schedule, protocol.lr, epoch, protocol.epochs)
 
 
 class DetectorTask(Task):
-    """Training a detector of torchvision's by its own losses."""
+    """Trains a torchvision detector with its own losses."""
 
     data: DetectionBatches
-    remedy = "a protocol's learning rate is fixed, so check mean, std and the backbone, or measure by another protocol"
+    remedy = "the protocol's learning rate is fixed, so check mean, std and the backbone, or choose another protocol"
 
     def __init__(self, detector: nn.Module, data: DetectionBatches, protocol: Detection, device: torch.device) -> None:
-        """Train all of ``detector``, which is on ``device``."""
+        """Train all parameters of ``detector``, on ``device``."""
         self.module, self.data, self.protocol, self.device = detector, data, protocol, device
         self.epochs = protocol.epochs
         self.optimizer = torch.optim.SGD(detector.parameters(), momentum=0.9, weight_decay=protocol.weight_decay)
         if protocol.warmup_steps >= protocol.epochs * data.steps:
-            log.warning("detection: all of its %d steps are warm-up", protocol.epochs * data.steps)
+            log.warning("detection: all %d training steps are warm-up", protocol.epochs * data.steps)
 
     def learning_rates(self, epoch: int, step: int) -> list[float]:
-        """Return the learning rate of all parameters."""
+        """Return the learning rate of the only parameter group."""
         return [warmup_learning_rate(self.protocol, epoch, epoch * self.data.steps + step)]
 
     def loss(self, model: nn.Module, batch: DetectionBatch) -> dict[str, Tensor]:
-        """Return the sum of the detector's losses, and each of them."""
-        images, targets = batch.on(self.device)  # B times (3, H, W), and their boxes, labels and masks
+        """Return the sum of the detector's losses, and each loss."""
+        images, targets = batch.on(self.device)  # lists of B images (3, H, W) and B targets
         losses: dict[str, Tensor] = model(images, targets)
-        return {"loss": torch.stack(list(losses.values())).sum(), **losses}
+        loss = torch.stack(list(losses.values())).sum()
+        return {"loss": loss, **losses}

@@ -1,11 +1,13 @@
-# `make demo`: install and run the demo study. `make test`: install and check everything.
-# `make study`: run the study of config/fashion-mnist.md, and bring its numbers into that page; some hours on two cores.
-# `make bench`: measure speed and memory against what one would run otherwise; some 13 minutes.
+# `make demo`: install and run the demo study.
+# `make test`: install, lint, and run the fast tests; minutes. `make test-all`: also the slow tests and the site's links.
+# `make study`: run the study of config/fashion-mnist.md and update the numbers in the documents; two hours on two cores.
+# `make docs`: regenerate config/README.md and config/schema.json, and build the documentation site into site/.
+# `make bench`: measure speed and memory against the alternatives; 13 minutes on two cores.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo study test test-slurm bench lint format docs clean
+.PHONY: demo study test test-all test-slurm bench lint format docs clean
 
 demo: $(VENV)/.workflow
 	@$(BIN)/snakemake --cores all --quiet rules
@@ -20,13 +22,16 @@ study: $(VENV)/.workflow
 	@$(BIN)/python workflow/scripts/make_study_page.py
 
 test: lint
+	@$(BIN)/pytest -n 2 --dist loadfile -m "not slow"
+
+test-all: lint $(VENV)/.docs
 	@$(BIN)/pytest -n 2 --dist loadfile
 
 test-slurm: $(VENV)/.dev
 	@$(BIN)/pytest tests/slurm
 
 bench: $(VENV)/.bench
-	@$(VENV)/bench/bin/python -m tests.benchmarks
+	@$(VENV)/bench/bin/python -m benchmarks
 
 lint: $(VENV)/.dev
 	@$(BIN)/ruff check .
@@ -41,18 +46,20 @@ format: $(VENV)/.dev
 	@$(BIN)/ruff format .
 	@$(BIN)/snakefmt Snakefile workflow
 
-docs: $(VENV)/.workflow
+docs: $(VENV)/.docs
 	@$(BIN)/python workflow/scripts/make_config_docs.py
+	@rm -rf site
+	@$(BIN)/zensical build --clean --strict
 
 clean:
 	rm -rf $(VENV)
 
 $(VENV)/.workflow: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
-	    || { echo "bingo: error: $(PYTHON) is older than 3.11; run make PYTHON=python3.12, say"; exit 1; }
+	    || { echo "bingo: error: $(PYTHON) is older than 3.11; run make PYTHON=python3.12, for example"; exit 1; }
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) \
-	    || { echo "bingo: error: cannot make $(VENV); on Debian and Ubuntu: apt install python3-venv"; exit 1; }
-	@echo "Installing into $(VENV): some 7 GB, a few minutes"
+	    || { echo "bingo: error: cannot create $(VENV); on Debian and Ubuntu: apt install python3-venv"; exit 1; }
+	@echo "Installing into $(VENV): about 7 GB, a few minutes"
 	@$(BIN)/pip install --quiet --editable '.[workflow,export]'
 	@touch $@
 
@@ -60,7 +67,11 @@ $(VENV)/.dev: $(VENV)/.workflow
 	@$(BIN)/pip install --quiet --editable '.[workflow,export,dev]'
 	@touch $@
 
-# What is compared with stands in an environment of its own, which takes all else from the one around it.
+$(VENV)/.docs: $(VENV)/.workflow
+	@$(BIN)/pip install --quiet --editable '.[workflow,export,docs]'
+	@touch $@
+
+# The packages that the benchmarks compare with get a nested environment, which takes all others from .venv.
 $(VENV)/.bench: $(VENV)/.workflow
 	@test -x $(VENV)/bench/bin/pip || $(BIN)/python -m venv $(VENV)/bench
 	@$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \

@@ -1,4 +1,4 @@
-"""Run benchmarks and write what they measured: `python -m tests.benchmarks [NAME ...]`."""
+"""Run benchmarks and write their tables: `python -m benchmarks [NAME ...]`."""
 
 import os
 import platform
@@ -15,32 +15,32 @@ from typing import Any
 import pandas as pd
 import torch
 
+from benchmarks.demo import demo_is_on_record
+from benchmarks.measure import BenchmarkRow, device_name
 from bingo.artifacts.files import write_text
-from tests.benchmarks.demo import demo_is_on_record
-from tests.benchmarks.measure import Row, device_name
 
 FOLDER = Path("results/benchmarks")
-# Imported only where they are run: some need packages that only the environment of `make bench` has.
+# Imported only when run: some need packages that only `make bench` installs.
 TABLES = {
     "benchmarks": ["loss", "steps", "views", "embed", "bags", "linear", "dag", "demo", "fashion"],
     "growth": ["growth"],
 }
-"""Which modules' rows stand in which table."""
+"""Modules by the table that their rows go to."""
 _COLUMNS = ["benchmark", "ours", "reference", "ratio", "ceiling", "fraction_of_ceiling", "unit", "device"]
 _COLUMNS += ["ratio_low", "ratio_high", "repeats", "goal"]
 _PACKAGES = ("torch", "torchvision", "faiss-gpu", "h5py", "numpy", "snakemake", "lightly")
 
 
 def main(names: Sequence[str]) -> None:
-    """Run the named benchmarks, and write a table after each of them.
+    """Run the named benchmarks and update a table after each.
 
-    Where none are named, all are run, but for the demo where there is nothing to compare its time with.
+    Without names, all run; the demo only if `demo_before.csv` has a run on this device.
     """
     known = [name for modules in TABLES.values() for name in modules]
     if unknown := sorted(set(names) - set(known)):
-        sys.exit(f"there are no benchmarks {', '.join(unknown)}; there are {', '.join(known)}")
-    cores = os.cpu_count() or 1  # as a stage that has all of them
-    os.environ["OMP_NUM_THREADS"] = str(cores)  # faiss reads it when it is imported
+        sys.exit(f"unknown benchmarks: {', '.join(unknown)}; choose from {', '.join(known)}")
+    cores = os.cpu_count() or 1  # like a stage with all cores
+    os.environ["OMP_NUM_THREADS"] = str(cores)  # faiss reads it at import
     torch.set_num_threads(cores)
     chosen = names or [name for name in known if name != "demo" or demo_is_on_record()]
     started = time.perf_counter()
@@ -48,37 +48,37 @@ def main(names: Sequence[str]) -> None:
         for name in modules:
             if name in chosen:
                 print(f"{time.perf_counter() - started:5.0f} s  {name}", flush=True)
-                measured = import_module(f"tests.benchmarks.{name}").rows()
-                write_table(FOLDER / table, measured, " ".join(["python -m tests.benchmarks", *names]))
+                measured = import_module(f"benchmarks.{name}").rows()
+                write_table(FOLDER / table, measured, " ".join(["python -m benchmarks", *names]))
     print(f"{time.perf_counter() - started:5.0f} s  all in {FOLDER}")
 
 
 def write_table(stem: Path, rows: Iterable[Any], command: str) -> None:
-    """Put rows in a table, in place of those that measured the same before, as CSV and as Markdown."""
+    """Write rows to a table as CSV and Markdown; they replace earlier rows of the same benchmark."""
     path = stem.with_suffix(".csv")
-    found = frame_of(rows)
+    table = frame_of(rows)
     if path.exists():
-        found = merged(pd.read_csv(path), found)
-    write_text(path, found.to_csv(index=False))
-    shown = found.map(lambda value: f"{value:.4g}" if isinstance(value, float) else str(value)).where(found.notna(), "")
-    text = shown.to_markdown(index=False, disable_numparse=True)
+        table = merged(pd.read_csv(path), table)
+    write_text(path, table.to_csv(index=False))
+    cells = table.map(lambda value: f"{value:.4g}" if isinstance(value, float) else str(value)).where(table.notna(), "")
+    text = cells.to_markdown(index=False, disable_numparse=True)
     write_text(stem.with_suffix(".md"), f"{_head(command)}\n\n{text}\n")
 
 
 def frame_of(rows: Iterable[Any]) -> pd.DataFrame:
-    """Return rows, dataclasses of one kind, as a table."""
+    """Return dataclass instances of one kind as a table."""
     rows = list(rows)
-    names = _COLUMNS if isinstance(rows[0], Row) else [field.name for field in fields(rows[0])]
+    names = _COLUMNS if isinstance(rows[0], BenchmarkRow) else [field.name for field in fields(rows[0])]
     return pd.DataFrame([asdict(row) for row in rows], columns=names)
 
 
 def merged(old: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
-    """Return both tables' rows; of those whose first column is the same only the new ones, in the old ones' place."""
+    """Return the rows of both tables; new rows replace old ones with the same first column, at their position."""
     key = new.columns[0]
-    place = {name: number for number, name in reversed(list(enumerate(old[key])))}
-    kept = old[~old[key].isin(new[key])]
-    both = pd.concat([kept, new.astype(object)]) if len(kept) else new
-    order = both[key].map(lambda name: place.get(name, len(old)))
+    position = {name: number for number, name in reversed(list(enumerate(old[key])))}
+    remaining = old[~old[key].isin(new[key])]
+    both = pd.concat([remaining, new.astype(object)]) if len(remaining) else new
+    order = both[key].map(lambda name: position.get(name, len(old)))
     return both.iloc[order.argsort(kind="stable")].reset_index(drop=True)
 
 

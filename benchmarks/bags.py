@@ -9,21 +9,21 @@ import faiss
 import h5py
 import numpy as np
 
+from benchmarks.measure import BenchmarkRow, Work, device_name, memory_row, peak_mib, side_by_side
 from bingo.artifacts.hdf5 import CHECKED, write_hdf5
 from bingo.bags.bags import write_bags
 from bingo.bags.knn import find_neighbours, knn_bags
 from bingo.bags.neighbours import QUERY_BLOCK
 from bingo.philox import Stream, uniform
-from tests.benchmarks.measure import Row, Work, device_name, memory_row, peak_mib, side_by_side
 
 _IMAGES, _DIM, _SIZE, _CLUSTERS = 50_000, 512, 5, 500
 _IMAGENET = (1_281_167, 2048)
 _QUERIES = 31 * QUERY_BLOCK
-"""As many as are held at once on their way through all images; the rest of ImageNet would take as long each time."""
+"""Queries that the search holds at once. Searching the rest of ImageNet takes the same time per such block."""
 
 
 def write_embeddings(path: Path, count: int, dim: int = _DIM) -> None:
-    """Write features about a centre for each of some clusters, as the stage stores them: float16 (count, dim)."""
+    """Write clustered features as the embeddings stage stores them: float16 (count, dim)."""
     centres = uniform(0, Stream.CENTROID, range(_CLUSTERS), 0, 0, dim).astype(np.float32)
     options = {"chunks": (min(count, 1024), dim), **CHECKED}
     with write_hdf5(path, {"kind": "embeddings"}) as file:
@@ -44,20 +44,20 @@ def all_at_once(embeddings: Path, output: Path, size: int) -> None:
     with h5py.File(embeddings) as file:
         features = file["embedding"][:].astype(np.float32)
     faiss.normalize_L2(features)
-    faiss.cvar.distance_compute_blas_query_bs = 4096  # faiss's own, which searches of this project change
+    faiss.cvar.distance_compute_blas_query_bs = 4096  # faiss's default; this project sets another value
     index = faiss.IndexFlatL2(features.shape[1])
     if faiss.get_num_gpus():
         index = faiss.index_cpu_to_all_gpus(index)
     index.add(features)
-    _, found = index.search(features, size + 1)
+    _, neighbours = index.search(features, size + 1)
     bags: list[list[int]] = [[] for _ in range(len(features))]
     for image in range(len(features)):
-        for place in range(size):
-            bags[image].append(found[image, place + 1])  # the first is the image itself
+        for rank in range(size):
+            bags[image].append(neighbours[image, rank + 1])  # the first is the image itself
     np.save(output, np.array(bags))
 
 
-def rows() -> Iterator[Row]:
+def rows() -> Iterator[BenchmarkRow]:
     """Measure images per second, and the peak memory of both."""
     device = device_name()
     with tempfile.TemporaryDirectory() as name:
@@ -80,11 +80,11 @@ def rows() -> Iterator[Row]:
         times = side_by_side({"ours": lambda: find_neighbours(features, _SIZE, "exact", range(_QUERIES))}, 1, warm=True)
         yield times.row("bags-imagenet-gpu", "images/s", device, _QUERIES)
     else:
-        yield Row("bags-imagenet-gpu", "images/s", "no GPU")
+        yield BenchmarkRow("bags-imagenet-gpu", "images/s", "no GPU")
 
 
 def _prepared(find: Work, folder: Path, embeddings: Path) -> Work:
-    """Return the search, once its libraries have taken what memory they always take."""
+    """Return the search after a small one, so that the libraries' fixed memory is not measured."""
     write_embeddings(folder / "few.h5", 2 * _CLUSTERS)
     find(folder / "few.h5", folder / "few.npy", 1)
     return partial(find, embeddings, folder / "many.npy", _SIZE)

@@ -1,4 +1,4 @@
-"""What Snakemake asks of a finished study of some 500 jobs against what it does before it reads any."""
+"""Time of `snakemake -n` on a finished study of about 500 jobs, beside that of `snakemake --version`."""
 
 import os
 import statistics
@@ -13,15 +13,15 @@ from typing import Any
 import yaml
 from snakemake.executors.touch import Executor
 
-from tests.benchmarks.measure import Row, device_name, side_by_side
+from benchmarks.measure import BenchmarkRow, device_name, side_by_side
 
-_ROOT = Path(__file__).parents[2]
+_ROOT = Path(__file__).parents[1]
 _TINY = {"architecture": "resnet10", "stem": "small", "width": 0.0625}
 _TRAINING = {"epochs": 2, "batch_size": 16, "views": "small"}
 
 
 def study(students: int) -> dict[str, Any]:
-    """Return a study of small images: 19 jobs for each student, and some 20 more."""
+    """Return a study of small images: 19 jobs per student, and about 20 more."""
     common = {"backbone": _TINY, "training": _TRAINING, "queue_size": 64}
     sizes = range(1, students + 1)
     return {
@@ -37,37 +37,37 @@ def study(students: int) -> dict[str, Any]:
 
 
 def snakemake(folder: Path, *options: str, start: str = "") -> str:
-    """Run Snakemake of this environment in a folder, after some Python; return what it prints."""
+    """Run this environment's Snakemake in a folder, after the Python code ``start``; return its output."""
     command = [sys.executable, "-c", f"{start}\nfrom snakemake.cli import main\nmain()", *options]
     return subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout
 
 
 def plan(folder: Path, *options: str, start: str = "") -> str:
-    """Run Snakemake on the study in a folder; return what it prints."""
+    """Run Snakemake on the study in a folder; return its output."""
     return snakemake(folder, "-s", str(_ROOT / "Snakefile"), "--configfile", "study.yaml", *options, start=start)
 
 
 def finish(folder: Path, students: int) -> None:
-    """Make a study look finished: all its files there, none older than another, and remembered by Snakemake."""
+    """Make a study look finished: all files exist, with the same age, and Snakemake has metadata of them."""
     (folder / "study.yaml").write_text(yaml.safe_dump(study(students)), encoding="utf-8")
     for line in plan(folder, "--summary").splitlines()[1:]:
         path = folder / line.split("\t")[0]
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
         os.utime(path, (1, 1))
-    # Snakemake would wait for a tenth of a second at each job.
+    # Snakemake sleeps for 0.1 s per job otherwise.
     plan(
         folder, "--touch", "--forceall", start=f"from {Executor.__module__} import Executor\nExecutor.SLEEPING_TIME = 0"
     )
 
 
-def rows() -> Iterator[Row]:
-    """Measure `snakemake -n` and `snakemake --version`, and by how many seconds they differ."""
+def rows() -> Iterator[BenchmarkRow]:
+    """Measure `snakemake -n` and `snakemake --version`, and their difference in seconds."""
     with tempfile.TemporaryDirectory() as name:
         finish(Path(name), 25)
         work = {"ours": partial(plan, Path(name), "-n"), "reference": partial(snakemake, Path(name), "--version")}
-        found = side_by_side(work, 5)
+        times = side_by_side(work, 5)
     device = device_name()
-    yield found.row("dag", "s", device, goal="2 s more than the reference")
-    more = [ours - theirs for ours, theirs in zip(found.times["ours"], found.times["reference"], strict=True)]
-    yield Row("dag-more", "s", device, "<= 2 s", statistics.median(more), repeats=len(more))
+    yield times.row("dag", "s", device, goal="2 s more than the reference")
+    more = [ours - theirs for ours, theirs in zip(times.times["ours"], times.times["reference"], strict=True)]
+    yield BenchmarkRow("dag-more", "s", device, "<= 2 s", statistics.median(more), repeats=len(more))

@@ -1,4 +1,4 @@
-"""The demo study from nothing to the report, against a record of it."""
+"""Time of the whole demo study, compared with a recorded run."""
 
 import os
 import subprocess
@@ -10,35 +10,35 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from tests.benchmarks.measure import Row, device_name, elapsed
+from benchmarks.measure import BenchmarkRow, device_name, elapsed
 
-_ROOT = Path(__file__).parents[2]
+_ROOT = Path(__file__).parents[1]
 _RECORDED = Path(__file__).parent / "demo_before.csv"
-"""One run of an earlier commit, both of which it names: side by side they would take as long as all else together."""
+"""A recorded run of an earlier commit: running both would double the time of the benchmarks."""
 _GOALS = {"demo": "ratio <= 0.6"}
 _SHARING = 8
 
 
 def demo_is_on_record() -> bool:
-    """Tell whether an earlier commit's time on this device is known."""
+    """Return whether the record has a run on this device."""
     return len(_recorded(device_name())) > 0
 
 
-def rows() -> Iterator[Row]:
-    """Measure the time, and what the study's table says of its networks, the mean over seeds."""
+def rows() -> Iterator[BenchmarkRow]:
+    """Measure the time, and the accuracy of each network: the mean over seeds."""
     device = device_name()
     recorded = _recorded(device)
     with tempfile.TemporaryDirectory() as folder:
-        found = {"demo": elapsed(lambda: run_study("config.yaml", Path(folder)))} | _accuracies(Path(folder))
-    for name, ours in found.items():
+        measured = {"demo": elapsed(lambda: run_study("config.yaml", Path(folder)))} | _accuracies(Path(folder))
+    for name, ours in measured.items():
         reference = recorded.get(name)
         ratio = None if reference is None else ours / reference
         unit = "s" if name == "demo" else "% top-1"
-        yield Row(name, unit, device, _GOALS.get(name, "within noise"), ours, reference, ratio, repeats=1)
+        yield BenchmarkRow(name, unit, device, _GOALS.get(name, "within noise"), ours, reference, ratio, repeats=1)
 
 
 def run_study(study: str, folder: Path) -> None:
-    """Run a shipped study in a folder; on a GPU, as many of its jobs at once as share it well."""
+    """Run a study of config/ in a folder; on a GPU, eight jobs share it."""
     command = [sys.executable, "-m", "snakemake", "--cores", "all", "--quiet", "all", "-s", str(_ROOT / "Snakefile")]
     command += ["--workflow-profile", str(_ROOT / "workflow" / "profiles" / "default")]
     command += ["--configfile", str(_ROOT / "config" / study)]

@@ -1,4 +1,4 @@
-"""A teacher's features of photographs, from JPEG to HDF5, against its bare forward pass and against bare decoding."""
+"""The embeddings stage on photographs, from JPEG to HDF5, beside the bare forward pass and bare decoding."""
 
 import tempfile
 from collections.abc import Iterator
@@ -12,6 +12,9 @@ from statistics import median
 import torch
 from torch import nn
 
+from benchmarks.measure import BenchmarkRow, device_name, side_by_side
+from benchmarks.photos import write_photos
+from benchmarks.views import listed
 from bingo.data.decode import decode
 from bingo.models.backbone import build_backbone
 from bingo.models.checkpoint import load_teacher, write_teacher
@@ -19,13 +22,10 @@ from bingo.study.jobs import EmbeddingsJob
 from bingo.study.sections import Backbone, Preprocessing
 from bingo.training.device import pick_device
 from bingo.training.embed import CPU_FORWARD_BATCH, EMBED_BATCH
-from tests.benchmarks.measure import Row, device_name, side_by_side
-from tests.benchmarks.photos import write_photos
-from tests.benchmarks.views import listed
 from tests.stage import run_stage
 
 PHOTOS, LINKS_ON_GPU = 128, 64
-"""A GPU gets each photograph under so many names: it is through with a few before loader processes have started."""
+"""On a GPU each photograph gets this many hard links: 128 images end before the loader processes have started."""
 RESNET18 = Backbone(architecture="resnet18")
 
 
@@ -38,16 +38,16 @@ def random_teacher(path: Path, spec: Backbone) -> Path:
 
 @torch.inference_mode()
 def forward(network: nn.Module, pixels: torch.Tensor, count: int) -> None:
-    """Take ``count`` images through a network, in the batches that embedding takes."""
+    """Run a network on ``count`` images, in batches of ``len(pixels)``."""
     for start in range(0, count, len(pixels)):
         network(pixels[: count - start])
 
 
-def rows() -> Iterator[Row]:
+def rows() -> Iterator[BenchmarkRow]:
     """Measure ResNet-18 at 224 px on all cores.
 
-    The ceiling is the slower of two things that have the whole machine each: the network as it is built, on random
-    data; and decoding. On a CPU the same cores do both, so that nothing can reach it that does not save work.
+    The ceiling is the slower of the bare network on random data and bare decoding, each with the whole machine. On a
+    CPU both need the same cores, so the stage reaches the ceiling only by saving work.
     """
     device = pick_device()
     threads = torch.get_num_threads()
@@ -81,7 +81,7 @@ def rows() -> Iterator[Row]:
         rates = {name: [count / second for second in seconds] for name, seconds in times.items()}
         ceilings = [min(both) for both in zip(rates["forward"], rates["decode"], strict=True)]
         fractions = [rate / ceiling for rate, ceiling in zip(rates["ours"], ceilings, strict=True)]
-        row = Row(
+        row = BenchmarkRow(
             "embed-gpu" if on_gpu else "embed",
             "images/s",
             device_name(device),
@@ -90,4 +90,4 @@ def rows() -> Iterator[Row]:
         )
         yield replace(row, ceiling=median(ceilings), fraction_of_ceiling=median(fractions), repeats=len(fractions))
     if not on_gpu:
-        yield Row("embed-gpu", "images/s", "no GPU", "fraction >= 0.9")
+        yield BenchmarkRow("embed-gpu", "images/s", "no GPU", "fraction >= 0.9")

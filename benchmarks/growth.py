@@ -1,4 +1,4 @@
-"""How time grows with the number of images, of neighbours, of negatives, and of a bag's members."""
+"""Growth of time with the number of images, neighbours, negatives and members of a bag."""
 
 import math
 import statistics
@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from benchmarks.measure import Work, device_name, side_by_side
 from bingo.bags.groups import random_bags
 from bingo.bags.knn import knn_bags
 from bingo.data.listing import Listing
@@ -30,7 +31,6 @@ from bingo.training.model import TrainingModel
 from bingo.training.state import TrainingState
 from bingo.training.train_method import MethodTask
 from bingo.views.recipes import RECIPES
-from tests.benchmarks.measure import Work, device_name, side_by_side
 
 _REPEATS = 3
 _IMAGES = (1000, 2000, 5000, 10_000)
@@ -40,25 +40,25 @@ _INPUT = Preprocessing(size=28, resize=28)
 
 @dataclass(frozen=True)
 class Point:
-    """The time of one amount of work, one of a line."""
+    """The time of one amount of work."""
 
     what: str
     unit: str
-    """Of `n`."""
+    """Unit of `n`."""
     n: int
     seconds: float
     """Median over repeats."""
     seconds_per_n: float
     exponent: float
-    """Of the power of n that fits all of the line best: 1 for a straight line through the origin, 0 for a level one."""
+    """Exponent of the power law fitted to all amounts: 1 is linear, 0 is constant."""
     goal: str
-    """What was aimed at, of `exponent`."""
+    """Aim for `exponent`."""
     device: str
     repeats: int = _REPEATS
 
 
 class Noise:
-    """So many images of noise, in memory."""
+    """Images of random noise in memory."""
 
     def __init__(self, count: int) -> None:
         """Draw 28-pixel images."""
@@ -84,20 +84,20 @@ class Noise:
 
 
 def embedding(count: int) -> Work:
-    """Compute features of so many images."""
+    """Compute the features of ``count`` images."""
     device, images = pick_device(), Noise(count)
     network = build_backbone(Backbone.model_validate(_NETWORK)).to(device).eval()
     return lambda: deque(embed(network, images, _INPUT, device, 0, "bilinear"), maxlen=0)
 
 
 def neighbours(count: int, size: int) -> Work:
-    """Search neighbours of so many images among themselves."""
+    """Search the neighbours of ``count`` images."""
     features = uniform(0, Stream.VIEW, range(count), 0, 0, 512).astype(np.float32) - 0.5
     return lambda: knn_bags(features, size)
 
 
 def epoch(count: int) -> Work:
-    """Train for one epoch of so many images."""
+    """Train for one epoch on ``count`` images."""
     training = {"epochs": 1, "batch_size": 50, "views": "small"}
     method = Moco.model_validate(
         {"method": "moco", "backbone": _NETWORK, "training": training, "queue_size": 1024, "head": {"dim": 32}}
@@ -116,7 +116,7 @@ def epoch(count: int) -> Work:
 
 
 def loss(negatives: int) -> Work:
-    """Compute the loss of 256 images and its gradient, four times."""
+    """Compute the loss of 256 images and its gradient four times."""
     device = pick_device()
     generator = torch.Generator().manual_seed(0)
     query, key, queue = (
@@ -140,7 +140,7 @@ def drawing(size: int) -> Work:
 
 
 def rows() -> Iterator[Point]:
-    """Measure all lines."""
+    """Measure all kinds of work."""
     yield from line("embed", "images", _IMAGES, embedding, "1")
     yield from line("bags", "images", _IMAGES, partial(neighbours, size=5), "<= 2")
     yield from line("epoch", "images", _IMAGES, epoch, "1")
@@ -151,7 +151,7 @@ def rows() -> Iterator[Point]:
 
 def line(what: str, unit: str, amounts: tuple[int, ...], prepare: Callable[[int], Work], goal: str) -> list[Point]:
     """Time the work that ``prepare`` returns for each amount."""
-    prepare(amounts[0])()  # once, for what libraries do at first
+    prepare(amounts[0])()  # warm up
     times = side_by_side({str(n): prepare(n) for n in amounts}, _REPEATS, pick_device(), warm=True).times
     seconds = [statistics.median(times[str(n)]) for n in amounts]
     exponent = power(amounts, seconds)
@@ -163,5 +163,5 @@ def line(what: str, unit: str, amounts: tuple[int, ...], prepare: Callable[[int]
 
 
 def power(amounts: tuple[int, ...], seconds: list[float]) -> float:
-    """Return the exponent of the power of amounts that fits seconds best, by least squares of logarithms."""
+    """Return the exponent of the power law ``seconds ~ amounts ** exponent``, by least squares of logarithms."""
     return statistics.linear_regression([math.log(n) for n in amounts], [math.log(value) for value in seconds]).slope

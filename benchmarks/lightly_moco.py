@@ -1,4 +1,4 @@
-"""MoCo-v2's step with lightly, as its documentation's example for plain torch has it."""
+"""A training step of MoCo-v2 with lightly, as in its documentation's example for plain PyTorch."""
 
 import copy
 
@@ -12,7 +12,7 @@ from bingo.training.device import autocast
 
 
 class LightlyStep(nn.Module):
-    """One training step; the loss is read by nobody."""
+    """One training step; the loss value is not read."""
 
     def __init__(
         self, backbone: nn.Module, queue_size: int, temperature: float, momentum: float, lr: float, dtype: torch.dtype

@@ -1,4 +1,4 @@
-"""Protocol linear-cached's eight learning rates against eight runs of their own."""
+"""The eight learning rates of the protocol `linear-cached`, trained together and in eight separate runs."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -6,24 +6,24 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from benchmarks.measure import BenchmarkRow, device_name, side_by_side
 from bingo.evaluation.linear import LinearHeads, cached_batches, train_linear
 from bingo.study.protocols import PROTOCOLS, LinearSweep
 from bingo.training.device import pick_device
 from bingo.training.schedule import learning_rate
-from tests.benchmarks.measure import Row, device_name, side_by_side
 
 _EPOCHS, _IMAGES, _DIM = 5, 10_000, 512
 
 
 def protocol() -> LinearSweep:
-    """Return the protocol as it is run."""
-    found = PROTOCOLS["linear-cached"]
-    assert isinstance(found, LinearSweep)
-    return found
+    """Return the protocol `linear-cached`."""
+    sweep = PROTOCOLS["linear-cached"]
+    assert isinstance(sweep, LinearSweep)
+    return sweep
 
 
 def clustered(classes: int, count: int = _IMAGES, dim: int = _DIM) -> tuple[Tensor, Tensor]:
-    """Return standardised features (count, dim) about a centre for each class, and labels (count,)."""
+    """Return standardised, clustered features (count, dim) and their labels (count,)."""
     generator = torch.Generator().manual_seed(0)
     labels = torch.randint(classes, (count,), generator=generator)
     features = torch.randn(classes, dim, generator=generator)[labels] / 4
@@ -32,7 +32,7 @@ def clustered(classes: int, count: int = _IMAGES, dim: int = _DIM) -> tuple[Tens
 
 
 def side_by_side_heads(features: Tensor, labels: Tensor, classes: int, epochs: int) -> LinearHeads:
-    """Train a classifier for each learning rate, as the stage does."""
+    """Train all classifiers together, as the evaluation stage does."""
     lrs, batch = protocol().lrs, protocol().batch_size
     return train_linear(
         cached_batches(features, labels, batch, seed=0),
@@ -47,7 +47,7 @@ def side_by_side_heads(features: Tensor, labels: Tensor, classes: int, epochs: i
 
 
 def run_of_its_own(features: Tensor, labels: Tensor, start: Tensor, lr: float, epochs: int) -> nn.Linear:
-    """Train one classifier from weights (C, D) with torch's layer, loss, optimizer and schedule."""
+    """Train one classifier from the weights ``start`` (C, D) with PyTorch's layer, loss, optimizer and schedule."""
     layer = nn.Linear(start.shape[1], start.shape[0], device=features.device)
     nn.init.zeros_(layer.bias)
     with torch.no_grad():
@@ -68,13 +68,13 @@ def run_of_its_own(features: Tensor, labels: Tensor, start: Tensor, lr: float, e
 
 
 def separate_runs(features: Tensor, labels: Tensor, classes: int, epochs: int) -> list[nn.Linear]:
-    """Train a classifier for each learning rate, one after the other."""
+    """Train one classifier per learning rate, one after the other."""
     start = torch.empty(classes, features.shape[1]).normal_(std=0.01)
     return [run_of_its_own(features, labels, start, lr, epochs) for lr in protocol().lrs]
 
 
-def rows() -> Iterator[Row]:
-    """Measure 10 classes and 100: epochs of all eight classifiers per second."""
+def rows() -> Iterator[BenchmarkRow]:
+    """Measure epochs of all eight classifiers per second, with 10 and with 100 classes."""
     device = pick_device()
     for benchmark, classes, goal in (("linear", 10, "ratio >= 4"), ("linear-100-classes", 100, "")):
         features, labels = (tensor.to(device) for tensor in clustered(classes))

@@ -1,4 +1,4 @@
-"""The contrastive loss of one `official` step, forward and backward, on ready embeddings."""
+"""The contrastive loss of one `official` step, forward and backward, on precomputed embeddings."""
 
 from collections.abc import Iterator
 
@@ -6,21 +6,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from benchmarks.measure import BenchmarkRow, Work, device_name, memory_row, peak_mib, repeated, side_by_side
+from benchmarks.released import released_loss
 from bingo.losses.info_nce import info_nce, queue_logsumexp
 from bingo.training.device import pick_device
-from tests.benchmarks.measure import Row, Work, device_name, memory_row, peak_mib, repeated, side_by_side
-from tests.benchmarks.released import released_loss
 
 BATCH, DIM, QUEUE, TEMPERATURE, KEPT = 256, 128, 65_536, 0.2, 0.7
 WEIGHTS = torch.tensor([[0.5, 0.5], [0.5, 0.5], [KEPT, 1 - KEPT]]) / 3
-"""Of the student's three views against the teacher's two."""
+"""Weights of the student's three views (rows) and the teacher's two (columns)."""
 
 
-def rows() -> Iterator[Row]:
-    """Measure time, and on a CPU memory."""
+def rows() -> Iterator[BenchmarkRow]:
+    """Measure the time, and on a CPU the peak memory."""
     device = pick_device()
     work = {name: prepare(name, device) for name in ("ours", "reference", "ceiling")}
-    steps = 1 if device.type == "cpu" else 50  # of one repeat: a GPU is waited for at its end
+    steps = 1 if device.type == "cpu" else 50  # per repeat; the GPU is synchronised at its end
     seconds = side_by_side({name: repeated(steps, do) for name, do in work.items()}, 5, device)
     yield seconds.row("loss", "steps/s", device_name(device), steps, goal="ratio >= 4")
     if device.type == "cpu":
@@ -29,9 +29,9 @@ def rows() -> Iterator[Row]:
 
 
 def prepare(name: str, device: torch.device) -> Work:
-    """Return the work of that name."""
+    """Return the work to time."""
     queries, keys, queue = embeddings(device)
-    if name == "ceiling":  # the two matrix products of each view, by themselves
+    if name == "ceiling":  # only the two matrix products of each view
         return lambda: [(query.detach() @ queue.T) @ queue for query in queries]
     loss = {"ours": our_loss, "reference": released_loss}[name]
     return lambda: loss(queries, keys, WEIGHTS.to(device), queue, TEMPERATURE).backward()
@@ -40,7 +40,7 @@ def prepare(name: str, device: torch.device) -> Work:
 def embeddings(
     device: torch.device, batch: int = BATCH, size: int = QUEUE
 ) -> tuple[list[Tensor], list[Tensor], Tensor]:
-    """Return the unit vectors of three views, whose gradients are wanted, two keys, and a queue."""
+    """Return unit vectors: three queries that require gradients, two keys, and a queue."""
     generator = torch.Generator().manual_seed(0)
 
     def units(count: int) -> Tensor:
@@ -50,7 +50,7 @@ def embeddings(
 
 
 def our_loss(queries: list[Tensor], keys: list[Tensor], weights: Tensor, queue: Tensor, temperature: float) -> Tensor:
-    """Return the same as `released_loss`, as `bingo.methods.bingo` puts it together."""
+    """Return the loss of `released_loss`, computed as in `bingo.methods.bingo`."""
     terms = []
     for query, shares in zip(queries, weights, strict=True):
         negatives = queue_logsumexp(query, queue, temperature)

@@ -1,4 +1,4 @@
-"""Images that compress and decode as photographs do, made from numbers alone."""
+"""Synthetic images that compress and decode like photographs."""
 
 import io
 from pathlib import Path
@@ -14,15 +14,15 @@ _DISCS = 150
 def photo(number: int, height: int = HEIGHT, width: int = WIDTH) -> NDArray[np.uint8]:
     """Return image ``number``: uint8 (height, width, 3).
 
-    Discs of many sizes and colours that cover one another (dead leaves), and over them a texture whose amplitude falls
-    with the frequency: edges and the spectrum of photographs, which noise has not.
+    Overlapping discs of many sizes and colours (the dead leaves model) give edges; a texture whose amplitude falls with
+    the frequency gives the spectrum of photographs.
     """
     draw = np.random.default_rng(number)
     rows, columns = np.mgrid[:height, :width]
     picture = np.empty((height, width, 3), np.float32)
     picture[:] = draw.uniform(60, 200, 3)
     for _ in range(_DISCS):
-        radius = 6 / draw.uniform(0.03, 1)  # areas fall with the third power of the radius
+        radius = 6 / draw.uniform(0.03, 1)  # P(radius) falls with its third power
         y, x = draw.uniform(0, height), draw.uniform(0, width)
         picture[(rows - y) ** 2 + (columns - x) ** 2 < radius**2] = draw.uniform(30, 225) + draw.normal(0, 25, 3)
     grey = _texture(draw, height, width)[..., None]
@@ -31,7 +31,7 @@ def photo(number: int, height: int = HEIGHT, width: int = WIDTH) -> NDArray[np.u
 
 
 def jpeg(number: int) -> bytes:
-    """Return image ``number`` as a JPEG of some 100 kB."""
+    """Return image ``number`` as a JPEG of about 100 kB."""
     file = io.BytesIO()
     Image.fromarray(photo(number)).save(file, "JPEG", quality=93)
     return file.getvalue()
@@ -45,7 +45,7 @@ def write_photos(folder: Path, count: int) -> None:
 
 
 def _texture(draw: np.random.Generator, height: int, width: int) -> NDArray[np.float32]:
-    """Noise of standard deviation 1 whose amplitude falls with the frequency."""
+    """Return noise of standard deviation 1 whose amplitude falls with the frequency."""
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
     spectrum = np.fft.rfft2(draw.standard_normal((height, width))) / np.maximum(frequency, 1 / width)
     noise = np.fft.irfft2(spectrum, (height, width))

@@ -1,4 +1,4 @@
-"""BINGO's released code (haohang96/bingo), one process of it, written plainly: what benchmarks compare with."""
+"""One process of BINGO's released code (haohang96/bingo), rewritten plainly as the reference of the benchmarks."""
 
 import torch
 import torch.nn.functional as F
@@ -8,12 +8,12 @@ from torch import Tensor, nn
 def released_loss(
     queries: list[Tensor], keys: list[Tensor], weights: Tensor, queue: Tensor, temperature: float
 ) -> Tensor:
-    """Return the contrastive terms of all student views, the logits of each built anew by clone, repeat and cat.
+    """Return the contrastive terms of all student views; each builds its logits by clone, repeat and cat.
 
     Args:
-        queries: the student's unit vectors (B, D) of each view.
-        keys: the teacher's (B, D) of anchor and positive.
-        weights: (views, 2) of the terms.
+        queries: unit vectors of the student, (B, D) per view.
+        keys: unit vectors of the teacher for anchor and positive, (B, D) each.
+        weights: weights of the terms, (views, 2).
         queue: (Q, D).
         temperature: tau.
     """
@@ -30,20 +30,20 @@ def released_loss(
 
 
 class ReleasedStep:
-    """A training step of its objective from the epoch on that has inter pairs."""
+    """A training step of the released objective after the epochs without inter pairs."""
 
     def __init__(self, student: nn.Module, teacher: nn.Module, queue: Tensor, temperature: float, lr: float) -> None:
-        """Train ``student`` in place; the teacher's batch-norm is in train mode, as there."""
+        """Train ``student`` in place; the teacher's batch norm is in training mode, as in the released code."""
         self.student, self.teacher = student.train(), teacher.train()
-        self.queue, self.temperature, self.place = queue, temperature, 0
+        self.queue, self.temperature, self.position = queue, temperature, 0
         self.optimizer = torch.optim.SGD(student.parameters(), lr, momentum=0.9, weight_decay=1e-4)
 
     def __call__(self, images: dict[str, Tensor], box: tuple[int, int, int, int]) -> float:
-        """Take the step, and return the loss.
+        """Take one step and return the loss.
 
         Args:
             images: `anchor`, `positive`, `anchor_target` and `positive_target`: (B, 3, S, S) each.
-            box: top, left, bottom, right of what CutMix takes from the positive.
+            box: top, left, bottom and right of the CutMix box, which shows the positive.
         """
         top, left, bottom, right = box
         mixed = images["anchor"].clone()
@@ -57,6 +57,6 @@ class ReleasedStep:
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
-        self.queue[self.place : self.place + len(keys[0])] = keys[0]
-        self.place = (self.place + len(keys[0])) % len(self.queue)
+        self.queue[self.position : self.position + len(keys[0])] = keys[0]
+        self.position = (self.position + len(keys[0])) % len(self.queue)
         return loss.item()

@@ -1,4 +1,4 @@
-"""Training steps on ready views: distillation against the released code, MoCo-v2 against lightly."""
+"""Training steps on precomputed views: distillation beside the released code, MoCo-v2 beside lightly."""
 
 import copy
 from collections.abc import Iterator
@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from benchmarks.measure import BenchmarkRow, device_name, repeated, side_by_side
+from benchmarks.released import ReleasedStep
 from bingo.methods.bingo import Bingo
 from bingo.methods.moco import Moco
 from bingo.models.backbone import build_backbone
@@ -21,16 +23,14 @@ from bingo.training.model import TrainingModel
 from bingo.training.step import StepInput, TeacherOutputs
 from bingo.training.teacher import OnlineTeacher, to_device
 from bingo.views.cutmix import cutmix, draw_box
-from tests.benchmarks.measure import Row, device_name, repeated, side_by_side
-from tests.benchmarks.released import ReleasedStep
 
 TEMPERATURE, LR, EPOCH = 0.2, 0.03, 20
-"""From epoch 11 on, `official` has all its terms."""
+"""`official` has all its terms from epoch 11 on."""
 
 
 @dataclass(frozen=True)
 class Scale:
-    """The size of what is measured on one kind of device."""
+    """Sizes for one kind of device."""
 
     suffix: str
     device: str
@@ -40,10 +40,10 @@ class Scale:
     teacher: Backbone
     moco: Backbone
     steps: int
-    """Steps of one repeat."""
+    """Steps per repeat."""
     repeats: int
     goals: tuple[str, str, str]
-    """Of `distill-step`, `distill-step-stored` and `moco-step`."""
+    """Aims for `distill-step`, `distill-step-stored` and `moco-step`."""
 
 
 def _small(architecture: str) -> Backbone:
@@ -78,8 +78,8 @@ SCALES = [
 ]
 
 
-def rows() -> Iterator[Row]:
-    """Measure the scale of the device that there is; the other's lines stay empty."""
+def rows() -> Iterator[BenchmarkRow]:
+    """Measure the scale of this machine's device; the rows of the other device stay empty."""
     device = pick_device()
     names = ["distill-step", "distill-step-stored", "moco-step", "moco-step-bf16"]
     for scale in SCALES:
@@ -88,10 +88,10 @@ def rows() -> Iterator[Row]:
             yield from _moco(scale, device)
         elif scale.device == "cuda":
             for name, goal in zip(names, [*scale.goals, ""], strict=True):
-                yield Row(name + scale.suffix, "images/s", "no GPU", goal)
+                yield BenchmarkRow(name + scale.suffix, "images/s", "no GPU", goal)
 
 
-def _distillation(scale: Scale, device: torch.device) -> Iterator[Row]:
+def _distillation(scale: Scale, device: torch.device) -> Iterator[BenchmarkRow]:
     dtype = resolve_precision("auto", device)
     views = ("anchor", "positive", "anchor_target", "positive_target")
     images = {name: _noise(scale, device, seed) for seed, name in enumerate(views)}
@@ -109,16 +109,16 @@ def _distillation(scale: Scale, device: torch.device) -> Iterator[Row]:
     stored = {name: images[name] for name in views[:2]}
     replayed = Ours(method, _Stored(teacher.dim, scale.batch, device), stored, dtype, device)
     released = ReleasedStep(
-        nn.Sequential(*copy.deepcopy([online.learner.backbone, online.learner.head])).to(
+        nn.Sequential(*copy.deepcopy([online.model.backbone, online.model.head])).to(
             memory_format=torch.contiguous_format
         ),
         nn.Sequential(*copy.deepcopy([teacher.backbone, teacher.head])).to(memory_format=torch.contiguous_format),
-        online.learner.queues["negatives"].keys.clone(),  # type: ignore[operator, union-attr]
+        online.model.queues["negatives"].keys.clone(),  # type: ignore[operator, union-attr]
         TEMPERATURE,
         LR,
     )
     contiguous = {name: value.contiguous() for name, value in images.items()}
-    student = nn.Sequential(*copy.deepcopy([online.learner.backbone, online.learner.head]))
+    student = nn.Sequential(*copy.deepcopy([online.model.backbone, online.model.head]))
     frozen = nn.Sequential(teacher.backbone, teacher.head)
     seen = [
         images["anchor"],
@@ -150,12 +150,12 @@ def _distillation(scale: Scale, device: torch.device) -> Iterator[Row]:
     for kind, name, goal in zip(
         ("online", "stored"), ("distill-step", "distill-step-stored"), scale.goals, strict=False
     ):
-        found = seconds.pick(ours=kind, reference="reference", ceiling=f"{kind} ceiling")
-        yield found.row(name + scale.suffix, "images/s", device_name(device), amount, goal)
+        row = seconds.pick(ours=kind, reference="reference", ceiling=f"{kind} ceiling")
+        yield row.row(name + scale.suffix, "images/s", device_name(device), amount, goal)
 
 
-def _moco(scale: Scale, device: torch.device) -> Iterator[Row]:
-    from tests.benchmarks.lightly_moco import LightlyStep  # lightly is in the benchmarks' environment alone
+def _moco(scale: Scale, device: torch.device) -> Iterator[BenchmarkRow]:
+    from benchmarks.lightly_moco import LightlyStep  # installed only by `make bench`
 
     dtype = resolve_precision("auto", device)
     images = {name: _noise(scale, device, seed) for seed, name in enumerate(("query", "key"))}
@@ -164,12 +164,12 @@ def _moco(scale: Scale, device: torch.device) -> Iterator[Row]:
     contiguous = [image.contiguous() for image in images.values()]
     lightly = {
         precision: LightlyStep(
-            copy.deepcopy(ours.learner.backbone).to(memory_format=torch.contiguous_format),
+            copy.deepcopy(ours.model.backbone).to(memory_format=torch.contiguous_format),
             method.queue_size, method.temperature, method.key_momentum, LR, precision,
         ).to(device)
         for precision in {torch.float32, dtype}
     }  # fmt: skip
-    student = nn.Sequential(*copy.deepcopy([ours.learner.backbone, ours.learner.head]))
+    student = nn.Sequential(*copy.deepcopy([ours.model.backbone, ours.model.head]))
     momentum = copy.deepcopy(student)
 
     def ceiling() -> None:
@@ -183,14 +183,14 @@ def _moco(scale: Scale, device: torch.device) -> Iterator[Row]:
     amount = scale.steps * scale.batch
     for name, precision, goal in (("moco-step", torch.float32, scale.goals[2]), ("moco-step-bf16", torch.bfloat16, "")):
         if precision not in lightly:
-            yield Row(name + scale.suffix, "images/s", f"no bfloat16: {device_name(device)}", goal)
+            yield BenchmarkRow(name + scale.suffix, "images/s", f"no bfloat16: {device_name(device)}", goal)
             continue
-        found = seconds.pick(ours="ours", reference=f"reference {precision}", ceiling="ceiling")
-        yield found.row(name + scale.suffix, "images/s", device_name(device), amount, goal)
+        row = seconds.pick(ours="ours", reference=f"reference {precision}", ceiling="ceiling")
+        yield row.row(name + scale.suffix, "images/s", device_name(device), amount, goal)
 
 
 class Ours:
-    """A step of a method as training takes it."""
+    """A training step of a method, as in the training loop."""
 
     def __init__(
         self,
@@ -201,45 +201,46 @@ class Ours:
         device: torch.device,
     ) -> None:
         torch.manual_seed(0)
-        self.learner = TrainingModel(method, teacher).to(device).train()
-        self.optimizer = make_optimizer(self.learner, method.training)
+        self.model = TrainingModel(method, teacher).to(device).train()
+        self.optimizer = make_optimizer(self.model, method.training)
         rows = np.arange(len(next(iter(images.values()))))
         self.batch = StepInput(0, EPOCH, 0, images, {"anchor": rows, "positive": rows})
         self.dtype = dtype
 
     def __call__(self) -> dict[str, Tensor]:
-        return take_step(self.learner, self.optimizer, self.batch, self.dtype)
+        """Take one step."""
+        return take_step(self.model, self.optimizer, self.batch, self.dtype)
 
 
-def make_optimizer(learner: TrainingModel, training: Training) -> torch.optim.Optimizer:
-    """Return what trains a learner at a constant learning rate."""
-    parameters = [parameter for parameter in learner.parameters() if parameter.requires_grad]
+def make_optimizer(model: TrainingModel, training: Training) -> torch.optim.Optimizer:
+    """Return SGD with a constant learning rate."""
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     return torch.optim.SGD(parameters, training.lr, training.momentum, weight_decay=training.weight_decay)
 
 
 def take_step(
-    learner: TrainingModel, optimizer: torch.optim.Optimizer, batch: StepInput, dtype: torch.dtype
+    model: TrainingModel, optimizer: torch.optim.Optimizer, batch: StepInput, dtype: torch.dtype
 ) -> dict[str, Tensor]:
-    """Take one step as the training loop does; return its loss and log values."""
-    values: dict[str, Tensor] = learner(batch, dtype)
+    """Take one step like the training loop; return the loss and log values."""
+    values: dict[str, Tensor] = model(batch, dtype)
     optimizer.zero_grad(set_to_none=True)
     values["loss"].backward()
     optimizer.step()
-    learner.after_step()
+    model.after_step()
     return {name: value.detach() for name, value in values.items()}
 
 
 class _Stored:
-    """Outputs as `bingo.training.teacher.StoredTeacher` holds them: one view of all images, in float16."""
+    """Outputs like those of `bingo.training.teacher.StoredTeacher`: one view of all images, in float16."""
 
     def __init__(self, dim: int, images: int, device: torch.device) -> None:
-        self.held, self.device = np.random.default_rng(0).standard_normal((images, dim)).astype(np.float16), device
+        self.stored, self.device = np.random.default_rng(0).standard_normal((images, dim)).astype(np.float16), device
 
     def width(self, layer: Layer) -> int:
-        return self.held.shape[1]
+        return self.stored.shape[1]
 
     def outputs(self, layer: Layer, view: View, batch: StepInput, images: Tensor | None) -> Tensor:
-        return to_device(self.held[batch.rows[view.image]], self.device)
+        return to_device(self.stored[batch.rows[view.image]], self.device)
 
 
 def _bare(network: nn.Module, views: list[Tensor], dtype: torch.dtype) -> None:

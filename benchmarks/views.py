@@ -1,4 +1,4 @@
-"""Three views of each image, as training needs them, against torchvision's transforms image by image."""
+"""Three views of each image, beside torchvision's transforms applied image by image."""
 
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -14,6 +14,8 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
+from benchmarks.measure import BenchmarkRow, device_name, side_by_side
+from benchmarks.photos import write_photos
 from bingo.data.decode import decode
 from bingo.data.images import Images, open_images
 from bingo.data.listing import Listing, read_listing
@@ -25,8 +27,6 @@ from bingo.study.sections import NetworkInput
 from bingo.training.batches import TrainingBatches
 from bingo.training.device import pick_device
 from bingo.views.recipes import RECIPES
-from tests.benchmarks.measure import Row, device_name, side_by_side
-from tests.benchmarks.photos import write_photos
 from tests.stage import run_stage
 
 VIEWS = {"anchor": View("anchor", 0), "positive": View("anchor", 1), "target": View("anchor", 0, teacher=True)}
@@ -39,7 +39,7 @@ class Blur:
     """MoCo-v2's Gaussian blur."""
 
     def __call__(self, image: Image.Image) -> Image.Image:
-        """Blur by a random deviation."""
+        """Blur with a random standard deviation."""
         sigma = np.random.uniform(0.1, 2.0)
         return image.filter(ImageFilter.GaussianBlur(radius=sigma))
 
@@ -70,7 +70,7 @@ class InMemory:
     """Images held in memory, for `TrainingBatches`."""
 
     def __init__(self, pixels: NDArray[np.uint8]) -> None:
-        """Hold ``pixels``: (N, H, W, 3)."""
+        """Hold ``pixels`` (N, H, W, 3)."""
         count = len(pixels)
         size = np.tile(np.array(pixels.shape[1:3]), (count, 1))
         self.listing = Listing("cifar10", Path(), "train", np.zeros(count, np.int64), size, ["0"], "", "")
@@ -82,10 +82,10 @@ class InMemory:
 
 
 class OneByOne(Dataset[Any]):
-    """The same for a DataLoader."""
+    """The same images for a DataLoader."""
 
     def __init__(self, pixels: NDArray[np.uint8], transform: ThreeViews) -> None:
-        """Hold ``pixels``: (N, H, W, 3)."""
+        """Hold ``pixels`` (N, H, W, 3)."""
         self.pixels, self.transform = pixels, transform
 
     def __len__(self) -> int:
@@ -111,20 +111,20 @@ def batches_of(images: Images, preprocessing: NetworkInput, batch: int) -> Train
 def ours(
     images: Images, preprocessing: NetworkInput, workers: int, batch: int, device: torch.device
 ) -> Iterator[Mapping[str, Tensor]]:
-    """Yield batches of three views by this project's loader, finished on ``device``."""
+    """Yield batches of three views from this project's loader, rendered on ``device``."""
     data = batches_of(images, preprocessing, batch)
-    for shown in data.batches(0, 1, workers):
-        yield data.render(shown.views, device)
+    for batch_views in data.batches(0, 1, workers):
+        yield data.render(batch_views.views, device)
 
 
 def reference(dataset: Dataset[Any], workers: int, batch: int) -> Iterator[list[Tensor]]:
     """Yield batches of three views by torchvision's transforms."""
-    for shown in DataLoader(dataset, batch_size=batch, shuffle=True, num_workers=workers):
-        yield shown[0] if isinstance(dataset, ImageFolder) else shown  # beside the labels
+    for loaded in DataLoader(dataset, batch_size=batch, shuffle=True, num_workers=workers):
+        yield loaded[0] if isinstance(dataset, ImageFolder) else loaded  # without the labels
 
 
 def drain(batches: Iterator[Any]) -> None:
-    """Make all batches."""
+    """Compute all batches."""
     for _ in batches:
         pass
 
@@ -137,10 +137,10 @@ def listed(folder: Path) -> Listing:
     return read_listing(path, "train")
 
 
-def rows() -> Iterator[Row]:
-    """Measure views of small images in memory on a GPU or all cores, and of photographs per core.
+def rows() -> Iterator[BenchmarkRow]:
+    """Measure views of small images in memory (GPU or all cores) and of photographs (per core).
 
-    Of photographs also what is left to a loader process where a GPU finishes the views: to decode and to crop.
+    `views-jpeg-crops` is the loader's part when a GPU renders the views: decoding and cropping.
     """
     count, device = 10_000, pick_device()
     pixels = small_images(count)

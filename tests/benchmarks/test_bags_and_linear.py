@@ -4,8 +4,8 @@ import h5py
 import numpy as np
 import torch
 
+from benchmarks import bags, dag, linear
 from bingo.evaluation.linear import train_linear
-from tests.benchmarks import bags, dag, linear
 
 
 def test_eight_classifiers_side_by_side_end_as_eight_runs_do(monkeypatch):

@@ -2,8 +2,8 @@
 
 import pytest
 
-from tests.benchmarks import growth
-from tests.benchmarks.measure import elapsed
+from benchmarks import growth
+from benchmarks.measure import elapsed
 
 
 def test_the_exponent_is_that_of_a_power():

@@ -6,6 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from benchmarks import loss
+from benchmarks.released import ReleasedStep, released_loss
+from benchmarks.steps import make_optimizer, take_step
 from bingo.methods.bingo import Bingo
 from bingo.models.backbone import build_backbone
 from bingo.models.checkpoint import TeacherNetwork
@@ -15,9 +18,6 @@ from bingo.training.model import TrainingModel
 from bingo.training.step import StepInput
 from bingo.training.teacher import OnlineTeacher
 from bingo.views.cutmix import draw_box
-from tests.benchmarks import loss
-from tests.benchmarks.released import ReleasedStep, released_loss
-from tests.benchmarks.steps import make_optimizer, take_step
 
 SIZE, EPOCH = 16, 20
 NARROW = Backbone(architecture="resnet10", stem="small", width=1 / 16)
@@ -43,17 +43,17 @@ def test_the_released_codes_first_step_gives_our_loss_and_weights():
         {"method": "bingo", "objective": "official", "bags": "knn", "backbone": NARROW, "queue_size": 40}
         | {"teacher_batch_norm": "batch", "training": Training(lr=0.1)}
     )
-    learner = TrainingModel(method, OnlineTeacher(teacher, "batch")).train()
+    model = TrainingModel(method, OnlineTeacher(teacher, "batch")).train()
     images = {name: torch.randn(6, 3, SIZE, SIZE) for name in method.views()}
-    student = nn.Sequential(*copy.deepcopy([learner.backbone, learner.head]))
-    queue = learner.queues["negatives"].keys.clone()
+    student = nn.Sequential(*copy.deepcopy([model.backbone, model.head]))
+    queue = model.queues["negatives"].keys.clone()
     released = ReleasedStep(student, nn.Sequential(*copy.deepcopy([backbone, head])), queue, method.temperature, 0.1)
     box = draw_box(0, EPOCH, 0, SIZE)
     expected = released(images, (box.top, box.left, box.bottom, box.right))
     batch = StepInput(0, EPOCH, 0, images, {})
-    values = take_step(learner, make_optimizer(learner, method.training), batch, torch.float32)
+    values = take_step(model, make_optimizer(model, method.training), batch, torch.float32)
     assert float(values["loss"]) == pytest.approx(expected, rel=1e-5)
-    pairs = zip([*learner.backbone.parameters(), *learner.head.parameters()], student.parameters(), strict=True)
+    pairs = zip([*model.backbone.parameters(), *model.head.parameters()], student.parameters(), strict=True)
     for ours, theirs in pairs:
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
-    torch.testing.assert_close(learner.queues["negatives"].keys, queue)
+    torch.testing.assert_close(model.queues["negatives"].keys, queue)

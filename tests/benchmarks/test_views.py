@@ -2,9 +2,8 @@ import pytest
 import torch
 from torchvision.datasets import ImageFolder
 
-from bingo.data.images import open_images
-from tests.benchmarks.photos import HEIGHT, WIDTH, jpeg, photo, write_photos
-from tests.benchmarks.views import (
+from benchmarks.photos import HEIGHT, WIDTH, jpeg, photo, write_photos
+from benchmarks.views import (
     CPU,
     PHOTO,
     SMALL,
@@ -16,6 +15,7 @@ from tests.benchmarks.views import (
     reference,
     small_images,
 )
+from bingo.data.images import open_images
 
 torch.set_num_threads(1)
 

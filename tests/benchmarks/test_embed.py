@@ -4,12 +4,12 @@ import torch
 from PIL import Image
 from torchvision import transforms
 
+from benchmarks.embed import forward, random_teacher
+from benchmarks.photos import write_photos
+from benchmarks.views import listed
 from bingo.models.checkpoint import load_teacher
 from bingo.study.jobs import EmbeddingsJob
 from bingo.study.sections import Backbone, Preprocessing
-from tests.benchmarks.embed import forward, random_teacher
-from tests.benchmarks.photos import write_photos
-from tests.benchmarks.views import listed
 from tests.stage import run_stage
 
 torch.set_num_threads(1)

@@ -1,15 +1,17 @@
-# `make demo`: install and run the demo study.
+# `make install`: install into .venv. `make demo`: install and run the demo study.
 # `make test`: install, lint, and run the fast tests; minutes. `make test-all`: also the slow tests and the site's links.
-# `make study`: run the study of config/fashion-mnist.md and update the numbers in the documents; two hours on two cores.
+# `make study`: run the study of docs/results.md and update the numbers in the documents; two hours on two cores.
 # `make docs`: regenerate config/README.md and config/schema.json, and build the documentation site into site/.
 # `make bench`: measure speed and memory against the alternatives; 13 minutes on two cores.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo study test test-all test-slurm bench lint format docs clean
+.PHONY: install demo study test test-all test-slurm bench lint format docs clean
 
-demo: $(VENV)/.workflow
+install: $(VENV)/.workflow
+
+demo: install
 	@$(BIN)/snakemake --cores all --quiet rules
 	@$(BIN)/bingo summary results/demo
 

@@ -19,7 +19,7 @@ def load_backbone(path: str | Path, device: str | torch.device = "cpu", *, resiz
     The network maps float32 images (B, 3, S, S) to pooled features (B, D), float32. It is in eval mode with gradients
     disabled. To fine-tune it, call ``requires_grad_(True)`` and ``train()``. Its attribute ``transform`` maps a PIL
     image of any size to a float32 tensor (3, S, S), as in this project's embeddings and evaluations: it converts to
-    upright RGB, resizes the shorter side, crops the centre and normalises. ::
+    upright RGB, resizes the shorter side, crops the centre and normalises:
 
         backbone = bingo.load_backbone("results/birds/students/resnet18/seed-0/backbone.safetensors")
         features = backbone(backbone.transform(Image.open("bird.jpg"))[None])

@@ -23,7 +23,7 @@ To get from a folder of images to a trained student and a report, run in the fol
   snakemake --cores all --configfile birds.yaml run the missing stages
   bingo summary results/birds                   print the tables
 """
-EPILOG = "README.md explains studies, methods and protocols; config/README.md explains every key of a study file."
+EPILOG = "docs/ explains methods, protocols and every command; config/README.md explains every key of a study file."
 
 
 class _LazyStages(TyperGroup):

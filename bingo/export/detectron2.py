@@ -24,7 +24,7 @@ def export_detectron2(model: Path, output: Path) -> None:
     Set ``MODEL.WEIGHTS`` to the file, whose name must end in ``.pkl``. As in MoCo's script, all entries are kept:
     detectron2's BN and SyncBN use ``num_batches_tracked``, FrozenBN ignores it.
 
-    The defaults of detectron2 describe a different network, so set in the configuration::
+    The defaults of detectron2 describe a different network, so set in the configuration:
 
         MODEL:
           PIXEL_MEAN: [123.675, 116.280, 103.530]  # 255 times the study's mean, in the order RGB

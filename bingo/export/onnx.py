@@ -28,7 +28,7 @@ def export_onnx(model: Path, output: Path, resize: int | None) -> None:
     """Write a backbone as one ONNX file: input ``images`` (batch, 3, S, S) float32, output ``features`` (batch, D).
 
     The batch size is dynamic. The metadata contain the preprocessing as JSON: ``mean`` and ``std`` of red, green and
-    blue in [0, 1], ``size`` S, and ``resize``, the shorter side in pixels before the centre crop. ::
+    blue in [0, 1], ``size`` S, and ``resize``, the shorter side in pixels before the centre crop:
 
         session = onnxruntime.InferenceSession("resnet18.onnx")
         (features,) = session.run(None, {"images": images})

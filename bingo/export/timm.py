@@ -24,7 +24,7 @@ _NAMES = {"mobilenet_v3_large": "mobilenetv3_large_100"}
 
 
 def export_timm(model: Path, output: Path) -> None:
-    """Write a backbone as a state dict that timm's network loads strictly::
+    """Write a backbone as a state dict that timm's network loads strictly:
 
         network = timm.create_model("resnet18", checkpoint_path="resnet18.safetensors")
         network.reset_classifier(0)

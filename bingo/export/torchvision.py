@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 def export_torchvision(model: Path, output: Path) -> None:
-    """Write a backbone as a state dict that torchvision's network loads strictly::
+    """Write a backbone as a state dict that torchvision's network loads strictly:
 
         network = torchvision.models.resnet18()
         network.load_state_dict(torch.load("resnet18.pth", weights_only=True))

@@ -7,7 +7,7 @@ from torch import Tensor
 def compress_loss(
     student: Tensor, teacher: Tensor, student_queue: Tensor, teacher_queue: Tensor, temperature: float
 ) -> Tensor:
-    r"""Return the mean of :math:`KL(softmax(t Q_t / \tau) || softmax(s Q_s / \tau))` over the batch.
+    r"""Return the mean of $KL(softmax(t Q_t / \tau) || softmax(s Q_s / \tau))$ over the batch.
 
     Source: CompRess (Koohpayegani et al. 2020); UMBCvision/CompRess.
 

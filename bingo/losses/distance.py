@@ -4,7 +4,7 @@ from torch import Tensor
 
 
 def squared_distance(student: Tensor, teacher: Tensor) -> Tensor:
-    r"""Return the mean of :math:`|T(x) - s(x)|^2` over the batch, summed over dimensions.
+    r"""Return the mean of $|T(x) - s(x)|^2$ over the batch, summed over dimensions.
 
     Source: DisCo (Gao et al. 2022).
 

@@ -12,7 +12,7 @@ _CPU_BLOCK, _GPU_BLOCK = 2**18, 2**25
 
 
 def queue_logsumexp(query: Tensor, queue: Tensor, temperature: float) -> Tensor:
-    r"""Return :math:`\log \sum_j e^{q \cdot n_j / \tau}`, the log of the negatives' part of the InfoNCE denominator.
+    r"""Return $\log \sum_j e^{q \cdot n_j / \tau}$, the log of the negatives' part of the InfoNCE denominator.
 
     All positives of a query share this value. The queue is processed in blocks, so only one block of the (B, Q) logits
     exists at a time. The gradient with respect to a query is the softmax-weighted mean of the queue, divided by tau.
@@ -32,7 +32,7 @@ def queue_logsumexp(query: Tensor, queue: Tensor, temperature: float) -> Tensor:
 
 
 def info_nce(query: Tensor, key: Tensor, negatives: Tensor, temperature: float) -> Tensor:
-    r"""Return the mean of :math:`-\log \frac{e^{q \cdot k/\tau}}{e^{q \cdot k/\tau} + \sum_j e^{q \cdot n_j/\tau}}`.
+    r"""Return the mean of $-\log \frac{e^{q \cdot k/\tau}}{e^{q \cdot k/\tau} + \sum_j e^{q \cdot n_j/\tau}}$.
 
     Source: MoCo (He et al. 2020), eq. 1; BINGO's L_intra and L_inter have the same form.
 

@@ -9,13 +9,13 @@ from bingo.losses.info_nce import queue_logsumexp
 def seed_loss(
     student: Tensor, teacher: Tensor, queue: Tensor, temperature: float, teacher_temperature: float
 ) -> Tensor:
-    r"""Return the mean of :math:`-\sum_j p_j \log q_j` over the batch.
+    r"""Return the mean of $-\sum_j p_j \log q_j$ over the batch.
 
-    With :math:`p = softmax([t \cdot t, t \cdot Q] / \tau_t)` and :math:`q = softmax([s \cdot t, s \cdot Q] / \tau)`.
+    With $p = softmax([t \cdot t, t \cdot Q] / \tau_t)$ and $q = softmax([s \cdot t, s \cdot Q] / \tau)$.
     The image's own teacher embedding t is the positive and precedes the queue Q.
     Source: SEED (Fang et al. 2021); jacobswan1/SEED.
 
-    Because :math:`\sum_j p_j (s \cdot Q_j) = s \cdot \sum_j p_j Q_j`, only the logsumexp of the student's logits is
+    Because $\sum_j p_j (s \cdot Q_j) = s \cdot \sum_j p_j Q_j$, only the logsumexp of the student's logits is
     needed, not the (B, 1 + Q) logits.
 
     Args:

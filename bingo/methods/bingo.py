@@ -97,7 +97,7 @@ class Bingo(Distillation):
         return self._paper(step) if self.objective == "paper" else self._official(step)
 
     def _paper(self, step: Step) -> "dict[str, Tensor]":
-        r""":math:`L_{intra} + L_{inter} = CE(s(t_1 x_a), T(t_2 x_a)) + CE(s(t_3 x_p), T(t_2 x_a))`."""
+        r"""$L_{intra} + L_{inter} = CE(s(t_1 x_a), T(t_2 x_a)) + CE(s(t_3 x_p), T(t_2 x_a))$."""
         from bingo.losses.info_nce import info_nce, queue_logsumexp
 
         target = step.teacher("anchor_target")  # (B, D)
@@ -114,8 +114,10 @@ class Bingo(Distillation):
     def _official(self, step: Step) -> "dict[str, Tensor]":
         r"""Loss of the released code (haohang96/bingo); m = CutMix(x_a, x_p), lambda = share of m's area from x_a.
 
-        .. math:: \tfrac13 [ \tfrac12 (CE(s_a, t_a) + CE(s_p, t_p) + CE(s_a, t_p) + CE(s_p, t_a))
-            + \lambda CE(s_m, t_a) + (1 - \lambda) CE(s_m, t_p) ]
+        $$
+        \tfrac13 [ \tfrac12 (CE(s_a, t_a) + CE(s_p, t_p) + CE(s_a, t_p) + CE(s_p, t_a))
+        + \lambda CE(s_m, t_a) + (1 - \lambda) CE(s_m, t_p) ]
+        $$
 
         In the first epochs, or without inter, the pairs are only CE(s_a, t_a) + CE(s_p, t_p). Unlike in the released
         code, CutMix images do not update the student's running batch-norm statistics.

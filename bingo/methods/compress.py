@@ -64,7 +64,7 @@ class Compress(Distillation):
         return self.key_momentum if self.variant == "2q" else None
 
     def loss(self, step: Step) -> "dict[str, Tensor]":
-        r"""Return :math:`KL(softmax(t Q_t / \tau) || softmax(s Q_s / \tau))`, and enqueue the features."""
+        r"""Return $KL(softmax(t Q_t / \tau) || softmax(s Q_s / \tau))$, and enqueue the features."""
         from bingo.losses.compress import compress_loss
 
         images = step.images["image"]

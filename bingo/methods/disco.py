@@ -42,7 +42,7 @@ class Disco(Distillation):
         return self.key_momentum
 
     def loss(self, step: Step) -> "dict[str, Tensor]":
-        r"""Return :math:`CE(s(x_1), s_{EMA}(x_2)) + w (|T(x_1) - s(x_1)|^2 + |T(x_2) - s(x_2)|^2)`."""
+        r"""Return $CE(s(x_1), s_{EMA}(x_2)) + w (|T(x_1) - s(x_1)|^2 + |T(x_2) - s(x_2)|^2)$."""
         from bingo.losses.distance import squared_distance
         from bingo.losses.info_nce import info_nce, queue_logsumexp
 

@@ -50,7 +50,7 @@ class Moco(Method):
         return self.key_momentum
 
     def loss(self, step: Step) -> "dict[str, Tensor]":
-        r"""Return :math:`CE(s(x_1), s_{EMA}(x_2))`, and enqueue the keys."""
+        r"""Return $CE(s(x_1), s_{EMA}(x_2))$, and enqueue the keys."""
         from bingo.losses.info_nce import info_nce, queue_logsumexp
 
         query = step.student(step.images["query"])  # (B, D)

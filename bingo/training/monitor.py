@@ -51,14 +51,14 @@ def is_due(epoch: int, epochs: int) -> bool:
 def mean_similarity(units: Tensor) -> float:
     r"""Return the mean cosine similarity of all pairs of unit vectors (N, D), including each with itself.
 
-    It is :math:`\frac1{N^2} \sum_{ij} u_i \cdot u_j = \lVert \frac1N \sum_i u_i \rVert^2`, in [0, 1]: 1 if all vectors
+    It is $\frac1{N^2} \sum_{ij} u_i \cdot u_j = \lVert \frac1N \sum_i u_i \rVert^2$, in [0, 1]: 1 if all vectors
     are equal, 1/N if they are orthogonal.
     """
     return float(units.float().mean(0).square().sum())
 
 
 def relative_deviation(units: Tensor) -> float:
-    r"""Return the standard deviation of unit vectors (N, D), averaged over dimensions, times :math:`\sqrt D`.
+    r"""Return the standard deviation of unit vectors (N, D), averaged over dimensions, times $\sqrt D$.
 
     About 1 if they are spread evenly over the sphere, 0 if all are equal (SimSiam, Chen & He 2021, figure 2).
     """

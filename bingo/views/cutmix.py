@@ -23,7 +23,7 @@ class CutMixBox:
 def draw_box(seed: int, epoch: int, step: int, size: int) -> CutMixBox:
     r"""Draw one box for a batch of images of ``size`` x ``size`` pixels. A pure function of its arguments.
 
-    :math:`\lambda \sim Beta(2, 2)`, as in BINGO's released code. The box has area :math:`1 - \lambda` and a uniformly
+    $\lambda \sim Beta(2, 2)$, as in BINGO's released code. The box has area $1 - \lambda$ and a uniformly
     drawn centre. It is clipped at the border, and lambda is recomputed from the clipped box.
     """
     u, y, x = uniform(seed, Stream.CUTMIX, [step], epoch, 0, 3)[0]

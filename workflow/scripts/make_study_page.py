@@ -1,8 +1,8 @@
-"""Copy tables and figures of the Fashion-MNIST study to config/fashion-mnist/, and insert tables into documents.
+"""Copy tables and figures of the Fashion-MNIST study to docs/fashion-mnist/, and insert tables into documents.
 
     python workflow/scripts/make_study_page.py
 
-Reads results/fashion-mnist and results/ablations. In config/fashion-mnist.md and README.md, it replaces the text
+Reads results/fashion-mnist and results/ablations. In docs/results.md and README.md, it replaces the text
 between `<!-- table: NAME -->` and `<!-- end -->`.
 """
 
@@ -21,8 +21,8 @@ from bingo.study.plan import Plan
 from bingo.study.schema import parse_study
 
 ROOT = Path(__file__).parents[2]
-PAGE, README = ROOT / "config/fashion-mnist.md", ROOT / "README.md"
-FOLDER = ROOT / "config/fashion-mnist"
+PAGE, README = ROOT / "docs/results.md", ROOT / "README.md"
+FOLDER = ROOT / "docs/fashion-mnist"
 STUDIES = ["fashion-mnist", "ablations"]
 FIGURES = ["fashion-mnist/accuracy-methods", "ablations/bag-size"]
 _REFERENCE = "bingo"
@@ -52,7 +52,7 @@ def main() -> None:
 
 
 def filled(page: str) -> str:
-    """Return the page with its tables replaced by those in config/fashion-mnist/."""
+    """Return the page with its tables replaced by those in docs/fashion-mnist/."""
 
     def table(match: re.Match[str]) -> str:
         name = match["name"]

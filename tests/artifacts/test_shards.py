@@ -22,8 +22,8 @@ def test_parts_are_all_rows_in_order_cut_at_whole_units_and_alike(count, parts, 
 
 
 @pytest.mark.parametrize("part", ["", "3", "0-of-2", "3-of-2", "1-of-0", "a-of-b", "-1-of-2"])
-def test_a_part_that_there_is_not_is_refused(part):
-    with pytest.raises(BingoError, match=r"^--part: is NUMBER-of-PARTS, 3-of-8 say, found"):
+def test_a_part_that_does_not_exist_is_refused(part):
+    with pytest.raises(BingoError, match=r"^--part: "):
         part_rows(part, 10, 2)
 
 
@@ -39,33 +39,29 @@ def write(tmp_path):
 
 def test_shards_are_taken_in_the_order_of_rows_without_the_empty(write):
     paths = [write("c", range(7, 9)), write("e", range(0)), write("a", range(4)), write("b", range(4, 7))]
-    assert [shard.rows for shard in require_complete_shards(paths, "thing", 9, ORIGIN)] == [
-        range(4),
-        range(4, 7),
-        range(7, 9),
-    ]
+    shards = require_complete_shards(paths, "thing", 9, ORIGIN)
+    assert [shard.rows for shard in shards] == [range(4), range(4, 7), range(7, 9)]
 
 
 @pytest.mark.parametrize(
-    ("ranges", "fault"),
+    ("ranges", "named"),
     [
-        ([range(4), range(5, 9)], "begins with row 5 where 4 is needed"),
-        ([range(4), range(3, 9)], "begins with row 3 where 4 is needed"),
-        ([range(4), range(4), range(4, 9)], "begins with row 0 where 4 is needed"),
-        ([range(2, 9)], "begins with row 2 where 0 is needed"),
-        ([range(4), range(4, 8)], "the last of 9 rows is missing"),
-        ([range(4), range(4, 10)], "there are but 9 rows"),
+        ([range(4), range(5, 9)], 1),
+        ([range(4), range(3, 9)], 1),
+        ([range(2, 9)], 0),
+        ([range(4), range(4, 10)], 1),
+        ([range(4), range(4, 8)], "--shards"),
     ],
 )
-def test_shards_that_are_not_all_rows_are_refused(ranges, fault, write):
+def test_shards_that_are_not_all_rows_are_refused(ranges, named, write):
     paths = [write(f"{number}", rows) for number, rows in enumerate(ranges)]
-    with pytest.raises(BingoError, match=fault):
+    with pytest.raises(BingoError, match=f"^{named if isinstance(named, str) else paths[named]}: "):
         require_complete_shards(paths, "thing", 9, ORIGIN)
 
 
 def test_shards_of_other_settings_or_of_another_kind_are_refused(write):
     good, other = write("a", range(4)), write("b", range(4, 9), {**ORIGIN, "settings": {"size": 4}})
-    with pytest.raises(BingoError, match=f"^{other}: was made with other settings or inputs"):
+    with pytest.raises(BingoError, match=f"^{other}: "):
         require_complete_shards([good, other], "thing", 9, ORIGIN)
-    with pytest.raises(BingoError, match="holds thing, but other is needed here"):
+    with pytest.raises(BingoError, match=f"^{good}: .*other"):
         require_complete_shards([good], "other", 4, ORIGIN)

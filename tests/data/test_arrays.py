@@ -1,18 +1,16 @@
 import gzip
-import hashlib
 import pickle
 import urllib.error
 import urllib.request
 from contextlib import suppress
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pytest
 import torchvision
 
 from bingo.data import arrays
-from bingo.data.arrays import DEMO, DEMO_SHA256, class_names, load_arrays, load_idx
+from bingo.data.arrays import DEMO, class_names, load_arrays, load_idx
 from bingo.errors import BingoError
 
 ORIGINAL = Path("/usr/share/datasets/fashion-mnist")
@@ -65,18 +63,6 @@ def test_the_demo_holds_its_images_and_ten_classes(demo, split, count):
     assert abs(np.bincount(labels, minlength=10) - count / 10).max() < 5 * np.sqrt(count * 0.09)
 
 
-def test_the_demo_file_is_small_and_is_the_one_of_the_checksum():
-    content = DEMO.read_bytes()
-    assert len(content) <= 8_000_000
-    assert hashlib.sha256(content).hexdigest() == DEMO_SHA256
-
-
-def test_the_demo_carries_its_licence():
-    with h5py.File(DEMO) as file:
-        assert file.attrs["licence"].startswith("MIT")
-    assert "Zalando" in (DEMO.parent / "LICENSE").read_text()
-
-
 @pytest.mark.skipif(not ORIGINAL.is_dir(), reason="Debian's dataset-fashion-mnist is not installed")
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_the_demo_is_the_beginning_of_the_original_files(demo, split):
@@ -90,7 +76,7 @@ def test_a_damaged_demo_file_is_refused_by_name(tmp_path, monkeypatch):
     content[len(content) // 2] ^= 1
     (tmp_path / "demo.h5").write_bytes(content)
     monkeypatch.setattr(arrays, "DEMO", tmp_path / "demo.h5")
-    with pytest.raises(BingoError, match=rf"{tmp_path / 'demo.h5'}: damaged"):
+    with pytest.raises(BingoError, match=rf"^{tmp_path / 'demo.h5'}: "):
         load_arrays("demo", Path(), "train")
 
 
@@ -101,51 +87,6 @@ def test_idx_files_are_read_as_written(tmp_path, split, name):
         assert (images.shape, images.dtype, labels.dtype) == ((3, 5, 4, 1), np.uint8, np.int64)
         assert np.array_equal(images[..., 0], IMAGES)
         assert labels.tolist() == [7, 0, 9]
-
-
-@pytest.mark.parametrize(("images", "labels"), [(IMAGES[:2], LABELS), (IMAGES, LABELS[:2])])
-def test_idx_files_with_unlike_numbers_of_images_and_labels_are_refused(tmp_path, images, labels):
-    write_idx(tmp_path, images=images, labels=labels)
-    with pytest.raises(BingoError, match=rf"{tmp_path}: the IDX files of the train split"):
-        load_idx(tmp_path, "train")
-
-
-@pytest.mark.parametrize("kind", ["images-idx3", "labels-idx1"])
-def test_an_idx_file_cut_off_anywhere_is_refused(tmp_path, kind):
-    write_idx(tmp_path)
-    path = tmp_path / f"train-{kind}-ubyte.gz"
-    content = path.read_bytes()
-    for length in range(len(content)):
-        path.write_bytes(content[:length])
-        with pytest.raises(BingoError, match=str(tmp_path)):
-            load_idx(tmp_path, "train")
-
-
-@pytest.mark.parametrize("kind", ["images-idx3", "labels-idx1"])
-def test_a_flipped_bit_of_an_idx_file_is_refused_or_of_no_effect(tmp_path, kind):
-    write_idx(tmp_path)
-    path = tmp_path / f"train-{kind}-ubyte.gz"
-    content = path.read_bytes()
-    for i in range(len(content)):
-        path.write_bytes(content[:i] + bytes([content[i] ^ 1 << i % 8]) + content[i + 1 :])
-        with suppress(BingoError):
-            images, labels = load_idx(tmp_path, "train")
-            assert np.array_equal(images[..., 0], IMAGES)
-            assert np.array_equal(labels, LABELS)
-
-
-def test_idx_images_of_another_size_than_stated_are_refused(tmp_path):
-    write_idx(tmp_path)
-    (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx(IMAGES)[:-1]))
-    with pytest.raises(BingoError, match=rf"{tmp_path}: the IDX files of the train split do not hold the 3 images"):
-        load_idx(tmp_path, "train")
-
-
-def test_a_missing_idx_file_is_refused_by_name(tmp_path):
-    write_idx(tmp_path)
-    (tmp_path / "train-labels-idx1-ubyte.gz").unlink()
-    with pytest.raises(BingoError, match=r"train-labels-idx1-ubyte\.gz: cannot be read"):
-        load_arrays("fashion-mnist", tmp_path, "train")
 
 
 @pytest.mark.parametrize(
@@ -224,13 +165,42 @@ def test_every_class_of_a_set_has_a_name_of_its_own(source, label, name):
     assert names[label] == name
 
 
+@pytest.mark.parametrize("kind", ["images-idx3", "labels-idx1"])
+def test_a_damaged_idx_file_is_refused_or_reads_the_same(tmp_path, kind):
+    write_idx(tmp_path)
+    path = tmp_path / f"train-{kind}-ubyte.gz"
+    content = path.read_bytes()
+    for i in range(len(content)):
+        path.write_bytes(content[:i])
+        with pytest.raises(BingoError, match=str(tmp_path)):
+            load_idx(tmp_path, "train")
+        path.write_bytes(content[:i] + bytes([content[i] ^ 1 << i % 8]) + content[i + 1 :])
+        with suppress(BingoError):
+            images, labels = load_idx(tmp_path, "train")
+            assert np.array_equal(images[..., 0], IMAGES)
+            assert np.array_equal(labels, LABELS)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda folder: write_idx(folder, images=IMAGES[:2]),
+        lambda folder: write_idx(folder, labels=LABELS[:2]),
+        lambda folder: (folder / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx(IMAGES)[:-1])),
+        lambda folder: (folder / "train-labels-idx1-ubyte.gz").unlink(),
+    ],
+    ids=["fewer images", "fewer labels", "fewer bytes", "no labels"],
+)
+def test_idx_files_that_do_not_fit_each_other_are_refused(tmp_path, change):
+    write_idx(tmp_path)
+    change(tmp_path)
+    with pytest.raises(BingoError, match=str(tmp_path)):
+        load_arrays("fashion-mnist", tmp_path, "train")
+
+
 @pytest.mark.parametrize("source", ["fashion-mnist", "cifar10", "cifar100", "stl10"])
-def test_a_set_that_is_neither_there_nor_to_be_had_is_refused_with_the_key(tmp_path, no_network, source):
-    with pytest.raises(BingoError, match=rf"data\.root: {source} is not in {tmp_path / 'sets'}.*copy its files there"):
-        load_arrays(source, tmp_path / "sets", "train")
-
-
-def test_a_root_that_is_no_folder_is_refused_with_the_key(tmp_path, no_network):
+@pytest.mark.parametrize("root", ["absent", "file"])
+def test_a_set_that_is_neither_there_nor_can_be_downloaded_is_refused_by_key(tmp_path, no_network, source, root):
     (tmp_path / "file").write_text("x")
-    with pytest.raises(BingoError, match=rf"data\.root: cifar10 is not in {tmp_path / 'file'}"):
-        load_arrays("cifar10", tmp_path / "file", "train")
+    with pytest.raises(BingoError, match=rf"^data\.root: {source} .*{tmp_path / root}"):
+        load_arrays(source, tmp_path / root, "train")

@@ -1,13 +1,10 @@
-from contextlib import suppress
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
 
 from bingo.data import images as module
 from bingo.data.arrays import load_arrays
-from bingo.data.decode import BadImageError, decode
+from bingo.data.decode import decode
 from bingo.data.images import ArrayImages, FolderImages, open_images
 from bingo.data.listing import read_listing
 from bingo.errors import BingoError
@@ -26,52 +23,6 @@ def test_a_folder_hands_out_each_file_decoded_in_the_order_asked(folder):
     assert [image.shape for image in fetched] == [(3, 12, 8), (3, 10, 8), (3, 12, 8)]
     for image, number in zip(fetched, [2, 0, 2], strict=True):
         assert torch.equal(image, decode((folder.listing.root / f"{number}.png").read_bytes()))
-
-
-def test_an_image_deleted_after_listing_is_refused_by_name(folder):
-    path = folder.listing.root / "1.png"
-    path.unlink()
-    with pytest.raises(BingoError, match=rf"{path}: cannot be read \(No such file or directory\)"):
-        list(folder.fetch(np.arange(3)))
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda content: content[:-30],
-        lambda _: b"",
-        lambda content: content[:60] + bytes([content[60] ^ 1]) + content[61:],
-        lambda content: content + b"x",
-    ],
-    ids=["cut off", "emptied", "damaged", "lengthened"],
-)
-def test_an_image_changed_after_listing_is_refused_by_name(folder, change):
-    path = folder.listing.root / "1.png"
-    path.write_bytes(change(path.read_bytes()))
-    with pytest.raises(BingoError, match=rf"{path}: has changed since it was listed"):
-        list(folder.fetch(np.arange(3)))
-
-
-def test_a_flipped_byte_that_still_decodes_is_refused_by_name(tmp_path, save_image, list_images):
-    path = save_image(tmp_path / "photos" / "0.jpg", size=(64, 64))
-    listing = read_listing(list_images(train=tmp_path / "photos"), "train")
-    content = bytearray(path.read_bytes())
-    before, decoded = decode(bytes(content)), 0
-    for place in range(len(content) - 400, len(content) - 2, 23):
-        content[place] ^= 4
-        with suppress(BadImageError):
-            decoded += not torch.equal(decode(bytes(content)), before)
-        path.write_bytes(content)
-        with pytest.raises(BingoError, match=rf"{path}: has changed since it was listed"):
-            list(FolderImages(listing).fetch(np.array([0])))
-        content[place] ^= 4
-    assert decoded > 5
-
-
-def test_another_image_under_the_name_of_a_listed_one_is_refused_by_name(folder, save_image):
-    path = save_image(folder.listing.root / "1.png", 7, (8, 11))
-    with pytest.raises(BingoError, match=rf"{path}: has changed"):
-        list(folder.fetch(np.array([1])))
 
 
 def test_a_grey_set_hands_out_three_equal_channels_of_the_listed_images(list_images, tmp_path):
@@ -109,11 +60,35 @@ def test_a_set_that_is_not_the_listed_one_is_refused_by_name(changed, coloured_s
     else:
         labels[0] = 1
     monkeypatch.setattr(module, "load_arrays", lambda *_: (pixels, labels))
-    with pytest.raises(BingoError, match=f"cifar10 in {tmp_path} is not the set that was listed"):
+    with pytest.raises(BingoError, match=f"cifar10 in {tmp_path} "):
         ArrayImages(listing)
 
 
-def test_a_position_beyond_the_set_is_refused(coloured_set, list_images, tmp_path):
-    listing = read_listing(list_images(source="cifar10", root=tmp_path), "train")
-    with pytest.raises(BingoError, match=f"cifar10 in {tmp_path} is not the set that was listed"):
-        ArrayImages(replace(listing, index=listing.index + 1))
+def flip_last_pixels(path):
+    content = bytearray(path.read_bytes())
+    content[-20] ^= 4
+    path.write_bytes(content)
+    if path.suffix == ".jpg":  # a PNG has checksums of its own
+        decode(bytes(content))
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda path: path.unlink(),
+        lambda path: path.write_bytes(path.read_bytes()[:-30]),
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(path.read_bytes() + b"x"),
+        lambda path: path.write_bytes(path.with_stem("0").read_bytes()),
+        flip_last_pixels,
+    ],
+    ids=["deleted", "cut off", "emptied", "lengthened", "another image", "a byte"],
+)
+def test_an_image_changed_after_listing_is_refused_by_name(change, suffix, tmp_path, save_image, list_images):
+    for number in range(2):
+        path = save_image(tmp_path / "photos" / f"{number}.{suffix}", number, (64, 64))
+    listing = read_listing(list_images(train=tmp_path / "photos"), "train")
+    change(path)
+    with pytest.raises(BingoError, match=rf"^{path}: "):
+        list(FolderImages(listing).fetch(np.arange(2)))

@@ -1,13 +1,11 @@
 import io
 import json
 import os
-import pickle
 import zlib
 
 import h5py
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from torchvision.transforms.v2 import functional as V
 
@@ -18,6 +16,7 @@ from bingo.data.listing import read_listing
 from bingo.errors import BingoError
 from bingo.study.images import Pack
 from bingo.study.jobs import PackJob
+from tests.conftest import refused
 from tests.stage import run_stage
 
 SIZES = [(20, 31), (40, 24), (64, 64), (33, 90), (25, 25), (70, 50)]
@@ -59,6 +58,8 @@ def contents(listing):
 def test_a_pack_of_untouched_bytes_is_the_folders_listing_with_its_images(listing_path, pack, small_blocks):
     folder, packed = read_listing(listing_path, "train"), read_listing(pack(), "train")
     assert isinstance(open_images(packed), PackImages)
+    assert isinstance(open_images(folder), FolderImages)
+    assert contents(packed.select(np.array([5, 0, 3]))) == [contents(packed)[row] for row in (5, 0, 3)]
     assert contents(packed) == [folder.path(i).read_bytes() for i in range(len(SIZES))]
     for name in ("label", "size", "paths", "nbytes", "crc32"):
         assert np.array_equal(getattr(packed, name), getattr(folder, name)), name
@@ -123,55 +124,6 @@ def test_a_pack_says_what_it_was_made_of_and_is_the_same_for_any_number_of_threa
     assert facts["settings"]["pack"] == {"shorter_side": 32, "quality": 95}
 
 
-def test_a_selection_of_a_pack_reads_its_own_images(pack, small_blocks):
-    whole = read_listing(pack(), "train")
-    rows = np.array([5, 0, 3])
-    assert contents(whole.select(rows)) == [contents(whole)[row] for row in rows]
-
-
-def test_a_pack_travels_to_a_process_that_is_not_forked(pack):
-    images = open_images(read_listing(pack(), "train"))
-    before = next(images.fetch(np.array([4]))).content
-    copy = pickle.loads(pickle.dumps(images))
-    assert "_file" not in vars(copy)
-    assert next(copy.fetch(np.array([4]))).content == before
-
-
-def test_a_flipped_bit_in_a_packed_image_is_refused_with_pack_and_image(pack):
-    path = pack()
-    listing = read_listing(path, "train")
-    content = bytearray(path.read_bytes())
-    for i in range(len(SIZES)):
-        damaged = bytearray(content)
-        damaged[listing.offset[i] + listing.nbytes[i] // 2] ^= 1
-        path.write_bytes(damaged)
-        images = open_images(read_listing(path, "train"))
-        with pytest.raises(
-            BingoError, match=rf"^{path}/{os.fsdecode(listing.paths[i])}: has changed since it was packed"
-        ):
-            list(images.fetch(np.arange(len(SIZES))))
-
-
-def test_a_pack_that_is_gone_or_cut_off_while_it_is_used_is_refused(pack):
-    path = pack()
-    listing = read_listing(path, "train")
-    os.truncate(path, int(listing.offset[-1]) + 5)
-    with pytest.raises(BingoError, match=rf"^{path}/b/5\.jpg: has changed since it was packed"):
-        list(open_images(listing).fetch(np.array([len(SIZES) - 1])))
-    path.unlink()
-    with pytest.raises(BingoError, match=rf"^{path}/a/0\.jpg: cannot be read \(No such file"):
-        list(open_images(listing).fetch(np.array([0])))
-
-
-def test_a_pack_cut_off_anywhere_is_refused(pack, small_blocks):
-    path = pack()
-    content = path.read_bytes()
-    for length in range(0, len(content), 997):
-        path.write_bytes(content[:length])
-        with pytest.raises(BingoError, match=str(path)):
-            read_listing(path, "train")
-
-
 def _first(change):
     def apply(group):
         values = change(group["first"][:])
@@ -203,32 +155,41 @@ def test_a_pack_whose_blocks_are_not_those_of_its_images_is_refused(damage, pack
     path = pack()
     with h5py.File(path, "r+") as file:
         damage(file["train"])
-    with pytest.raises(BingoError, match=rf"^{path}: truncated or damaged"):
+    with pytest.raises(BingoError, match=rf"^{path}: "):
         read_listing(path, "train")
+
+
+def test_a_damaged_pack_is_refused_with_pack_and_image(pack, small_blocks):
+    path = pack()
+    listing, content = read_listing(path, "train"), path.read_bytes()
+    images = open_images(listing)
+    for i in range(len(SIZES)):
+        place = listing.offset[i] + listing.nbytes[i] // 2
+        path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        with pytest.raises(BingoError, match=rf"^{path}/{os.fsdecode(listing.paths[i])}: "):
+            list(open_images(read_listing(path, "train")).fetch(np.arange(len(SIZES))))
+    for length in range(0, len(content), 4999):
+        path.write_bytes(content[:length])
+        assert refused(lambda path: read_listing(path, "train"), path) is not None
+    path.unlink()
+    with pytest.raises(BingoError, match=rf"^{path}/a/0\.jpg: "):
+        list(images.fetch(np.array([0])))
 
 
 def test_an_image_changed_after_listing_is_not_packed(listing_path, pack, tmp_path):
     path = read_listing(listing_path, "train").path(2)
     content = bytearray(path.read_bytes())
-    content[-20] ^= 1  # it still decodes
+    content[-20] ^= 1  # it can still be decoded
     path.write_bytes(content)
     assert decode(bytes(content)).shape[1:] == SIZES[4]
-    with pytest.raises(BingoError, match=rf"^{path}: has changed since it was listed"):
+    with pytest.raises(BingoError, match=rf"^{path}: "):
         pack()
     assert not (tmp_path / "train.h5").exists()
 
 
 def test_only_folders_are_packed(list_images, pack, tmp_path):
     arrays = list_images(tmp_path / "demo.h5", source="demo", max_train=5)
-    with pytest.raises(BingoError, match="only the images of a folder can be packed"):
-        pack(listing=arrays)
-    with pytest.raises(BingoError, match="only the images of a folder can be packed"):
-        pack("again.h5", listing=pack())
-
-
-def test_folder_and_pack_give_the_same_pixels(listing_path, pack):
-    folder, packed = (open_images(read_listing(path, "train")) for path in (listing_path, pack()))
-    assert isinstance(folder, FolderImages)
-    rows = np.array([3, 1, 1, 5])
-    for one, other in zip(folder.fetch(rows), packed.fetch(rows), strict=True):
-        assert torch.equal(one.whole(), other.whole())
+    for listing in (arrays, pack()):
+        with pytest.raises(BingoError):
+            pack("again.h5", listing=listing)
+    assert not (tmp_path / "again.h5").exists()

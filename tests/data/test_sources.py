@@ -6,7 +6,7 @@ import pytest
 
 from bingo.data.arrays import load_arrays
 from bingo.errors import BingoError
-from bingo.study.facts import SourceFacts, class_folders, has_labels, source_facts
+from bingo.study.facts import SourceFacts, has_labels, source_facts
 from bingo.study.images import DemoData, FolderData, TorchvisionData
 
 
@@ -43,57 +43,15 @@ def test_named_sets_have_labels_and_a_validation_split_without_a_look_at_the_dis
     assert source_facts(cifar.model_copy(update={"max_train": 7}), "data") == replace(facts, most_images=7)
 
 
-def test_class_folders_are_sorted_with_links_and_without_hidden_ones_and_files(classes):
-    assert class_folders(classes, "data.train") == [str(classes / "ant"), str(classes / "cat")]
-
-
 def test_facts_of_class_folders_name_every_folder_whose_files_may_come_and_go(classes, flat):
     facts = source_facts(folder_data(classes, val=str(flat)), "data")
     folders = {"train": [str(classes), str(classes / "ant"), str(classes / "cat")], "val": [str(flat)]}
     assert facts == SourceFacts(labels=True, validation=True, most_images=None, folders=folders)
 
 
-def test_facts_of_a_flat_folder_are_no_labels_and_no_validation(flat):
-    assert source_facts(folder_data(flat), "data") == SourceFacts(
-        labels=False, validation=False, most_images=None, folders={"train": [str(flat)], "val": []}
-    )
-
-
-def test_images_that_are_held_out_come_and_go_with_the_training_images(classes):
-    facts = source_facts(folder_data(classes, held_out=0.2), "data")
-    assert facts.validation
-    assert facts.folders["val"] == facts.folders["train"] == [str(classes), str(classes / "ant"), str(classes / "cat")]
-
-
-def test_images_held_out_of_a_flat_folder_are_refused_by_key(flat):
-    with pytest.raises(BingoError, match=rf"^data\.held_out: {flat} has no class folders to hold images out of"):
-        source_facts(folder_data(flat, held_out=0.2), "data")
-
-
 @pytest.mark.parametrize(("labels", "expected"), [("auto", True), ("folders", True), ("none", False)])
 def test_class_folders_are_labels_unless_declined(classes, labels, expected):
     assert has_labels(folder_data(classes, labels=labels), "data") is expected
-
-
-@pytest.mark.parametrize("section", ["data", "transfer.birds"])
-def test_labels_asked_of_a_flat_folder_are_refused_by_name(section, flat):
-    message = rf"^{section}\.train: {flat} has no class folders; set {section}\.labels: none$"
-    with pytest.raises(BingoError, match=message):
-        has_labels(folder_data(flat, labels="folders"), section)
-
-
-@pytest.mark.parametrize("section", ["data", "transfer.birds"])
-@pytest.mark.parametrize("key", ["train", "val"])
-def test_missing_and_empty_folders_are_refused_by_key_and_name(key, section, classes, tmp_path):
-    def facts(folder):
-        return source_facts(folder_data(**{"train": classes, key: str(folder)}), section)
-
-    with pytest.raises(BingoError, match=rf"^{section}\.{key}: there is no folder {tmp_path / 'absent'}"):
-        facts(tmp_path / "absent")
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "empty" / ".hidden").write_text("x")
-    with pytest.raises(BingoError, match=rf"^{section}\.{key}: the folder {tmp_path / 'empty'} is empty"):
-        facts(tmp_path / "empty")
 
 
 @pytest.mark.parametrize(
@@ -113,7 +71,29 @@ def test_asking_for_facts_does_not_load_torch():
     assert result.stdout.strip() == "False"
 
 
-def test_a_class_folder_with_braces_is_refused_by_name(classes):
-    (classes / "a{b}").mkdir()
-    with pytest.raises(BingoError, match=r"data\.train: .*a\{b\} has braces in its name"):
-        source_facts(folder_data(classes), "data")
+def test_a_flat_folder_has_no_labels_and_no_validation_images(flat, classes):
+    facts = source_facts(folder_data(flat), "data")
+    assert (facts.labels, facts.validation, facts.folders) == (False, False, {"train": [str(flat)], "val": []})
+    held_out = source_facts(folder_data(classes, held_out=0.2), "data")
+    assert held_out.validation
+    assert held_out.folders["val"] == held_out.folders["train"]
+
+
+@pytest.mark.parametrize(
+    ("key", "data"),
+    [
+        ("train", {"labels": "folders", "train": "flat"}),
+        ("held_out", {"held_out": 0.2, "train": "flat"}),
+        ("train", {"train": "absent"}),
+        ("val", {"val": "absent"}),
+        ("train", {"train": "empty"}),
+        ("train", {"train": "braces"}),
+    ],
+)
+def test_a_folder_that_does_not_do_is_refused_by_key(key, data, classes, flat, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / ".hidden").write_text("x")
+    (tmp_path / "braces" / "a{b}").mkdir(parents=True)
+    folders = {name: str(tmp_path / data[name]) for name in ("train", "val") if name in data}
+    with pytest.raises(BingoError, match=rf"^transfer\.birds\.{key}: .*{tmp_path}"):
+        source_facts(folder_data(**{"train": classes, **data, **folders}), "transfer.birds")

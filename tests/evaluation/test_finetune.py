@@ -1,42 +1,34 @@
-from copy import deepcopy
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from bingo.data.images import open_images
-from bingo.errors import BingoError
 from bingo.evaluation import finetune as module
 from bingo.evaluation.finetune import evaluate_finetune, finetune
+from bingo.evaluation.subsets import stratified_rows
 from bingo.study.protocols import PROTOCOLS, TRANSFER_PROTOCOLS
 from bingo.views.recipes import RECIPES
 
-CPU = torch.device("cpu")
+from .conftest import CPU
+
 SEMI = PROTOCOLS["semi-10"]
 
 
 class Tiny(nn.Module):
-    """A network with batch norm, and dropout where asked for."""
+    """A network with batch norm, and dropout on request."""
 
     def __init__(self, dropout=0.0):
         super().__init__()
+        torch.manual_seed(0)
         self.dim = 6
         self.conv, self.norm, self.dropout = nn.Conv2d(3, 6, 5, stride=3), nn.BatchNorm2d(6), nn.Dropout(dropout)
+        self.eval().requires_grad_(False)
 
     def forward(self, images):
         return self.dropout(self.norm(self.conv(images)).relu().mean((2, 3)))
-
-
-@pytest.fixture
-def tiny():
-    def make(**options):
-        torch.manual_seed(0)
-        return Tiny(**options).eval().requires_grad_(False)
-
-    return make
 
 
 @pytest.fixture
@@ -44,7 +36,7 @@ def data_of(probe):
     """Batches of so many training images, and these images' labels."""
 
     def make(count, batch_size=8):
-        one = probe(None, seed=3)
+        one = probe(seed=3)
         images = open_images(one.train.listing.select(np.arange(count)))
         data = one.training_batches(images, RECIPES["crop-flip"], batch_size, drop_last=False)
         return data, torch.from_numpy(images.listing.label)
@@ -52,10 +44,10 @@ def data_of(probe):
     return make
 
 
-def literally(backbone, data, labels, classes, rates):
-    """SGD with momentum 0.9 and two learning rates, written out; ``rates`` are those of each epoch."""
-    head_weight = torch.empty(classes, backbone.dim).normal_(std=0.01, generator=torch.Generator().manual_seed(3))
-    head = [head_weight.requires_grad_(), torch.zeros(classes, requires_grad=True)]
+def train_by_hand(backbone, data, labels, rates):
+    """Train by SGD with momentum 0.9, written out; ``rates`` are those of backbone and classifier in each epoch."""
+    head_weight = torch.empty(10, backbone.dim).normal_(std=0.01, generator=torch.Generator().manual_seed(3))
+    head = [head_weight.requires_grad_(), torch.zeros(10, requires_grad=True)]
     body = [parameter.requires_grad_() for parameter in backbone.parameters()]
     velocity = [torch.zeros_like(parameter) for parameter in body + head]
     backbone.train()
@@ -73,70 +65,38 @@ def literally(backbone, data, labels, classes, rates):
     return head
 
 
-def require_equal(found, backbone, head, tolerance):
-    for name, value in backbone.state_dict().items():
-        torch.testing.assert_close(found[0].state_dict()[name], value, atol=tolerance, rtol=tolerance, msg=name)
-    for value, expected in zip(found[1].parameters(), head, strict=True):
-        torch.testing.assert_close(value.detach(), expected.detach(), atol=tolerance, rtol=tolerance)
-
-
-def test_one_step_is_that_of_sgd_with_a_rate_each_for_backbone_and_classifier(tiny, data_of):
-    data, labels = data_of(8)
-    expected = tiny()
-    head = literally(expected, data, labels, 10, [(0.01, 0.2)])
-    network = tiny()
-    before = deepcopy(network.state_dict())
-    found = finetune(replace(SEMI, epochs=1), network, data, labels, 10, CPU, 0)
-    require_equal(found, expected, head, 1e-6)
+# One step of one batch; and the whole schedule, in batches of 8, 8 and 3 images.
+@pytest.mark.parametrize(
+    ("count", "factors", "tolerance"), [(8, [1.0], 1e-6), (19, [1.0] * 12 + [0.2] * 4 + [0.04] * 4, 1e-4)]
+)
+def test_training_is_sgd_with_a_rate_each_for_backbone_and_classifier(count, factors, tolerance, data_of):
+    data, labels = data_of(count)
+    expected, network = Tiny(), Tiny()
+    head = train_by_hand(expected, data, labels, [(0.01 * factor, 0.2 * factor) for factor in factors])
+    found = finetune(replace(SEMI, epochs=len(factors)), network, data, labels, 10, CPU, 0)
     assert found[0] is network
-    # Weights and statistics have changed, and the classifier by more than its initial 0.01.
-    assert all((before[name] != value).any() for name, value in network.state_dict().items() if name != "conv.bias")
-    assert head[0].abs().max() > 0.02
+    assert not any(part.training for part in found.modules())
+    for name, value in expected.state_dict().items():
+        torch.testing.assert_close(network.state_dict()[name], value, atol=tolerance, rtol=tolerance, msg=name)
+        assert name == "conv.bias" or (Tiny().state_dict()[name] != value).any()
+    for value, wanted in zip(found[1].parameters(), head, strict=True):
+        torch.testing.assert_close(value.detach(), wanted.detach(), atol=tolerance, rtol=tolerance)
+    assert head[0].abs().max() > 0.02  # more than its initial 0.01
+    if len(factors) > 1:  # another schedule would have been noticed
+        other = train_by_hand(Tiny(), data, labels, [(0.01, 0.2)] * len(factors))
+        assert (found[1].weight - other[0]).abs().max() > 1e-2
 
 
-def test_a_whole_training_follows_the_schedule(tiny, data_of):
-    data, labels = data_of(19)
-    assert data.steps == 3  # the last one with three images
-    factors = [1.0] * 12 + [0.2] * 4 + [0.04] * 4
-    expected = tiny()
-    head = literally(expected, data, labels, 10, [(0.01 * factor, 0.2 * factor) for factor in factors])
-    found = finetune(SEMI, tiny(), data, labels, 10, CPU, 0)
-    require_equal(found, expected, head, 1e-4)
-    # Another schedule would have been noticed.
-    other = tiny()
-    other_head = literally(other, data, labels, 10, [(0.01 * factor, 0.2 * factor) for factor in [1.0] * 20])
-    assert (found[1].weight - other_head[0]).abs().max() > 1e-2
-
-
-def test_the_network_is_returned_for_evaluation_and_learns_its_images(tiny, data_of):
-    data, labels = data_of(16)
-    network = finetune(replace(SEMI, backbone_lr=0.1), tiny(), data, labels, 10, CPU, 0)
-    assert not any(part.training for part in network.modules())
-    view = data[0, 0]
-    images, truth = data.render(view.views, CPU)["image"], labels[view.rows["anchor"]]
-    with torch.no_grad():
-        assert F.cross_entropy(network(images), truth) < 0.8 * np.log(10)
-
-
-def test_the_same_seed_gives_the_same_network_wherever_the_global_generator_is(tiny, data_of):
+def test_the_same_seed_gives_the_same_network_wherever_the_global_generator_is(data_of):
     data, labels = data_of(16)
     found = []
-    for seed in (1, 2):
-        network = tiny(dropout=0.5)
-        torch.manual_seed(seed)
+    for generator, data.seed in ((1, 3), (2, 3), (2, 4)):
+        network = Tiny(dropout=0.5)
+        torch.manual_seed(generator)
         found.append(finetune(replace(SEMI, epochs=3), network, data, labels, 10, CPU, 0).state_dict())
-    assert all(torch.equal(found[0][name], value) for name, value in found[1].items())
-    data.seed = 4
-    other = finetune(replace(SEMI, epochs=3), tiny(dropout=0.5), data, labels, 10, CPU, 0).state_dict()
-    assert all((other[name] != value).any() for name, value in found[0].items() if name.endswith("weight"))
-
-
-def test_a_training_that_diverges_is_refused(tiny, data_of):
-    data, labels = data_of(16)
-    network = tiny()
-    network.norm.weight.data.fill_(1e38)
-    with pytest.raises(BingoError, match=r"fine-tuning: the loss is not finite at step 1 \(epoch 1, step 1\); "):
-        finetune(SEMI, network, data, labels, 10, CPU, 0)
+    first, second, other = found
+    assert all(torch.equal(first[name], value) for name, value in second.items())
+    assert all((other[name] != value).any() for name, value in first.items() if name.endswith("weight"))
 
 
 @pytest.fixture
@@ -145,7 +105,7 @@ def seen(monkeypatch):
     calls = {}
 
     def train(protocol, backbone, data, labels, classes, device, workers):
-        calls.update(data=data, labels=labels, classes=classes, backbone=backbone)
+        calls.update(data=data, labels=labels, classes=classes)
         return nn.Sequential(backbone, nn.Linear(backbone.dim, classes)).eval()
 
     monkeypatch.setattr(module, "finetune", train)
@@ -155,33 +115,19 @@ def seen(monkeypatch):
 @pytest.mark.parametrize(
     ("protocol", "share"), [(PROTOCOLS["semi-1"], 0.01), (SEMI, 0.1), (TRANSFER_PROTOCOLS["finetune"], 1.0)]
 )
-def test_each_class_gives_its_share_of_labels_and_at_least_one(protocol, share, probe, tiny, seen):
-    one = probe(tiny())
+def test_each_class_gives_its_share_of_labels_and_at_least_one(protocol, share, probe, seen):
+    one = probe(backbone=Tiny(), seed=4)
     found = evaluate_finetune(protocol, one)
-    counts = np.bincount(one.train.listing.label, minlength=10)
-    drawn = np.bincount(seen["labels"], minlength=10)
-    np.testing.assert_array_equal(drawn, np.maximum(1, np.rint(share * counts)))
-    assert found.facts == {"labels": drawn.sum()}
-    listing = seen["data"].images.listing
-    np.testing.assert_array_equal(listing.label, seen["labels"])
-    of_all = one.train.listing.index.tolist()
-    rows = [of_all.index(number) for number in listing.index]
-    np.testing.assert_array_equal(one.train.listing.label[rows], seen["labels"])
-    assert (seen["data"].recipe, seen["data"].seed, seen["classes"]) == (RECIPES["crop-flip"], 0, 10)
+    listing, rows = one.train.listing, stratified_rows(one.train.listing.label, share, 1, 4)
+    assert found.facts == {"labels": len(rows)}
+    np.testing.assert_array_equal(seen["data"].images.listing.index, listing.index[rows])
+    np.testing.assert_array_equal(seen["labels"], listing.label[rows])
+    assert (seen["data"].recipe, seen["data"].seed, seen["classes"]) == (RECIPES["crop-flip"], 4, 10)
 
 
-def test_another_seed_uses_other_labels(probe, tiny, seen):
-    drawn = []
-    for seed in (0, 1, 0):
-        evaluate_finetune(SEMI, probe(tiny(), seed=seed))
-        drawn.append(seen["data"].images.listing.index.tolist())
-    assert drawn[0] == drawn[2]
-    assert drawn[0] != drawn[1]
-
-
-@pytest.mark.parametrize(("batch_size", "steps"), [(256, 1), (10, 1), (9, 1), (8, 2), (5, 2), (3, 3), (4, 3)])
-def test_an_image_alone_in_the_last_batch_is_left_out_and_several_are_not(batch_size, steps, probe, tiny, seen):
-    evaluate_finetune(replace(PROTOCOLS["semi-1"], batch_size=batch_size), probe(tiny()))
+@pytest.mark.parametrize(("batch_size", "steps"), [(256, 1), (10, 1), (9, 1), (8, 2), (3, 3), (4, 3)])
+def test_a_single_image_in_the_last_batch_is_left_out_and_several_are_not(batch_size, steps, probe, seen):
+    evaluate_finetune(replace(PROTOCOLS["semi-1"], batch_size=batch_size), probe(backbone=Tiny()))
     assert len(seen["labels"]) == 10
     assert seen["data"].steps == steps
 
@@ -189,9 +135,16 @@ def test_an_image_alone_in_the_last_batch_is_left_out_and_several_are_not(batch_
 def test_accuracy_is_that_of_the_trained_network_on_bilinear_centre_views(probe, backbone, features, monkeypatch):
     scores, _ = features("val")
     monkeypatch.setattr(module, "finetune", lambda *_: backbone)  # its features are then the scores
-    # With the most active feature as the truth all images are right; there are more features than classes.
-    one = probe(backbone)
+    # There are more features than classes; the labels are set to places in their order.
+    one = probe()
     one.val.listing.label[:] = scores.argmax(1)
     assert evaluate_finetune(SEMI, one).metrics == {"top1": 100.0, "top5": 100.0}
     one.val.listing.label[:] = scores.argsort(1, descending=True)[:, 4]
     assert evaluate_finetune(SEMI, one).metrics == {"top1": 0.0, "top5": 100.0}
+
+
+def test_running_statistics_are_shared_among_processes(data_of, monkeypatch):
+    shared = []
+    monkeypatch.setattr(module, "share_buffers", shared.append)
+    network = finetune(replace(SEMI, epochs=1), Tiny(), *data_of(8), 10, CPU, 0)
+    assert shared == [network]

@@ -1,3 +1,4 @@
+import math
 from functools import cache
 
 import numpy as np
@@ -8,7 +9,8 @@ from sklearn.preprocessing import normalize
 
 from bingo.bags import neighbours
 from bingo.errors import BingoError
-from bingo.evaluation.knn import knn_accuracy
+from bingo.evaluation import knn
+from bingo.evaluation.knn import evaluate_knn, knn_accuracy
 from bingo.study.protocols import PROTOCOLS, Knn
 
 DINO = [f"knn-dino-{k}" for k in (10, 20, 100, 200)]
@@ -45,7 +47,7 @@ def reference(name, data, classes):
 
 
 def clear(share, place):
-    """Where place number ``place``, from 1, has distinctly more of the vote than the next one, or that has none."""
+    """Where place ``place``, from 1, has distinctly more of the vote than the next one, or the next one has none."""
     ordered = -np.sort(-share, 1)
     return (ordered[:, place - 1] - ordered[:, place] > 1e-4) | (ordered[:, place] == 0)
 
@@ -83,90 +85,33 @@ def test_top5_is_that_of_scikit_learn_among_classes_with_votes(name, classes):
     assert hits[rows].mean() < 1
 
 
-@pytest.mark.parametrize("name", ["knn-10", "knn-dino-10"])
-def test_a_class_without_a_vote_never_counts(name):
-    # Ten neighbours of two classes; of eight classes the others have none.
-    train, train_labels = torch.eye(4).repeat(5, 1), torch.tensor([0, 1, 6, 7]).repeat(5)
-    query = torch.tensor([[1.0, 0.9, 0.0, 0.0]])
-    for label in range(8):
-        found = knn_accuracy(PROTOCOLS[name], train, train_labels, query, torch.tensor([label]), 8)
-        assert found == {"top1": 100.0 * (label == 0), "top5": 100.0 * (label in (0, 1))}
-
-
-def test_a_near_neighbour_outweighs_two_that_are_farther_by_dinos_vote_and_not_by_majority():
-    angles = torch.tensor([0.1, 0.5, 0.5])  # cosines 0.995, 0.878: exp(0.117 / 0.07) = 5.3 times the weight
-    train, labels = torch.stack([angles.cos(), angles.sin()], 1), torch.tensor([0, 1, 1])
-    query, truth = torch.tensor([[1.0, 0.0]]), torch.tensor([0])
-    assert knn_accuracy(Knn(3, "", temperature=0.07), train, labels, query, truth, 2) == {"top1": 100.0}
-    assert knn_accuracy(Knn(3, "", temperature=0.2), train, labels, query, truth, 2) == {"top1": 0.0}
-    assert knn_accuracy(Knn(3, ""), train, labels, query, truth, 2) == {"top1": 0.0}
-
-
-def neighbours_of(query, train, k):
-    """Return the k rows most similar by cosine and their similarities, the naive way."""
-    query, train = query.double(), train.double()
-    cosine = [float(row @ query / row.norm() / query.norm()) for row in train]
-    nearest = sorted(range(len(train)), key=lambda i: -cosine[i])[:k]
-    return nearest, [cosine[i] for i in nearest]
-
-
-def ranking(labels, similarities):
-    """Return the classes that have votes, best first: by their number, then by summed similarity."""
-    classes = set(labels)
-    count = {c: labels.count(c) for c in classes}
-    total = {c: sum(s for label, s in zip(labels, similarities, strict=True) if label == c) for c in classes}
-    return sorted(classes, key=lambda c: (count[c], total[c]), reverse=True), count
-
-
-def test_votes_rank_classes_and_ties_go_to_the_larger_summed_similarity():
-    k, classes = 20, 6
-    train, train_labels, val, _ = random_data(classes, noise=4)
-    rankings, asked, tied = [], [], 0
-    for i, query in enumerate(val):
-        nearest, similarities = neighbours_of(query, train, k)
-        ranked, count = ranking([int(train_labels[n]) for n in nearest], similarities)
-        if len(ranked) == classes:
-            asked.append(i)
-            rankings.append(ranked)
-            tied += count[ranked[0]] == count[ranked[1]]
-    assert len(asked) > 50
-    assert tied > 10
-    # If place 1 is taken for the truth, every image is right; place 2 is among five, the last place is not.
-    for place, expected in ((0, (100, 100)), (1, (0, 100)), (4, (0, 100)), (5, (0, 0))):
-        labels = torch.tensor(rankings)[:, place]
-        found = knn_accuracy(Knn(k, ""), train, train_labels, val[asked], labels, classes)
-        assert tuple(found.values()) == expected, place
-
-
-def test_no_similarity_outweighs_a_vote():
-    # Two votes at -1 against one at +1.
-    train = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [-1.0, 0.0]])
-    labels = torch.tensor([0, 1, 1])
-    query = torch.tensor([[100.0, 0.0]])
-    assert knn_accuracy(Knn(3, ""), train, labels, query, torch.tensor([1]), 2) == {"top1": 100.0}
+@pytest.mark.parametrize(
+    ("angles", "labels", "ranking"),
+    [
+        # Two votes each; the similarities of class 1 are closer to each other, and their sum is larger.
+        ([0.1, 0.6, 0.3, 0.3], [0, 0, 1, 1], [1, 0]),
+        # Two votes of similarity -1 against one of +1.
+        ([0.0, math.pi, math.pi], [0, 1, 1], [1, 0]),
+    ],
+)
+def test_votes_rank_classes_and_ties_go_to_the_larger_summed_similarity(angles, labels, ranking):
+    train = torch.tensor([[math.cos(angle), math.sin(angle)] for angle in angles])
+    query, labels = torch.tensor([[1.0, 0.0]]), torch.tensor(labels)
+    for place, label in enumerate(ranking):
+        found = knn_accuracy(Knn(len(angles), ""), train, labels, query, torch.tensor([label]), 2)
+        assert found["top1"] == (100.0 if place == 0 else 0.0)
 
 
 @pytest.mark.parametrize("name", ["knn-10", "knn-dino-10"])
-def test_the_length_of_features_and_their_order_do_not_matter(name):
+def test_neither_the_length_nor_the_order_of_features_nor_the_size_of_blocks_matters(name, monkeypatch):
     train, train_labels, val, val_labels = random_data(7)
     expected = knn_accuracy(PROTOCOLS[name], train, train_labels, val, val_labels, 7)
     order = torch.from_numpy(np.random.default_rng(1).permutation(len(train)))
     scaled = train[order] * torch.linspace(0.5, 2, len(train))[:, None]
-    assert knn_accuracy(PROTOCOLS[name], scaled, train_labels[order], 3 * val, val_labels, 7) == expected
-
-
-def test_the_size_of_blocks_does_not_matter(monkeypatch):
-    data = random_data(7)
-    expected = knn_accuracy(Knn(10, ""), *data, 7)
+    before = scaled.clone()
     monkeypatch.setattr(neighbours, "QUERY_BLOCK", 7)
-    assert knn_accuracy(Knn(10, ""), *data, 7) == expected
-
-
-def test_features_are_left_as_they_were():
-    data = random_data(3)
-    before = [values.clone() for values in data]
-    knn_accuracy(Knn(10, ""), *data, 3)
-    assert all(torch.equal(values, old) for values, old in zip(data, before, strict=True))
+    assert knn_accuracy(PROTOCOLS[name], scaled, train_labels[order], 3 * val, val_labels, 7) == expected
+    assert torch.equal(scaled, before)
 
 
 @pytest.mark.parametrize(("k", "metrics"), [(1, ["top1"]), (2, ["top1", "top5"])])
@@ -177,5 +122,18 @@ def test_a_single_neighbour_has_no_top5(k, metrics):
 def test_fewer_images_than_neighbours_are_refused():
     train, train_labels, val, val_labels = random_data(3, train=10)
     knn_accuracy(Knn(10, ""), train, train_labels, val, val_labels, 3)
-    with pytest.raises(BingoError, match=r"k 10 needs as many labelled images, there are 9$"):
+    with pytest.raises(BingoError, match=r"^evaluations: .*\b10\b.*\b9\b"):
         knn_accuracy(Knn(10, ""), train[1:], train_labels[1:], val, val_labels, 3)
+
+
+@pytest.mark.parametrize(("name", "interpolation"), [("knn-10", "bilinear"), ("knn-dino-10", "bicubic")])
+def test_features_are_those_of_centre_views_resized_as_the_protocol_says(
+    name, interpolation, probe, features, monkeypatch
+):
+    compared = []
+    monkeypatch.setattr(knn, "knn_accuracy", lambda *arguments: compared.extend(arguments[1:5]) or {})
+    evaluate_knn(PROTOCOLS[name], probe())
+    for found, values in zip(
+        compared, (*features("train", interpolation), *features("val", interpolation)), strict=True
+    ):
+        torch.testing.assert_close(found, values, atol=1e-4, rtol=1e-4)

@@ -4,13 +4,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import top_k_accuracy_score
 from sklearn.preprocessing import StandardScaler
 
 from bingo.errors import BingoError
+from bingo.evaluation import linear
 from bingo.evaluation.linear import (
     LinearHeads,
     cached_batches,
+    evaluate_linear,
     linear_accuracy,
     linear_learning_rate,
     standardiser,
@@ -18,8 +19,11 @@ from bingo.evaluation.linear import (
 )
 from bingo.study.protocols import PROTOCOLS, TRANSFER_PROTOCOLS, Linear
 from bingo.study.sections import Steps
+from bingo.views.recipes import RECIPES, Recipe
+from tests.stages.conftest import TRAIN
 
-CPU = torch.device("cpu")
+from .conftest import CPU
+
 DIM, CLASSES, EPOCHS = 9, 7, 6
 LRS = (0.001, 0.05, 0.5, 3.0)
 ONCE = [1, 1, 0.1, 0.1, 0.1, 0.01]  # factors on the learning rate, epoch by epoch
@@ -73,40 +77,11 @@ def test_classifiers_side_by_side_are_each_torchs_own_sgd(batches, plain_sgd, we
     assert all((a - b).abs().max() > 1e-2 for a, b in zip(ends[1:], ends[:-1], strict=True))
 
 
-def test_a_classifier_is_the_same_alone_as_among_others(batches):
-    together = trained(batches, LRS, 0.01)
-    for head, lr in enumerate(LRS):
-        alone, picked = trained(batches, [lr], 0.01), together.pick(head)
-        torch.testing.assert_close(picked.weight, alone.weight, atol=1e-6, rtol=1e-5)
-        torch.testing.assert_close(picked.bias, alone.bias, atol=1e-6, rtol=1e-5)
-
-
 def test_a_classifier_that_diverges_does_not_disturb_the_others(batches):
     sound, disturbed = trained(batches, LRS, 0.01), trained(batches, [*LRS, 1e6], 0.01)
     assert not disturbed.weight[-1].isfinite().any()
     torch.testing.assert_close(disturbed.weight[:-1], sound.weight, atol=1e-6, rtol=1e-5)
     torch.testing.assert_close(disturbed.bias[:-1], sound.bias, atol=1e-6, rtol=1e-5)
-
-
-def test_training_ignores_and_keeps_the_global_generator(batches):
-    torch.manual_seed(1)
-    untouched = torch.rand(3)
-    torch.manual_seed(1)
-    first = trained(batches, LRS)
-    assert torch.equal(torch.rand(3), untouched)
-    assert torch.equal(trained(batches, LRS).weight, first.weight)
-
-
-def test_logits_are_those_of_each_classifier():
-    torch.manual_seed(0)
-    heads = LinearHeads(torch.randn(4, CLASSES, DIM), torch.randn(4, CLASSES))
-    features = torch.randn(11, DIM)
-    logits = heads(features)
-    assert logits.shape == (4, CLASSES, 11)
-    for head in range(4):
-        expected = torch.nn.functional.linear(features, heads.weight[head], heads.bias[head]).T
-        torch.testing.assert_close(logits[head], expected)
-        torch.testing.assert_close(heads.pick(head)(features)[0], expected)
 
 
 def test_cached_batches_are_all_images_in_a_new_order_each_epoch():
@@ -125,66 +100,26 @@ def test_cached_batches_are_all_images_in_a_new_order_each_epoch():
     assert next(other(0))[1].tolist() not in (orders[0], orders[1])
 
 
-def rates_of(protocol, architecture="resnet18"):
-    return [linear_learning_rate(protocol, architecture, epoch) for epoch in range(protocol.epochs)]
+STEPS = Linear(4, 8, 2.0, 0.0, Steps(milestones=[1, 3], factor=0.1), "", final_lr=0.5, efficientnet_lr=0.2)
 
 
-def torchs_rates(scheduler, protocol, **options):
-    """The learning rate of every epoch by a scheduler of torch's."""
-    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=protocol.lr)
-    schedule = scheduler(optimizer, **options)
-    rates = []
-    for _ in range(protocol.epochs):
-        rates.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        schedule.step()
-    return rates
-
-
-@pytest.mark.parametrize("name", ["linear-moco", "linear-seed", "linear-moco-small"])
-def test_steps_are_those_of_torchs_scheduler(name):
-    protocol = PROTOCOLS[name]
-    expected = torchs_rates(torch.optim.lr_scheduler.MultiStepLR, protocol, milestones=[60, 80], gamma=0.1)
-    assert rates_of(protocol) == pytest.approx(expected, rel=1e-9)
-    assert [round(protocol.lr / rate) for rate in rates_of(protocol)] == [1] * 60 + [10] * 20 + [100] * 20
-
-
-def test_without_a_schedule_the_rate_is_constant():
-    assert rates_of(TRANSFER_PROTOCOLS["linear"]) == [3.0] * 200
-    assert rates_of(TRANSFER_PROTOCOLS["linear"], "efficientnet_b0") == [3.0] * 200
-
-
-def test_a_cosine_ends_at_the_final_rate():
-    protocol = PROTOCOLS["linear-bingo"]
-    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR
-    expected = torchs_rates(scheduler, protocol, T_max=120, eta_min=0.01)
-    assert rates_of(protocol) == pytest.approx(expected, rel=1e-6)
-    closed = [0.01 + (30 - 0.01) * (1 + math.cos(math.pi * epoch / 120)) / 2 for epoch in range(121)]
-    assert rates_of(protocol) == pytest.approx(closed[:120], rel=1e-9)
-    assert linear_learning_rate(protocol, "resnet18", 0) == 30
-    assert linear_learning_rate(protocol, "resnet18", 120) == pytest.approx(0.01, rel=1e-9)
-
-
-@pytest.mark.parametrize("architecture", ["efficientnet_b0", "timm/efficientnet_b1", "timm/tf_efficientnetv2_s"])
-def test_efficientnets_have_a_rate_of_their_own_where_the_protocol_gives_one(architecture):
-    protocol = PROTOCOLS["linear-bingo"]
-    assert linear_learning_rate(protocol, architecture, 0) == 3
-    assert linear_learning_rate(protocol, architecture, 120) == pytest.approx(0.001, rel=1e-9)
-    tenth = [rate / 10 for rate in rates_of(protocol)]
-    assert rates_of(protocol, architecture) == pytest.approx(tenth, rel=1e-9)
-    assert rates_of(PROTOCOLS["linear-moco"], architecture) == rates_of(PROTOCOLS["linear-moco"])
-
-
-@pytest.mark.parametrize("architecture", ["resnet50", "mobilenet_v3_large", "timm/vit_tiny_patch16_224"])
-def test_other_networks_have_the_common_rate(architecture):
-    assert linear_learning_rate(PROTOCOLS["linear-bingo"], architecture, 0) == 30
-
-
-def test_steps_on_a_rate_of_its_own_and_to_a_final_one():
-    protocol = Linear(4, 8, 2.0, 0.0, Steps(milestones=[1, 3], factor=0.1), "", final_lr=0.5, efficientnet_lr=0.2)
-    assert rates_of(protocol) == pytest.approx([2.0, 0.65, 0.65, 0.515])
-    assert rates_of(protocol, "efficientnet_b0") == pytest.approx([0.2, 0.065, 0.065, 0.0515])
-    assert rates_of(replace(protocol, schedule=None), "efficientnet_b0") == [0.2] * 4
+@pytest.mark.parametrize(
+    ("protocol", "architecture", "rates"),
+    [
+        (PROTOCOLS["linear-moco"], "resnet18", {0: 30, 59: 30, 60: 3, 79: 3, 80: 0.3, 99: 0.3}),
+        (PROTOCOLS["linear-moco"], "efficientnet_b0", {0: 30, 99: 0.3}),
+        # A cosine that ends at a final rate.
+        (PROTOCOLS["linear-bingo"], "mobilenet_v3_large", {0: 30, 40: 0.01 + 29.99 * 0.75, 60: 15.005, 120: 0.01}),
+        (PROTOCOLS["linear-bingo"], "timm/tf_efficientnetv2_s", {0: 3, 60: 1.5005, 120: 0.001}),
+        (TRANSFER_PROTOCOLS["linear"], "efficientnet_b0", {0: 3, 199: 3}),
+        (STEPS, "resnet18", {0: 2.0, 1: 0.65, 2: 0.65, 3: 0.515}),
+        (STEPS, "efficientnet_b0", {0: 0.2, 1: 0.065, 3: 0.0515}),
+        (replace(STEPS, schedule=None), "efficientnet_b0", {0: 0.2, 3: 0.2}),
+    ],
+)
+def test_the_learning_rate_follows_the_schedule_and_the_architecture(protocol, architecture, rates):
+    found = {epoch: linear_learning_rate(protocol, architecture, epoch) for epoch in rates}
+    assert found == pytest.approx(rates, rel=1e-9)
 
 
 def test_standardising_is_that_of_scikit_learn_but_for_the_sample_variance(data):
@@ -207,18 +142,85 @@ def test_a_column_that_never_varies_is_only_shifted(value):
     assert float(standardise(torch.tensor([[value + 2]]))) == pytest.approx(2, abs=1e-3)
 
 
-def test_accuracy_of_a_classifier_is_that_of_its_scores(data):
-    features, labels = data
-    torch.manual_seed(0)
-    heads = LinearHeads(torch.randn(1, CLASSES, DIM), torch.randn(1, CLASSES))
-    scores = features.numpy() @ heads.weight[0].numpy().T + heads.bias[0].numpy()
-    expected = {f"top{k}": pytest.approx(100 * top_k_accuracy_score(labels, scores, k=k)) for k in (1, 5)}
-    assert linear_accuracy(heads, features, labels) == expected
-
-
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_classifier_that_diverged_is_refused(data, value):
     heads = LinearHeads(torch.zeros(1, CLASSES, DIM), torch.zeros(1, CLASSES))
     heads.weight[0, 2, 3] = value
-    with pytest.raises(BingoError, match="the linear classifier diverged"):
+    with pytest.raises(BingoError, match=r"^evaluations: "):
         linear_accuracy(heads, *data)
+
+
+@pytest.fixture
+def seen(monkeypatch):
+    """What a linear protocol trains on: the batches of each epoch, the rest; and what it measures."""
+    calls, train, measure = {}, linear.train_linear, linear.linear_accuracy
+
+    def recorded(batches, dim, classes, seed, rates, epochs, weight_decay, device):
+        calls["epochs"] = [list(batches(epoch)) for epoch in range(epochs)]
+        calls["rates"] = [rates(epoch) for epoch in range(epochs)]
+        calls["settings"] = (dim, classes, seed, weight_decay)
+        return train(calls["epochs"].__getitem__, dim, classes, seed, rates, epochs, weight_decay, device)
+
+    def measure_recorded(heads, features, labels):
+        calls.update(val=features, val_labels=labels)
+        return measure(heads, features, labels)
+
+    monkeypatch.setattr(linear, "train_linear", recorded)
+    monkeypatch.setattr(linear, "linear_accuracy", measure_recorded)
+    return calls
+
+
+def test_cached_features_are_standardised_by_the_training_images_alone(shorten, probe, seen, features):
+    evaluate_linear(shorten("linear-moco-small"), probe(seed=7))
+    (train, labels), (val, val_labels) = features("train"), features("val")
+    scaler = StandardScaler().fit(train.double())
+    expected, expected_val = (
+        torch.from_numpy(scaler.transform(part.double()) * np.sqrt((TRAIN - 1) / TRAIN)) for part in (train, val)
+    )
+    assert seen["settings"] == (train.shape[1], 10, 7, 0.0)
+    assert seen["rates"] == [[0.1], [pytest.approx(0.01)]]
+    for epoch in seen["epochs"]:
+        distance = torch.cdist(torch.cat([batch for batch, _ in epoch]).double(), expected)
+        assert distance.min(1).values.max() < 1e-3
+        rows = distance.argmin(1)
+        assert sorted(rows.tolist()) == list(range(TRAIN))
+        assert torch.equal(torch.cat([batch_labels for _, batch_labels in epoch]), labels[rows])
+    torch.testing.assert_close(seen["val"].double(), expected_val, atol=2e-3, rtol=2e-3)
+    assert torch.equal(seen["val_labels"], val_labels)
+
+
+WHOLE_IMAGE = Recipe(crop_scale=(1, 1), crop_ratio=(1, 1), flip=0)
+
+
+def test_augmented_features_are_those_of_the_images_with_their_labels(shorten, probe, seen, features, monkeypatch):
+    # With crops that keep the whole image, an augmented view is the centre view that keeps it.
+    monkeypatch.setitem(RECIPES, "crop-flip", WHOLE_IMAGE)
+    evaluate_linear(shorten("linear"), probe(seed=3))
+    (train, labels), (val, val_labels) = (features(split, "bicubic", True) for split in ("train", "val"))
+    orders = []
+    for epoch in seen["epochs"]:
+        assert [len(batch) for batch, _ in epoch] == [64, 64, 64, 18]  # the incomplete last batch too
+        # Centre views are rounded to bytes, and these are not.
+        distance = torch.cdist(torch.cat([batch for batch, _ in epoch]).double(), train.double())
+        nearest = distance.topk(2, dim=1, largest=False).values
+        assert (nearest[:, 0] < 0.2 * nearest[:, 1]).double().mean() > 0.9
+        rows = distance.argmin(1)
+        assert torch.equal(torch.cat([batch_labels for _, batch_labels in epoch]), labels[rows])
+        assert len(set(rows.tolist())) == TRAIN
+        orders.append(rows.tolist())
+    assert orders[0] != orders[1]
+    assert seen["settings"] == (train.shape[1], 10, 3, 0.0)
+    assert seen["rates"] == [[3.0], [3.0]]
+    torch.testing.assert_close(seen["val"], val, atol=1e-4, rtol=1e-4)  # not standardised
+    assert torch.equal(seen["val_labels"], val_labels)
+
+
+@pytest.mark.parametrize(("architecture", "lr"), [("resnet10", 30.0), ("efficientnet_b0", 3.0)])
+def test_views_are_new_in_every_epoch_and_the_rate_is_that_of_the_network(
+    architecture, lr, shorten, probe, seen, features
+):
+    evaluate_linear(shorten("linear-bingo"), probe(architecture=architecture))
+    assert seen["rates"] == [[lr], [pytest.approx(lr / 3000 + (lr - lr / 3000) / 2)]]
+    first, second = (torch.cat([batch for batch, _ in epoch]) for epoch in seen["epochs"])
+    assert torch.cdist(first.double(), second.double()).min() > 1e-3
+    torch.testing.assert_close(seen["val"], features("val")[0], atol=1e-4, rtol=1e-4)

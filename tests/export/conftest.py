@@ -4,6 +4,7 @@ from torch import nn
 
 from bingo.artifacts.tensors import write_tensors
 from bingo.models.backbone import build_backbone
+from bingo.models.checkpoint import write_teacher
 from bingo.study.sections import Backbone
 from tests.importers.source_networks import settled
 
@@ -34,7 +35,7 @@ def student(tmp_path):
         torch.manual_seed(0)
         backbone = Backbone(**spec)
         network = trained_looking(build_backbone(backbone))
-        made = {
+        provenance = {
             "stage": "student",
             "version": 7,
             "settings": {"preprocessing": {**INPUT, "size": size}, "seed": 3},
@@ -42,9 +43,24 @@ def student(tmp_path):
             "packages": {"torch": "2.0.1"},
             "seed": 3,
         }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        said = {"backbone": backbone.model_dump(), "method": "bingo", "provenance": made}
-        write_tensors(path, network.state_dict(), said)
+        metadata = {"backbone": backbone.model_dump(), "method": "bingo", "provenance": provenance}
+        write_tensors(path, network.state_dict(), metadata)
+        return network, path
+
+    return write
+
+
+@pytest.fixture
+def teacher(student, tmp_path):
+    """Write a network with a projection head; return (network, file)."""
+
+    def write(**spec):
+        network, _ = student(**spec)
+        path, head = (
+            tmp_path / "teacher.safetensors",
+            {"0.weight": torch.randn(4, network.dim), "0.bias": torch.ones(4)},
+        )
+        write_teacher(path, Backbone(**spec), network.state_dict(), head, {"method": "moco"})
         return network, path
 
     return write

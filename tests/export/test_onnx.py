@@ -12,15 +12,10 @@ from bingo.export.onnx import export_onnx
 SPEC = {"architecture": "resnet10", "width": 1 / 16, "stem": "small"}
 
 
-@pytest.fixture
-def exported(student, tmp_path):
+def test_onnxruntime_gives_the_features_for_any_number_of_images(student, images, same, tmp_path):
     network, path = student(**SPEC)
-    export_onnx(path, tmp_path / "exports" / "network.onnx", 80)
-    return network, tmp_path / "exports" / "network.onnx"
-
-
-def test_onnxruntime_gives_the_features_for_any_number_of_images(exported, images, same):
-    network, output = exported
+    output = tmp_path / "exports" / "network.onnx"
+    export_onnx(path, output, 80)
     assert [path.name for path in output.parent.iterdir()] == ["network.onnx"]
     session = onnxruntime.InferenceSession(output, providers=["CPUExecutionProvider"])
     (given,), (found,) = session.get_inputs(), session.get_outputs()
@@ -30,14 +25,10 @@ def test_onnxruntime_gives_the_features_for_any_number_of_images(exported, image
     (alone,) = session.run(None, {"images": images[:1].numpy()})
     np.testing.assert_allclose(alone, network(images[:1]), rtol=1e-3, atol=1e-4)
 
-    said = session.get_modelmeta().custom_metadata_map
-    assert said.pop("architecture") == "resnet10"
-    assert {name: json.loads(value) for name, value in said.items()} == {
-        "size": 64,
-        "resize": 80,
-        "mean": [0.3, 0.4, 0.5],
-        "std": [0.1, 0.2, 0.3],
-    }
+    metadata = session.get_modelmeta().custom_metadata_map
+    assert metadata.pop("architecture") == "resnet10"
+    view = {"size": 64, "resize": 80, "mean": [0.3, 0.4, 0.5], "std": [0.1, 0.2, 0.3]}
+    assert {name: json.loads(value) for name, value in metadata.items()} == view
     model = onnx.load(output)
     onnx.checker.check_model(model, full_check=True)
     assert b"stack_trace" not in model.SerializeToString()
@@ -45,16 +36,8 @@ def test_onnxruntime_gives_the_features_for_any_number_of_images(exported, image
 
 
 @pytest.mark.parametrize("package", ["onnx", "onnxscript"])
-def test_without_its_packages_a_line_says_what_to_install(package, student, monkeypatch, tmp_path):
+def test_a_missing_package_and_its_remedy_are_named(package, student, monkeypatch, tmp_path):
     _, path = student(**SPEC)
     monkeypatch.setitem(sys.modules, package, None)
-    expected = rf"^--to onnx: needs {package}; pip install '\.\[export\]' in the checkout$"
-    with pytest.raises(BingoError, match=expected):
+    with pytest.raises(BingoError, match=rf"^--to onnx: .*\b{package}\b.*\.\[export\]"):
         export_onnx(path, tmp_path / "network.onnx", None)
-
-
-def test_a_shorter_side_that_is_smaller_than_the_input_is_refused(student, tmp_path):
-    _, path = student(**SPEC)
-    with pytest.raises(BingoError, match="resize 40: resize must be at least size, 64 px"):
-        export_onnx(path, tmp_path / "network.onnx", 40)
-    assert not (tmp_path / "network.onnx").exists()

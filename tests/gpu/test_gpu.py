@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import nn
 
 from bingo.bags.groups import random_bags
@@ -32,9 +33,9 @@ from bingo.training.state import TrainingState
 from bingo.training.teacher import OnlineTeacher, to_device
 from bingo.training.train_method import MethodTask
 from bingo.views.recipes import RECIPES
-from tests.benchmarks.photos import write_photos
 from tests.methods.literal import METHODS, settings_of, step_input
 from tests.stage import run_stage
+from tests.training.conftest import stop_in
 
 if not torch.cuda.is_available():
     pytest.skip("there is no GPU", allow_module_level=True)
@@ -59,7 +60,11 @@ class Noise:
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
     folder = tmp_path_factory.mktemp("photos")
-    write_photos(folder / "train", 48)
+    (folder / "train").mkdir()
+    for number in range(48):
+        coarse = np.random.default_rng(number).integers(0, 256, (12, 16, 3), dtype=np.uint8)
+        photo = Image.fromarray(coarse).resize((500, 375), Image.Resampling.BICUBIC)
+        photo.save(folder / "train" / f"{number:02d}.jpg", quality=90)
     data = FolderData(source="folder", train=str(folder / "train"))
     run_stage(DataJob, threads=4, split="train", data=data, output=folder / "listing.h5")
     return open_images(read_listing(folder / "listing.h5", "train"))
@@ -80,8 +85,8 @@ def teacher():
 
 
 @pytest.fixture
-def learner(teacher):
-    """From a method's name and a device to its learner, always with the same weights."""
+def build_model(teacher):
+    """Return a function from a method and a device to its model, always with the same weights."""
 
     def build(name, device):
         torch.manual_seed(0)
@@ -136,17 +141,17 @@ def take_step(task, epoch, loss):
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_first_steps_of_training_are_those_of_the_cpu(name, learner, noise):
+def test_first_steps_of_training_are_those_of_the_cpu(name, build_model, noise):
     losses = []
     for device in (CPU, GPU):
-        trained = learner(name, device)
-        data = batches(noise, trained.method.views(), SMALL, bags=random_bags(48, 5, 0))
-        task = MethodTask(trained, data, trained.method.training, device)
+        model = build_model(name, device)
+        data = batches(noise, model.method.views(), SMALL, bags=random_bags(48, 5, 0))
+        task = MethodTask(model, data, model.method.training, device)
         losses.append([])
         for number in range(3):
-            batch = step_input(trained, number, epoch=2)
+            batch = step_input(model, number, epoch=2)
             batch = replace(batch, images={view: images.to(device) for view, images in batch.images.items()})
-            values = trained(batch, torch.float32)
+            values = model(batch, torch.float32)
             take_step(task, 2, values["loss"])
             losses[-1].append({term: float(value.detach()) for term, value in values.items()})
     for expected, found in zip(*losses, strict=True):
@@ -155,17 +160,17 @@ def test_first_steps_of_training_are_those_of_the_cpu(name, learner, noise):
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("name", METHODS)
-def test_a_step_never_waits_for_the_gpu(name, precision, learner, noise):
-    trained = learner(name, GPU)
-    training = trained.method.training.model_copy(update={"precision": precision})
-    data = batches(noise, trained.method.views(), SMALL, bags=random_bags(48, 5, 0))
+def test_a_step_never_waits_for_the_gpu(name, precision, build_model, noise):
+    model = build_model(name, GPU)
+    training = model.method.training.model_copy(update={"precision": precision})
+    data = batches(noise, model.method.views(), SMALL, bags=random_bags(48, 5, 0))
 
-    task = MethodTask(trained, data, training, GPU)
+    task = MethodTask(model, data, training, GPU)
 
     def steps(epoch):
         for batch in data.batches(epoch, epoch + 1, 0):
             seed_step(0, epoch, batch.step)
-            take_step(task, epoch, task.loss(trained, batch)["loss"])
+            take_step(task, epoch, task.loss(model, batch)["loss"])
 
     steps(0)  # folds the teacher, and lets libraries set themselves up
     torch.cuda.synchronize()
@@ -189,24 +194,16 @@ def test_stored_outputs_reach_the_gpu_without_waiting():
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_training_on_the_gpu_goes_on_where_it_was_stopped(workers, learner, noise, tmp_path):
+def test_a_training_on_the_gpu_goes_on_where_it_was_stopped(workers, build_model, noise, tmp_path):
     def run(folder, stop):
-        trained = learner("moco", GPU)
+        model = build_model("moco", GPU)
         if stop:
-            after_step, done = trained.after_step, []
-
-            def stopping():
-                done.append(1)
-                if len(done) == 5:
-                    raise KeyboardInterrupt
-                after_step()
-
-            trained.after_step = stopping
+            stop_in(5)(model)
         state = TrainingState(tmp_path / folder / "state.pt", "same")
-        data = batches(noise, trained.method.views(), SMALL, "cifar")
+        data = batches(noise, model.method.views(), SMALL, "cifar")
         with state.exclusively():
-            training = trained.method.training.model_copy(update={"epochs": 2})
-            return trained, train(MethodTask(trained, data, training, GPU), state, workers, "test")
+            training = model.method.training.model_copy(update={"epochs": 2})
+            return model, train(MethodTask(model, data, training, GPU), state, workers, "test")
 
     whole, rows = run("whole", stop=False)
     with pytest.raises(KeyboardInterrupt):

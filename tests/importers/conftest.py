@@ -4,6 +4,8 @@ import torch
 from bingo.errors import BingoError
 from bingo.importers.load import load_checkpoint
 
+from .source_networks import encoder, mlp, queue, small18
+
 torch.set_num_threads(1)
 
 
@@ -13,15 +15,23 @@ def _seeded():
 
 
 @pytest.fixture
+def path(tmp_path):
+    return tmp_path / "weights.pth.tar"
+
+
+@pytest.fixture
+def moco_state():
+    """A state dict of MoCo's query network alone."""
+    return {**encoder("encoder_q.", small18(), mlp(64, 24, 16)), **queue()}
+
+
+@pytest.fixture
 def refusal():
-    """Import a part that must be refused, and return the line that says why."""
+    """Import a network that must be refused, and return the error's line without the path that begins it."""
 
     def import_it(path, format=None, part=None, architecture=None):
-        with pytest.raises(BingoError) as caught:
+        with pytest.raises(BingoError, match=f"^{path}: ") as caught:
             load_checkpoint(path, format, part, architecture)
-        message = str(caught.value)
-        assert message.startswith(f"{path}: ")
-        assert "\n" not in message
-        return message.removeprefix(f"{path}: ")
+        return str(caught.value).removeprefix(f"{path}: ")
 
     return import_it

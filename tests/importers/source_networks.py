@@ -83,6 +83,11 @@ def under(prefix, network):
     return {prefix + name: value for name, value in state.items()}
 
 
+def encoder(prefix, backbone, head, place="fc."):
+    """The state dict of a network whose head is a part of it, as MoCo and its followers write it."""
+    return {**under(prefix, backbone), **under(prefix + place, head)}
+
+
 def queue(size=32, dim=16):
     return {"queue": torch.randn(dim, size), "queue_ptr": torch.zeros(1, dtype=torch.long)}
 

@@ -1,4 +1,4 @@
-"""Steps of a method, once by the learner, once written out: networks apart, lists for queues, loops for formulas."""
+"""Steps of a method, by the model and written out: separate networks, lists for queues, loops for formulas."""
 
 import copy
 
@@ -10,7 +10,8 @@ from torch import nn
 
 from bingo.models.batch_norm_folding import fold_batch_norm
 from bingo.study.schema import Student
-from bingo.training.model import StepInput, TrainingModel
+from bingo.training.model import TrainingModel
+from bingo.training.step import StepInput
 from bingo.training.teacher import OnlineTeacher
 
 BATCH, QUEUE, SIDE, LR = 6, 16, 16, 0.5
@@ -40,16 +41,16 @@ def settings_of(name, **changes):
 
 
 def build(name, teacher, batch_norm="eval", seed=0, **changes):
-    """Return a learner in train mode; methods that distil learn from ``teacher``."""
+    """Return a model in train mode; methods that distil learn from ``teacher``."""
     torch.manual_seed(seed)
     method = settings_of(name, **changes)
     return TrainingModel(method, None if method.method == "moco" else OnlineTeacher(teacher, batch_norm)).train()
 
 
-def step_input(learner, number, epoch=0, seed=0):
+def step_input(model, number, epoch=0, seed=0):
     """Return noise for every view, another in every step."""
     generator = torch.Generator().manual_seed(1000 * epoch + number)
-    images = {name: torch.randn(BATCH, 3, SIDE, SIDE, generator=generator) for name in learner.method.views()}
+    images = {name: torch.randn(BATCH, 3, SIDE, SIDE, generator=generator) for name in model.method.views()}
     rows = {"anchor": np.arange(BATCH), "positive": np.arange(BATCH)}
     return StepInput(seed, epoch, number, images, rows)
 
@@ -64,16 +65,12 @@ def descend(network, loss):
     return gradients
 
 
-def train_step(learner, batch):
-    """Return the values that the learner logs, as numbers, and its gradients; its queues have moved on."""
-    values = learner(batch, FLOAT32)
-    gradients = descend(learner, values["loss"])
-    learner.after_step()
+def train_step(model, batch):
+    """Return the values that the model logs, as numbers, and its gradients; its queues have moved on."""
+    values = model(batch, FLOAT32)
+    gradients = descend(model, values["loss"])
+    model.after_step()
     return {name: float(value.detach()) for name, value in values.items()}, gradients
-
-
-def oldest_first(queue):
-    return queue.keys.roll(-int(queue.position), 0)
 
 
 def unit(outputs):
@@ -91,16 +88,16 @@ def cross_entropy(queries, keys, queue, temperature):
 
 
 class Literal:
-    """The networks and queues of a learner, copied before its first step."""
+    """The networks and queues of a model, copied before its first step."""
 
-    def __init__(self, learner, teacher=None):
-        self.student = copy.deepcopy(nn.Sequential(learner.backbone, learner.head)).train()
+    def __init__(self, model, teacher=None):
+        self.student = copy.deepcopy(nn.Sequential(model.backbone, model.head)).train()
         self.average = copy.deepcopy(self.student)
-        # Folded as the learner's is, for steps add up what rounding it costs; tests of folding compare the two.
+        # Folded as the model's is, for steps add up what rounding it costs; tests of folding compare the two.
         self.backbone, self.head = (
             (fold_batch_norm(part) for part in (teacher.backbone, teacher.head)) if teacher else (None, None)
         )
-        self.queues = {name: list(queue.keys.clone()) for name, queue in learner.queues.items()}
+        self.queues = {name: list(queue.keys.clone()) for name, queue in model.queues.items()}
 
     def embed(self, images):
         return unit(self.student(images))
@@ -126,40 +123,36 @@ class Literal:
         self.queues[name] = (self.queues[name] + list(keys.detach()))[-QUEUE:]
 
 
-def require_same_step(learner, literal, found, expected, tolerance=2e-4):
-    """Compare values, gradients, all weights and statistics, and queues after one step.
+def require_literal_steps(model, teacher, literal_step, epoch=0, seed=0, tolerance=2e-4):
+    """Take four steps, in which the queue wraps around, and compare each with what ``literal_step`` makes of it."""
+    literal = Literal(model, teacher)
+    for number in range(4):
+        batch = step_input(model, number, epoch, seed)
+        require_same_step(model, literal, train_step(model, batch), literal_step(literal, batch), tolerance)
 
-    The transcription then goes on from the learner's: rounding would grow over steps, more on one CPU than on another.
 
-    Args:
-        learner: what is tested.
-        literal: what it is compared with.
-        found: what `train_step` returned.
-        expected: the same of the literal transcription.
-        tolerance: of gradients, in parts of their largest; that of values is a fortieth.
+def require_same_step(model, literal, found, expected, tolerance=2e-4):
+    """Compare values, gradients, weights, batch-norm statistics and queues after one step.
+
+    Gradients may differ by ``tolerance`` of their largest, values by a fortieth of it. The transcription then goes on
+    from the model's state, because rounding would grow over steps.
     """
     (values, gradients), (expected_values, expected_gradients) = found, expected
+    expected_values = {name: float(value.detach()) for name, value in expected_values.items()}
     assert values == pytest.approx(expected_values, rel=tolerance / 40, abs=1e-6)
-    names = [name for name, parameter in learner.named_parameters() if parameter.requires_grad]
+    names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     for name, ours, theirs in zip(names, gradients, expected_gradients, strict=True):
         scale = max(float(theirs.abs().max()), 1e-3)
         error = float((ours - theirs).abs().max())
         assert error <= tolerance * scale, f"{name}: {error} of {scale}"
-    pairs = [(nn.Sequential(learner.backbone, learner.head), literal.student)]
-    if learner.momentum_encoder is not None:
-        pairs.append((learner.momentum_encoder, literal.average))
+    pairs = [(nn.Sequential(model.backbone, model.head), literal.student)]
+    if model.momentum_encoder is not None:
+        pairs.append((model.momentum_encoder, literal.average))
     for ours, theirs in pairs:
-        # Batch-norm's running statistics among them.
-        found_state, expected_state = ours.state_dict(), theirs.state_dict()
-        assert list(found_state) == list(expected_state)
-        for name, value in expected_state.items():
-            torch.testing.assert_close(
-                found_state[name], value, rtol=1e-3, atol=1e-4, msg=lambda m, n=name: f"{n}: {m}"
-            )
-        theirs.load_state_dict(found_state)
-    assert list(learner.queues) == list(literal.queues)
-    for name, queue in learner.queues.items():
-        torch.testing.assert_close(
-            oldest_first(queue), torch.stack(literal.queues[name]), rtol=1e-3, atol=1e-5, msg=lambda m, n=name: n + m
-        )
-        literal.queues[name] = list(oldest_first(queue).clone())
+        torch.testing.assert_close(dict(ours.state_dict()), dict(theirs.state_dict()), rtol=1e-3, atol=1e-4)
+        theirs.load_state_dict(ours.state_dict())
+    assert list(model.queues) == list(literal.queues)
+    for name, queue in model.queues.items():
+        keys = queue.keys.roll(-int(queue.position), 0)  # oldest first
+        torch.testing.assert_close(keys, torch.stack(literal.queues[name]), rtol=1e-3, atol=1e-5)
+        literal.queues[name] = list(keys.clone())

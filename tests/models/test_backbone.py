@@ -39,6 +39,7 @@ def with_random_statistics(network):
 
 @pytest.mark.parametrize("architecture", sorted(REFERENCES))
 def test_names_and_shapes_are_torchvisions(architecture):
+    assert sorted(REFERENCES) == sorted(RESNETS)
     with torch.device("meta"):
         reference = REFERENCES[architecture]()
         network = build_backbone(spec(architecture))
@@ -47,7 +48,7 @@ def test_names_and_shapes_are_torchvisions(architecture):
     assert network.dim == reference.fc.in_features
 
 
-@pytest.mark.parametrize("architecture", ["resnet18", "resnet34", "resnet50"])
+@pytest.mark.parametrize("architecture", ["resnet18", "resnet50"])
 @torch.inference_mode()
 def test_with_the_same_weights_features_are_torchvisions(architecture):
     with torch.device("meta"):
@@ -68,9 +69,10 @@ def test_with_the_same_weights_features_are_torchvisions(architecture):
     torch.testing.assert_close(features, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
 
 
-@pytest.mark.parametrize("architecture", sorted(REFERENCES))
+@pytest.mark.parametrize("architecture", ["resnet18", "resnet50"])
 def test_no_narrow_convolution_has_the_gradient_that_writes_beyond_its_memory(architecture):
-    network = build_backbone(spec(architecture, width=1 / 32))
+    with torch.device("meta"):
+        network = build_backbone(spec(architecture, width=1 / 32))
     convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
     strided = [c for c in convolutions if c.kernel_size == (1, 1) and c.stride != (1, 1)]
     assert {type(c) for c in strided if c.in_channels < 16} == {SampledConv2d}
@@ -93,7 +95,7 @@ def test_a_sampled_convolution_is_the_strided_one(side):
 
 
 @pytest.mark.parametrize("architecture", ["resnet18", "resnet50"])
-@pytest.mark.parametrize("width", [0.125, 0.5, 2.0])
+@pytest.mark.parametrize("width", [0.125, 2.0])
 def test_width_scales_the_channels_of_every_layer(architecture, width):
     with torch.device("meta"):
         network = build_backbone(spec(architecture, width=width))
@@ -110,14 +112,6 @@ def test_width_scales_the_channels_of_every_layer(architecture, width):
 
 
 @torch.inference_mode()
-@pytest.mark.parametrize("width", [0.0625, 1 / 64])
-def test_dim_is_the_width_of_the_features_down_to_a_single_channel(width):
-    network = build_backbone(spec("resnet10", width=width)).eval()
-    assert network(torch.randn(2, 3, 32, 32)).shape == (2, network.dim)
-    assert network.dim == 8 * max(1, round(64 * width))
-
-
-@torch.inference_mode()
 @pytest.mark.parametrize(("stem", "sides"), [("small", [32, 32, 16, 8, 4]), ("imagenet", [16, 8, 4, 2, 1])])
 def test_small_stem_keeps_the_resolution(stem, sides):
     network = build_backbone(spec("resnet10", stem, 0.0625)).eval()
@@ -126,35 +120,6 @@ def test_small_stem_keeps_the_resolution(stem, sides):
         layer.register_forward_hook(lambda _layer, _inputs, output: seen.append(output.shape[-1]))
     network(torch.randn(1, 3, 32, 32))
     assert seen == sides
-
-
-@pytest.mark.parametrize(("stem", "width"), [("imagenet", 1.0), ("small", 0.5), ("imagenet", 0.5)])
-def test_convolutions_start_from_he_normal_weights_and_batch_norm_from_identity(stem, width):
-    torch.manual_seed(0)
-    network = build_backbone(spec("resnet10", stem, width))
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d):
-            fan_out = module.out_channels * module.kernel_size[0] ** 2
-            deviation = 5 / math.sqrt(2 * module.weight.numel())  # five standard errors
-            assert float(module.weight.detach().std()) * math.sqrt(fan_out / 2) == pytest.approx(1, abs=deviation)
-        if isinstance(module, nn.BatchNorm2d):
-            assert (module.weight == 1).all()
-            assert (module.bias == 0).all()
-
-
-def test_weights_are_a_function_of_torchs_seed_and_lie_channels_last():
-    networks = []
-    for seed in (1, 1, 2):
-        torch.manual_seed(seed)
-        networks.append(build_backbone(spec("resnet10", "small", 0.125)))
-    first, same, other = (network.state_dict() for network in networks)
-    assert all(torch.equal(first[name], same[name]) for name in first)
-    assert not torch.equal(first["conv1.weight"], other["conv1.weight"])
-    assert networks[0].layer1[0].conv1.weight.is_contiguous(memory_format=torch.channels_last)
-
-
-def test_every_resnet_has_a_reference():
-    assert sorted(REFERENCES) == sorted(RESNETS)
 
 
 OTHERS = {
@@ -182,7 +147,7 @@ def test_the_other_networks_are_torchvisions_up_to_the_classifier(architecture):
     torch.testing.assert_close(found, reference(images), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", sorted({*ARCHITECTURES} - {"resnet34", "resnet101", "resnet152"}))
 def test_every_architecture_trains_into_features_of_its_width(architecture):
     width = 1 / 16 if architecture in RESNETS else 1.0
     network = build_backbone(spec(architecture, width=width)).train()
@@ -192,25 +157,7 @@ def test_every_architecture_trains_into_features_of_its_width(architecture):
     assert all(parameter.grad is not None for parameter in network.parameters())
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_training_draws_nothing_from_torchs_generator(architecture):
-    # Only timm's may draw which paths to drop; the generator is no part of the state of a training.
-    network = build_backbone(spec(architecture, width=1 / 16 if architecture in RESNETS else 1.0)).train()
-    images = torch.randn(2, 3, 32, 32)
-    before = torch.get_rng_state()
-    network(images)
-    assert torch.equal(torch.get_rng_state(), before)
-
-
-def test_swavs_resnet50_of_width_2_has_4096_features():
-    with torch.device("meta"):
-        network = build_backbone(spec("resnet50", width=2.0))
-    assert feature_width(network) == 4096
-    assert network.conv1.weight.shape == (128, 3, 7, 7)
-    assert network.layer4[2].conv2.weight.shape == (1024, 1024, 3, 3)  # not torchvision's wide_resnet50_2
-
-
-@pytest.mark.parametrize("name", ["resnet10t", "mobilenetv3_small_050", "test_vit"])
+@pytest.mark.parametrize("name", ["resnet10t", "test_vit"])
 def test_a_network_of_timm_gives_features_without_its_classifier(name):
     timm = pytest.importorskip("timm")
     torch.manual_seed(0)
@@ -226,39 +173,28 @@ def test_a_network_of_timm_gives_features_without_its_classifier(name):
     assert features.shape == (2, feature_width(network))
 
 
-def test_a_name_that_timm_does_not_know_is_refused_in_a_line():
-    pytest.importorskip("timm")
-    with pytest.raises(BingoError, match=r"^backbone: timm [\d.]+ has no model 'resnet999'; .*list_models") as caught:
-        build_backbone(spec("timm/resnet999"))
+@pytest.mark.parametrize(("stem", "width"), [("imagenet", 1.0), ("small", 0.5)])
+def test_convolutions_start_from_he_normal_weights_and_batch_norm_from_identity(stem, width):
+    torch.manual_seed(0)
+    network = build_backbone(spec("resnet10", stem, width))
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            fan_out = module.out_channels * module.kernel_size[0] ** 2
+            deviation = 5 / math.sqrt(2 * module.weight.numel())  # five standard errors
+            assert float(module.weight.detach().std()) * math.sqrt(fan_out / 2) == pytest.approx(1, abs=deviation)
+            assert module.weight.is_contiguous(memory_format=torch.channels_last)
+        if isinstance(module, nn.BatchNorm2d):
+            assert (module.weight == 1).all()
+            assert (module.bias == 0).all()
+
+
+@pytest.mark.parametrize(("installed", "name"), [(True, "resnet999"), (False, "resnet10t")])
+def test_a_network_that_timm_does_not_have_is_refused(installed, name, monkeypatch):
+    if not installed:
+        monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(BingoError, match=rf"^backbone: .*{name}") as caught:
+        build_backbone(spec(f"timm/{name}"))
     assert "\n" not in str(caught.value)
-
-
-def test_without_timm_its_networks_are_refused_with_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(BingoError, match=r"^backbone: timm/resnet10t needs timm; pip install timm$"):
-        build_backbone(spec("timm/resnet10t"))
-
-
-CPU = torch.device("cpu")
-
-
-def tracked_and_modes(network):
-    buffers = {name: buffer.clone() for name, buffer in network.state_dict().items()}
-    return buffers, [module.training for module in network.modules()]
-
-
-@pytest.mark.parametrize("training", [True, False])
-def test_a_size_that_a_network_takes_leaves_it_as_it_was(training):
-    network = build_backbone(spec("resnet18", width=1 / 16)).train(training)
-    before, modes = tracked_and_modes(network)
-    state = torch.get_rng_state()
-    for size in (1, 20, 33):
-        require_size(network, size, CPU)
-    after, modes_after = tracked_and_modes(network)
-    assert modes == modes_after == [training] * len(modes)
-    assert all(torch.equal(value, before[name]) for name, value in after.items())
-    assert all(parameter.grad is None and parameter.requires_grad for parameter in network.parameters())
-    assert torch.equal(torch.get_rng_state(), state)
 
 
 class Picky(nn.Module):
@@ -277,32 +213,14 @@ class Picky(nn.Module):
 
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("kind", [AssertionError, RuntimeError])
-def test_a_size_that_a_network_fails_on_is_refused_in_a_line_and_leaves_it_as_it_was(kind, training):
+def test_a_size_that_a_network_fails_on_is_refused_and_leaves_it_as_it_was(kind, training):
     network = Picky(kind("only 24 px,\n   or nothing.")).train(training)
-    require_size(network, 24, CPU)
-    with pytest.raises(BingoError) as caught:
-        require_size(network, 32, CPU)
-    message = "backbone: cannot take images of 32 px (only 24 px, or nothing); set data.preprocessing.size"
-    assert str(caught.value) == message
+    generator = torch.get_rng_state()
+    require_size(network, 24, torch.device("cpu"))
+    with pytest.raises(BingoError, match=r"^backbone: .*\b32 px.*only 24 px.*data\.preprocessing\.size") as caught:
+        require_size(network, 32, torch.device("cpu"))
+    assert "\n" not in str(caught.value)
     assert [module.training for module in network.modules()] == [training] * 2
     assert int(network.norm.num_batches_tracked) == 0
     assert not network.norm.running_mean.any()
-
-
-def test_a_fault_of_another_kind_is_not_hidden():
-    network = Picky(TypeError("a bug")).train()
-    with pytest.raises(TypeError, match="a bug"):
-        require_size(network, 32, CPU)
-    assert network.training
-
-
-def test_a_transformer_of_timm_takes_images_of_its_own_size_alone():
-    pytest.importorskip("timm")
-    network = build_backbone(spec("timm/vit_tiny_patch16_224"))
-    require_size(network, 224, CPU)
-    with pytest.raises(
-        BingoError, match=r"^backbone: cannot take images of 32 px \(.*224.*\); set data.prep"
-    ) as caught:
-        require_size(network, 32, CPU)
-    assert "\n" not in str(caught.value)
-    assert network.training
+    assert torch.equal(torch.get_rng_state(), generator)

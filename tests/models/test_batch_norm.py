@@ -5,7 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from bingo.models.batch_norm import without_running_statistics
+from bingo.errors import BingoError
+from bingo.models.batch_norm import synchronise_batch_norm, without_running_statistics
 
 
 @pytest.fixture
@@ -63,32 +64,6 @@ def test_batch_statistics_are_used_and_running_ones_neither_read_nor_changed(net
         torch.testing.assert_close(network(images), found)
 
 
-@pytest.mark.parametrize("training", [True, False])
-def test_the_mode_that_each_layer_had_comes_back(network, training):
-    network.train(training)
-    network[1].train(not training)
-    before = modes(network)
-    with without_running_statistics(network):
-        assert network[1].training
-        assert network[6].training
-        assert network[5].training == training  # dropout is none of its business
-        network(torch.randn(6, 3, 8, 8))
-    assert same(modes(network), before)
-
-
-def test_everything_comes_back_after_an_exception(network):
-    before = modes(network)
-
-    def fail():
-        with without_running_statistics(network):
-            network(torch.randn(6, 3, 8, 8))
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        fail()
-    assert same(modes(network), before)
-
-
 def test_gradients_flow_as_in_training(network):
     images = torch.randn(6, 3, 8, 8)
     network[5].p = 0.0
@@ -100,7 +75,44 @@ def test_gradients_flow_as_in_training(network):
         torch.testing.assert_close(ours.grad, theirs.grad, msg=lambda m, n=name: f"{n}: {m}")
 
 
-def test_a_network_without_batch_norm_is_left_alone():
-    network = nn.Linear(2, 2)
-    with without_running_statistics(network):
-        assert network(torch.ones(1, 2)).shape == (1, 2)
+@pytest.mark.parametrize("training", [True, False])
+def test_the_mode_that_each_layer_had_comes_back_even_after_an_exception(network, training):
+    network.train(training)
+    network[1].train(not training)
+    before = modes(network)
+
+    def fail():
+        with without_running_statistics(network):
+            assert network[1].training
+            assert network[6].training
+            assert network[5].training == training  # dropout stays as it is
+            network(torch.randn(6, 3, 8, 8))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert same(modes(network), before)
+
+
+def test_torchs_synchronised_layers_replace_batch_norm_on_gpus(network, monkeypatch):
+    expected = network.state_dict()
+    network[1].requires_grad_(False)
+    monkeypatch.setattr(nn.Module, "to", lambda module, *_: module)  # there may be no GPU
+    synchronise_batch_norm(network, torch.device("cuda"))
+    layers = [layer for layer in network if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
+    assert {type(layer) for layer in layers} == {nn.SyncBatchNorm}
+    assert [layer.weight.requires_grad for layer in layers] == [False, True]
+    found = network.state_dict()
+    assert list(found) == list(expected)
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_layers_that_do_more_than_batch_norm_cannot_be_synchronised():
+    network = nn.Sequential(type("BatchNormAct2d", (nn.BatchNorm2d,), {})(4))
+    with pytest.raises(BingoError, match="BatchNormAct2d"):
+        synchronise_batch_norm(network, torch.device("cuda"))
+
+
+def test_batch_norm_is_not_synchronised_on_cpus(network):
+    with pytest.raises(BingoError, match=r"^training\.sync_batch_norm: "):
+        synchronise_batch_norm(network, torch.device("cpu"))

@@ -5,7 +5,6 @@ from torch import nn
 
 from bingo.models.backbone import build_backbone
 from bingo.models.batch_norm_folding import fold_batch_norm
-from bingo.models.head import mlp_head
 from bingo.study.sections import Backbone
 
 
@@ -26,7 +25,7 @@ def norms(network):
 
 @pytest.mark.parametrize(
     ("architecture", "width"),
-    [("resnet18", 0.25), ("resnet18", 1 / 16), ("resnet50", 0.25), ("efficientnet_b0", 1), ("mobilenet_v3_large", 1)],
+    [("resnet18", 1 / 16), ("resnet50", 0.25), ("efficientnet_b0", 1), ("mobilenet_v3_large", 1)],
 )
 def test_a_folded_network_computes_the_same_without_batch_norm(architecture, width):
     torch.manual_seed(0)
@@ -44,18 +43,6 @@ def test_a_folded_network_computes_the_same_without_batch_norm(architecture, wid
     assert all(kernel.is_contiguous(memory_format=torch.channels_last) for kernel in kernels)
 
 
-@pytest.mark.parametrize("layers", [(nn.Linear(5, 4), nn.BatchNorm1d(4)), (nn.Conv2d(5, 4, 1), nn.BatchNorm2d(4))])
-def test_batch_norm_without_scale_is_folded_as_well(layers):
-    first, norm = layers
-    plain = type(norm)(4, affine=False)
-    nn.init.uniform_(plain.running_var, 0.5, 2)
-    nn.init.normal_(plain.running_mean)
-    network = nn.Sequential(first, plain).eval()
-    images = torch.randn(3, 5, 2, 2) if isinstance(first, nn.Conv2d) else torch.randn(3, 5)
-    assert norms(fold_batch_norm(network)) == 0
-    torch.testing.assert_close(fold_batch_norm(network)(images), network(images), rtol=1e-5, atol=1e-5)
-
-
 def test_a_layer_that_occurs_twice_stays_apart_from_what_follows_it():
     act = nn.Tanh()
     network = used(nn.Sequential(act, nn.Conv2d(3, 4, 1), act, nn.BatchNorm2d(4)))
@@ -69,22 +56,7 @@ def test_batch_norm_in_training_mode_and_in_front_of_a_convolution_stays():
     assert norms(fold_batch_norm(training)) == norms(fold_batch_norm(before)) == 1
 
 
-def test_a_sequence_that_is_run_in_its_own_way_stays():
-    class Backwards(nn.Sequential):
-        def forward(self, x):
-            return self[0](self[1](x))
-
-    network = used(Backwards(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)))
-    images = torch.randn(2, 4, 5, 5)
-    assert torch.equal(fold_batch_norm(network)(images), network(images))
-
-
-def test_a_head_without_batch_norm_stays_as_it_is():
-    head, features = mlp_head(8, [16, 4]).eval(), torch.randn(5, 8)
-    assert torch.equal(fold_batch_norm(head)(features), head(features))
-
-
-@pytest.mark.parametrize("architecture", ["resnet18", "resnet50"])
+@pytest.mark.parametrize("architecture", ["resnet18"])
 def test_in_bfloat16_a_folded_teacher_is_no_further_from_float32(architecture):
     torch.manual_seed(0)
     backbone = used(build_backbone(Backbone(architecture=architecture, width=0.25, stem="small")))

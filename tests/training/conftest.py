@@ -1,3 +1,4 @@
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +18,14 @@ from bingo.training.batches import TrainingBatches
 from bingo.training.model import TrainingModel
 from bingo.training.teacher import OnlineTeacher
 from bingo.views.recipes import RECIPES
+from tests.data.conftest import list_images as list_images
+from tests.methods.conftest import teacher as teacher
 
 torch.set_num_threads(1)
 
-COUNT = 48
+CPU = torch.device("cpu")
+COUNT, BATCH = 48, 16
+STEPS = COUNT // BATCH  # of an epoch
 
 
 class RandomImages:
@@ -54,12 +59,12 @@ def images():
 
 @pytest.fixture(scope="session")
 def training():
-    return Training(epochs=3, batch_size=16, lr=0.1, views="small", precision="float32")
+    return Training(epochs=3, batch_size=BATCH, lr=0.1, views="small", precision="float32")
 
 
 @pytest.fixture(scope="session")
 def build(training):
-    """From a method's name and the seed of its initial weights to the learner."""
+    """Return a function from a method's name and the seed of its initial weights to the model."""
     common = {
         "backbone": {"architecture": "resnet10", "stem": "small", "width": 0.0625},
         "training": training.model_dump(),
@@ -91,30 +96,38 @@ def make_teacher():
 
 @pytest.fixture(scope="session")
 def batches(images, training):
-    """From a learner to the batches it trains on."""
+    """Return a function from a model to the batches that it trains on."""
     features = images.pixels.flatten(1).float().numpy() - 127.5
 
-    def batches(learner):
+    def batches(model):
         preprocessing = Preprocessing(size=12, resize=12)
         bags = knn_bags(features.copy(), 5)
         recipe = RECIPES[training.views]
-        return TrainingBatches(images, learner.method.views(), recipe, preprocessing, training.batch_size, 11, bags)
+        return TrainingBatches(images, model.method.views(), recipe, preprocessing, training.batch_size, 11, bags)
 
     return batches
 
 
 def stop_in(step):
-    """Return a preparation that interrupts training in a step, counted from 1 in this process."""
+    """Return a function that lets a model's training be interrupted in a step, counted from 1 in this process."""
 
-    def prepare(learner):
-        after_step, done = learner.after_step, []
-
-        def stopping():
-            done.append(1)
-            if len(done) == step:
+    def prepare(model):
+        def stop(done):
+            if done == step:
                 raise KeyboardInterrupt
-            after_step()
 
-        learner.after_step = stopping
+        at_steps(model, stop)
 
     return prepare
+
+
+def at_steps(model, act):
+    """Call ``act`` with the number of each step, counted from 1, before the model finishes it."""
+    after_step, numbers = model.after_step, itertools.count(1)
+    model.after_step = lambda: act(next(numbers)) or after_step()
+
+
+def same_bytes(first, second):
+    first, second = first.state_dict(), second.state_dict()
+    assert list(first) == list(second)
+    return all(first[name].numpy().tobytes() == second[name].numpy().tobytes() for name in first)

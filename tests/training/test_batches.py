@@ -1,5 +1,3 @@
-import multiprocessing
-import pickle
 from dataclasses import replace
 
 import numpy as np
@@ -90,21 +88,25 @@ def array_listing(tmp_path, list_images, monkeypatch):
     return read_listing(list_images(tmp_path / "array.h5", source="cifar10", root=tmp_path), "train")
 
 
+@pytest.fixture
+def array_data(array_listing):
+    return batches_of(array_listing)
+
+
 @pytest.fixture(params=["array", "folder"])
 def data(request):
     return batches_of(request.getfixturevalue(f"{request.param}_listing"))
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_any_number_of_workers_yields_the_same_batches(data, workers):
-    assert equal(numbers(data.batches(0, EPOCHS, workers)), numbers(data.batches(0, EPOCHS, 0)))
+def test_workers_yield_the_same_batches(data):
+    assert equal(numbers(data.batches(0, EPOCHS, 2)), numbers(data.batches(0, EPOCHS, 0)))
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_a_later_start_yields_the_rest_of_the_same_batches(data, workers):
-    whole = numbers(data.batches(0, EPOCHS, 0))
-    assert len(whole) == EPOCHS * data.steps
-    assert equal(numbers(data.batches(1, EPOCHS, workers)), whole[data.steps :])
+@pytest.mark.parametrize(("epoch", "step", "workers"), [(1, 0, 2), (1, 2, 0)])
+def test_a_later_start_yields_the_rest_of_the_same_batches(epoch, step, workers, array_data):
+    whole = numbers(array_data.batches(0, EPOCHS, 0))
+    assert len(whole) == EPOCHS * array_data.steps
+    assert equal(numbers(array_data.batches(epoch, EPOCHS, workers, step)), whole[epoch * array_data.steps + step :])
 
 
 def test_a_batch_depends_on_epoch_and_step_alone(data):
@@ -113,20 +115,6 @@ def test_a_batch_depends_on_epoch_and_step_alone(data):
     backwards = numbers(data[position] for position in reversed(positions))
     assert equal(forwards, backwards[::-1])
     assert equal(forwards, numbers(data.batches(0, EPOCHS, 0)))
-
-
-def test_batches_survive_the_journey_to_a_worker_that_is_not_forked(folder_listing):
-    data = batches_of(folder_listing)
-    expected = numbers([data[1, 2]])
-    assert equal(numbers([pickle.loads(pickle.dumps(data))[1, 2]]), expected)
-
-
-def test_another_seed_yields_other_batches(array_listing):
-    first, second = (numbers(batches_of(array_listing, seed=seed).batches(0, 1, 0)) for seed in (0, 1))
-    for one, other in zip(first, second, strict=True):
-        assert one[0] != other[0]
-        assert len(one) == len(other) == 2 + len(VIEWS)
-        assert all(not torch.equal(a[1], b[1]) for a, b in zip(one[2:], other[2:], strict=True))
 
 
 def test_an_epoch_shows_every_image_once_but_for_an_incomplete_last_batch(array_listing):
@@ -151,27 +139,6 @@ def test_positives_are_members_of_the_anchors_bags(data):
         assert equal([*vars(view.parameters).values()], [*vars(parameters).values()])
         if not view.cropped:
             assert torch.equal(view.pixels, data.images.fetch(partners))
-
-
-def test_positives_change_from_epoch_to_epoch(array_listing):
-    data = batches_of(array_listing, views={"member": View("positive", 2)}, batch_size=COUNT)
-    position = {image.numpy().tobytes(): i for i, image in enumerate(data.images.fetch(np.arange(COUNT)))}
-    drawn = {anchor: set() for anchor in range(COUNT)}
-    for batch in data.batches(0, 16, 0):
-        for anchor, image in zip(batch.rows["anchor"].tolist(), batch.views["member"].pixels, strict=True):
-            drawn[anchor].add(position[image.numpy().tobytes()])
-    assert drawn == {anchor: {(anchor + 1) % COUNT, (anchor + 2) % COUNT} for anchor in range(COUNT)}
-
-
-def test_a_view_can_be_drawn_again_from_seed_index_epoch_and_view(data):
-    for epoch in (0, 2):
-        batch = data[epoch, 1]
-        for name in ("query", "key"):
-            for row, anchor in enumerate(batch.rows["anchor"]):
-                size = data.images.listing.size[[anchor]]
-                again = draw(data.recipe, SEED, np.array([anchor]), epoch, VIEWS[name].slot, size)
-                for key, value in vars(again).items():
-                    assert torch.equal(getattr(batch.views[name].parameters, key)[row], value[0]), key
 
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
@@ -202,7 +169,7 @@ def test_a_rendered_view_is_the_chain_of_torchvisions_functions(interpolation, a
 def test_a_view_is_the_same_whatever_is_rendered_with_it(data, together, monkeypatch):
     batch = data[0, 0]
     expected = {name: data.render({name: view}, CPU)[name] for name, view in batch.views.items()}
-    monkeypatch.setattr(apply, "_TOGETHER", together)
+    monkeypatch.setattr(apply, "_BLOCK_VALUES", together)
     found = data.render(batch.views, CPU)
     assert list(found) == list(batch.views)
     for name, images in found.items():
@@ -210,56 +177,18 @@ def test_a_view_is_the_same_whatever_is_rendered_with_it(data, together, monkeyp
         assert torch.allclose(images, expected[name], atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
-def test_the_same_images_as_files_and_as_an_array_give_the_same_views(
-    interpolation, array_listing, tmp_path, list_images
-):
-    (tmp_path / "png").mkdir()
-    for i, pixels in enumerate(PIXELS):
-        Image.fromarray(pixels).save(tmp_path / "png" / f"{i:02d}.png")
-    files = read_listing(list_images(tmp_path / "png.h5", train=tmp_path / "png"), "train")
-    # Crops and flips alone, since colour steps would enlarge the rounding of crops to bytes.
-    from_array, from_files = (batches_of(listing, recipe="crop-flip") for listing in (array_listing, files))
-    from_array.recipe = from_files.recipe = replace(from_array.recipe, interpolation=interpolation)
-    for one, other in zip(from_array.batches(0, 1, 0), from_files.batches(0, 1, 0), strict=True):
-        assert one.rows["anchor"].tolist() == other.rows["anchor"].tolist()
-        assert list(one.views) == list(other.views) == list(VIEWS)
-        in_memory, in_files = from_array.render(one.views, CPU), from_files.render(other.views, CPU)
-        for view, first, second in zip(VIEWS, one.views.values(), other.views.values(), strict=True):
-            assert [first.cropped, second.cropped] == [False, True]
-            assert equal([*vars(first.parameters).values()], [*vars(second.parameters).values()])
-            difference = in_memory[view] - in_files[view]
-            # Bytes are rounded after each of the two passes, and the cubic filter enlarges what the first has rounded.
-            assert difference.abs().max() <= {"bilinear": 1.01, "bicubic": 1.2}[interpolation] / 255 / min(
-                PREPROCESSING.std
-            )
-
-
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_users_fault_in_a_worker_arrives_as_one_line(folder_listing, workers):
-    path = folder_listing.path(3)
-    data = batches_of(folder_listing)
+def test_an_image_that_went_away_is_named(folder_listing, workers):
+    data, path = batches_of(folder_listing), folder_listing.path(3)
     path.unlink()
-    with pytest.raises(BingoError) as error:
+    with pytest.raises(BingoError, match=rf"^{path}: ") as error:
         list(data.batches(0, 1, workers))
-    assert error.type is BingoError
-    remedy = "list the data anew (snakemake --forcerun data)"
-    assert str(error.value) == f"{path}: cannot be read (No such file or directory); {remedy}"
-
-
-def test_a_fault_of_the_software_in_a_worker_keeps_its_traceback(folder_listing):
-    data = batches_of(folder_listing)
-    data.images.listing = replace(folder_listing, paths=None)
-    with pytest.raises(RuntimeError, match=r"_read(.|\n)*AssertionError") as kept:
-        list(data.batches(0, 1, 1))
-    # Workers ignore what asks processes to end: left behind, they would be waited for for ever.
-    assert kept.value.__traceback__ is not None
-    assert multiprocessing.active_children() == []
+    assert "\n" not in str(error.value)
 
 
 def test_fewer_images_than_a_batch_are_refused_with_the_key(array_listing):
     assert batches_of(array_listing, batch_size=COUNT).steps == 1
-    with pytest.raises(BingoError, match="batch_size: 14 is more than the 13 training images"):
+    with pytest.raises(BingoError, match=r"^batch_size: 14 .*\b13\b"):
         batches_of(array_listing, batch_size=COUNT + 1)
 
 
@@ -289,43 +218,15 @@ def test_views_that_a_teacher_sees_are_drawn_without_the_seed_and_others_with_it
             assert drawn_for(batch, name) == expected_for(data, batch, name, epoch), name
 
 
-def test_of_two_seeds_an_image_has_the_same_teachers_views_and_other_views_of_its_own(array_listing):
-    seen = []
-    for seed in (0, 1):
-        data = batches_of(array_listing, TEACHER_VIEWS, batch_size=COUNT, seed=seed)
-        (batch,) = data.batches(0, 1, 0)
-        seen.append({name: drawn_for(batch, name) for name in TEACHER_VIEWS})
-        # The teacher's stream is not the student's, not even where numbers and seed are equal.
-        assert all(seen[-1]["shared"][row] != seen[-1]["own"][row] for row in range(COUNT))
-    first, second = seen
-    assert first["shared"] == second["shared"]
-    assert first["target"] == second["target"]
-    both = set(first["member target"]) & set(second["member target"])
-    assert len(both) > 3
-    assert all(first["member target"][row] == second["member target"][row] for row in both)
-    assert all(first["own"][row] != second["own"][row] for row in range(COUNT))
-
-
-@pytest.mark.parametrize("kind", ["array", "folder"])
 @pytest.mark.parametrize("stored", [1, 2, 5])
-def test_stored_views_return_after_so_many_epochs_and_those_for_the_teacher_alone_are_left_out(kind, stored, request):
-    data = batches_of(request.getfixturevalue(f"{kind}_listing"), TEACHER_VIEWS, stored=stored)
+def test_stored_views_return_after_so_many_epochs_and_those_for_the_teacher_alone_are_left_out(stored, array_listing):
+    data = batches_of(array_listing, TEACHER_VIEWS, stored=stored)
     for epoch in range(5):
         batch = data[epoch, 2]
         assert list(batch.views) == ["shared", "own"]
         assert list(batch.rows) == ["anchor", "positive"]  # a stored output of a member needs its position
         assert drawn_for(batch, "shared") == expected_for(data, batch, "shared", epoch % stored)
         assert drawn_for(batch, "own") == expected_for(data, batch, "own", epoch)
-
-
-def test_as_many_stored_views_as_epochs_give_the_batches_of_an_online_teacher(folder_listing):
-    online, stored = (batches_of(folder_listing, TEACHER_VIEWS, stored=stored) for stored in (None, EPOCHS))
-    for one, other in zip(online.batches(0, EPOCHS, 0), stored.batches(0, EPOCHS, 0), strict=True):
-        assert {name: rows.tolist() for name, rows in one.rows.items()} == {
-            name: rows.tolist() for name, rows in other.rows.items()
-        }
-        for name, view in other.views.items():
-            assert equal(view_numbers(one.views[name]), view_numbers(view))
 
 
 def test_an_image_whose_views_are_all_stored_is_not_read(folder_listing, monkeypatch):
@@ -346,23 +247,3 @@ def test_without_drop_last_the_rest_of_an_epoch_is_a_smaller_batch(array_listing
     rows = [batch.rows["anchor"].tolist() for batch in data.batches(0, 1, 0)]
     assert [len(part) for part in rows] == [4, 4, 4, 1]
     assert sorted(row for part in rows for row in part) == list(range(COUNT))
-
-
-def test_a_pinned_batch_has_every_views_pixels_pinned_and_the_rest_as_it_was(data, monkeypatch):
-    pinned = []
-
-    def pin_memory(tensor):
-        """Copy into other memory with the same strides, as torch does."""
-        pinned.append(torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype).copy_(tensor))
-        return pinned[-1]
-
-    monkeypatch.setattr(torch.Tensor, "pin_memory", pin_memory)
-    batch = data[0, 0]
-    found = batch.pin_memory()
-    starts = {view.pixels.data_ptr(): None for view in found.views.values()}
-    assert list(starts) == [tensor.data_ptr() for tensor in pinned]
-    assert len(pinned) == len({id(view.pixels) for view in batch.views.values()})  # what views share is pinned once
-    assert all(view.pixels.stride(1) == batch.views[name].pixels.stride(1) for name, view in found.views.items())
-    assert all(equal(view_numbers(view), view_numbers(batch.views[name])) for name, view in found.views.items())
-    assert found.rows is batch.rows
-    assert (found.epoch, found.step) == (batch.epoch, batch.step)

@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 from bingo.errors import BingoError
-from bingo.models.batch_norm import synchronise_batch_norm
 from bingo.training import distributed
 from bingo.training.loop import train
 from bingo.training.model import TrainingModel
@@ -17,9 +16,8 @@ from bingo.training.state import TrainingState
 from bingo.training.step import StepInput, TrainingStep
 from bingo.training.train_method import MethodTask
 
+from .conftest import CPU, at_steps
 from .processes import run_in_processes
-
-CPU = torch.device("cpu")
 
 
 def rows_of_three_processes():
@@ -53,36 +51,34 @@ def without_batch_norm(network):
 
 @pytest.fixture(scope="module")
 def run(build, batches, training):
-    """Train in one of several processes; return rows, rows of each batch, queue, weights."""
+    """Return a function that trains in one of several processes; it returns logged rows, batches, queues, weights."""
 
-    def run(name, folder, norm="none", stop=None):
-        learner: TrainingModel = build(name, 0)
-        if norm == "none":
-            without_batch_norm(learner)
-        data = batches(learner)
+    def run(name, folder, stop=None):
+        model: TrainingModel = build(name, 0)
+        without_batch_norm(model)
+        data = batches(model)
         data.rank, data.processes = distributed.rank(), distributed.processes()
-        seen, after_step = [], learner.after_step
-        forward = learner.forward
+        seen, forward = [], model.forward
 
         def watched(batch, dtype):
             seen.append(distributed.gather_rows(torch.from_numpy(batch.rows["anchor"])).tolist())
             return forward(batch, dtype)
 
-        def stopping():
-            after_step()
-            if stop is not None and len(seen) == stop[0] and distributed.rank() == stop[1]:
+        def end_process(step):
+            if stop == (step, distributed.rank()):
                 os.kill(os.getpid(), signal.SIGTERM)
 
-        learner.forward, learner.after_step = watched, stopping
+        model.forward = watched
+        at_steps(model, end_process)
         state = TrainingState(folder / "state.pt", "same")
         try:
-            rows = train(MethodTask(learner, data, training, CPU), state, 0, "test")
+            rows = train(MethodTask(model, data, training, CPU), state, 0, "test")
         except BingoError as error:
             return str(error), seen
         except SystemExit as end:
             return end.code, seen
-        queues = {name: queue.keys for name, queue in learner.queues.items()}
-        return rows, seen, queues, learner.head.state_dict()
+        queues = {name: queue.keys for name, queue in model.queues.items()}
+        return rows, seen, queues, model.head.state_dict()
 
     return run
 
@@ -92,13 +88,14 @@ def assert_same(first, second, tolerance):
     assert seen == seen_by_others
     for row, other in zip(rows, others, strict=True):
         assert row == pytest.approx(other, abs=tolerance)
-    for name, keys in queues.items():
-        torch.testing.assert_close(keys, other_queues[name], atol=tolerance, rtol=0)
-    for name, weight in weights.items():
-        torch.testing.assert_close(weight, other_weights[name], atol=tolerance, rtol=0)
+    torch.testing.assert_close(dict(queues), dict(other_queues), atol=tolerance, rtol=0)
+    torch.testing.assert_close(dict(weights), dict(other_weights), atol=tolerance, rtol=0)
 
 
-@pytest.mark.parametrize("name", ["moco", "official", "disco"])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize("name", ["official", pytest.param("moco", marks=SLOW), pytest.param("disco", marks=SLOW)])
 def test_two_processes_train_as_one(name, run, tmp_path):
     alone = run(name, tmp_path / "one")
     first, second = run_in_processes(2, run, name, tmp_path / "two")
@@ -106,44 +103,38 @@ def test_two_processes_train_as_one(name, run, tmp_path):
     assert_same(second, first, 0)
 
 
-def test_batch_statistics_of_parts_are_others(run, tmp_path):
-    alone = run("moco", tmp_path / "one", "own")
-    first, second = run_in_processes(2, run, "moco", tmp_path / "two", "own")
-    assert first[0][0]["loss"] != pytest.approx(alone[0][0]["loss"], abs=1e-5)
-    assert_same(second, first, 0)
-
-
+@SLOW
 @pytest.mark.parametrize("asked", [0, 1])
 def test_a_run_stopped_in_one_process_goes_on_in_two_and_back(asked, run, tmp_path):
     alone = run("moco", tmp_path / "alone")
     message, seen = run("moco", tmp_path, stop=(2, 0))
-    assert "holds the state after epoch 0 and 2 steps" in message
+    assert str(tmp_path / "state.pt") in message
     # A signal to one of them stops both after the same step.
-    told = run_in_processes(2, run, "moco", tmp_path, "none", (3, asked))
+    told = run_in_processes(2, run, "moco", tmp_path, (3, asked))
     assert [len(steps) for _, steps in told] == [3, 3]
-    assert "holds the state after epoch 1 and 2 steps" in told[0][0]
-    assert told[1][0] == 1  # without a word
+    assert str(tmp_path / "state.pt") in told[0][0]
+    assert told[1][0] == 1  # without a message of its own
     rows, rest, queues, weights = run("moco", tmp_path)
     assert_same((rows, [*seen, *told[0][1], *rest], queues, weights), alone, 1e-5)
 
 
 def keys_of_shuffled_halves(build, images):
-    learner = build("moco", 0)
+    model = build("moco", 0)
     own = images[distributed.rank() * 8 :][:8]
-    step = TrainingStep(learner, StepInput(0, 0, 1, {}, {}), torch.float32)
+    step = TrainingStep(model, StepInput(0, 0, 1, {}, {}), torch.float32)
     statistics = []
-    learner.momentum_encoder[0].bn1.register_forward_pre_hook(
+    model.momentum_encoder[0].bn1.register_forward_pre_hook(
         lambda _, inputs: statistics.append(inputs[0].mean((0, 2, 3)))
     )
-    learner.momentum_encoder.eval()  # the keys of an image do not depend on its company
+    model.momentum_encoder.eval()  # the keys of an image do not depend on its company
     return step.momentum(own), statistics[0]
 
 
 def test_keys_are_computed_in_other_company_and_come_back_in_order(build):
     images = torch.randn(16, 3, 12, 12, generator=torch.Generator().manual_seed(0))
-    learner = build("moco", 0)
-    learner.update_momentum_encoder()
-    encoder = learner.momentum_encoder.eval()
+    model = build("moco", 0)
+    model.update_momentum_encoder()
+    encoder = model.momentum_encoder.eval()
     with torch.no_grad():
         expected = nn.functional.normalize(encoder(images), dim=1)
         halves = [encoder[0].conv1(half).mean((0, 2, 3)) for half in images.split(8)]
@@ -151,30 +142,3 @@ def test_keys_are_computed_in_other_company_and_come_back_in_order(build):
     torch.testing.assert_close(torch.cat([keys for keys, _ in found]), expected, atol=1e-5, rtol=0)
     for (_, mean), unshuffled in zip(found, halves, strict=True):
         assert not np.allclose(mean, unshuffled, atol=1e-4)
-
-
-def test_torchs_synchronised_layers_take_the_place_of_batch_norm_on_gpus(build, monkeypatch):
-    learner = build("moco", 0)
-    expected = learner.state_dict()
-    monkeypatch.setattr(nn.Module, "to", lambda module, *_: module)  # there may be no GPU
-    synchronise_batch_norm(learner, torch.device("cuda"))
-    layers = [layer for layer in learner.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
-    assert {type(layer) for layer in layers} == {nn.SyncBatchNorm}
-    found = learner.state_dict()
-    assert list(found) == list(expected)
-    assert all(torch.equal(found[name], expected[name]) for name in expected)
-    frozen = [
-        layer.weight.requires_grad for layer in learner.momentum_encoder.modules() if type(layer) is nn.SyncBatchNorm
-    ]
-    assert not any(frozen)
-
-
-def test_layers_that_do_more_than_batch_norm_are_refused():
-    network = nn.Sequential(type("BatchNormAct2d", (nn.BatchNorm2d,), {})(4))
-    with pytest.raises(BingoError, match="not for a network with BatchNormAct2d"):
-        synchronise_batch_norm(network, torch.device("cuda"))
-
-
-def test_batch_norm_is_not_synchronised_on_cpus(build):
-    with pytest.raises(BingoError, match=r"training\.sync_batch_norm: works on GPUs alone"):
-        synchronise_batch_norm(build("moco", 0), CPU)

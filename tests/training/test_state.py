@@ -1,16 +1,12 @@
 import fcntl
 import logging
-import subprocess
-import sys
 import threading
 import zipfile
-from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from bingo.errors import BingoError
 from bingo.training.state import TrainingPosition, TrainingState
 
 CPU = torch.device("cpu")
@@ -48,14 +44,7 @@ def test_a_state_restores_module_optimizer_and_rows(state):
     assert equal(tensors(module, optimizer), tensors(*trained(0)))
 
 
-def test_without_a_file_nothing_is_restored(tmp_path, caplog):
-    module, optimizer = trained(1)
-    assert TrainingState(tmp_path / "state.pt", "identity").restore(module, optimizer, CPU).rows == []
-    assert equal(tensors(module, optimizer), tensors(*trained(1)))
-    assert not caplog.records
-
-
-def test_a_state_of_another_identity_is_ignored_with_a_line(state, caplog):
+def test_a_state_of_another_identity_is_ignored_with_a_warning(state, caplog):
     module, optimizer = trained(1)
     assert TrainingState(state.path, "other").restore(module, optimizer, CPU).rows == []
     assert equal(tensors(module, optimizer), tensors(*trained(1)))
@@ -68,22 +57,32 @@ def assert_ignored(state, caplog):
     assert state.restore(module, optimizer, CPU).rows == []
     assert equal(tensors(module, optimizer), tensors(*trained(1)))
     (record,) = caplog.records
-    assert record.getMessage().startswith(f"{state.path}: damaged (")
-    assert record.getMessage().endswith("; training starts from the beginning")
+    assert record.levelno == logging.WARNING
+    assert record.getMessage().startswith(f"{state.path}: ")
     assert "\n" not in record.getMessage()
 
 
-@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.99])
-def test_a_truncated_state_is_ignored_with_a_line(share, state, caplog):
-    content = state.path.read_bytes()
-    state.path.write_bytes(content[: int(share * len(content))])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda _: b"",
+        lambda content: content[: len(content) // 2],
+        lambda content: content[:-1],
+        lambda _: b"text\n" * 50,
+        lambda _: b"\x80\x02}q\x00.",
+        lambda _: b"PK\x03\x04" + bytes(500),
+    ],
+    ids=["empty", "half", "a byte less", "text", "a pickle", "no archive"],
+)
+def test_a_damaged_state_is_ignored_with_a_warning(damage, state, caplog):
+    state.path.write_bytes(damage(state.path.read_bytes()))
     assert_ignored(state, caplog)
 
 
-@pytest.mark.parametrize("content", [b"text\n" * 50, b"\x80\x02}q\x00.", b"PK\x03\x04" + bytes(500)])
-def test_a_file_of_another_kind_is_ignored_with_a_line(content, state, caplog):
-    state.path.write_bytes(content)
-    assert_ignored(state, caplog)
+def test_a_state_of_another_network_is_ignored_with_a_warning(state, caplog):
+    module = nn.Sequential(nn.Linear(6, 5), nn.BatchNorm1d(5))
+    assert state.restore(module, torch.optim.SGD(module.parameters(), lr=0.1), CPU).rows == []
+    assert str(state.path) in caplog.text
 
 
 def test_a_flipped_byte_in_any_record_is_noticed(state, caplog):
@@ -106,8 +105,7 @@ def test_a_damaged_state_gives_way_to_the_one_before_it(state, caplog):
     module, optimizer = trained(1)
     assert state.restore(module, optimizer, CPU).rows == ROWS
     assert equal(tensors(module, optimizer), tensors(*trained(0)))
-    assert f"{state.path}: damaged (" in caplog.text
-    assert "; trying the previous state" in caplog.text
+    assert str(state.path) in caplog.text
     # A kill while the next one is written finds that before it still there.
     state.save(module, optimizer, TrainingPosition([*ROWS, *ROWS]))
     state.previous.replace(state.path)
@@ -121,13 +119,6 @@ def test_a_kill_between_two_renames_leaves_the_state_before(state, caplog):
     assert not caplog.records
 
 
-def test_a_state_of_another_network_is_ignored_with_a_line(state, caplog):
-    module = nn.Sequential(nn.Linear(6, 5), nn.BatchNorm1d(5))
-    optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
-    assert state.restore(module, optimizer, CPU).rows == []
-    assert "damaged (its weights are not those of this network)" in caplog.text
-
-
 def test_position_and_means_within_an_epoch_are_kept(state):
     before, after = TrainingPosition(list(ROWS), 2), TrainingPosition()
     before.means.add({"loss": torch.tensor(3.0)})
@@ -139,26 +130,12 @@ def test_position_and_means_within_an_epoch_are_kept(state):
     assert after.means.first_bad_step() is None
 
 
-def test_a_failed_save_leaves_the_former_state(state, monkeypatch):
-    def half(path, content):
-        path.write_text("half")
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Path, "write_bytes", half)
-    with pytest.raises(BingoError, match="No space left on device"):
-        state.save(*trained(2), TrainingPosition())
-    module, optimizer = trained(1)
-    assert state.restore(module, optimizer, CPU).rows == ROWS
-    assert equal(tensors(module, optimizer), tensors(*trained(0)))
-    assert [path.name for path in state.path.parent.iterdir()] == ["state.pt"]
-
-
 def test_who_waited_holds_a_lock_that_a_third_sees(state):
     third_may_enter, waits = [], threading.Event()
 
     class Waiting(logging.Handler):
         def emit(self, record):
-            assert "another process is training into this file" in record.getMessage()
+            assert str(state.path) in record.getMessage()
             waits.set()
 
     def second():
@@ -182,38 +159,9 @@ def test_who_waited_holds_a_lock_that_a_third_sees(state):
     assert third_may_enter == [False]
 
 
-def test_a_folder_that_cannot_be_made_is_a_fault_of_the_user(tmp_path):
-    (tmp_path / "file").write_text("")
-    state = TrainingState(tmp_path / "file" / "state.pt", "identity")
-    with pytest.raises(BingoError, match="file: cannot be written"), state.exclusively():
-        pass
-
-
-def test_one_process_after_another_does_not_wait(state, caplog):
-    for _ in range(2):
-        with state.exclusively():
-            pass
-    assert not caplog.records
-
-
 def test_discard_removes_the_files_and_may_be_repeated(state):
     state.save(*trained(1), TrainingPosition())
     assert state.previous.exists()
     for _ in range(2):
         state.discard()
         assert not list(state.path.parent.iterdir())
-
-
-def test_a_second_process_waits_until_the_first_has_ended(tmp_path):
-    state = TrainingState(tmp_path / "state.pt", "identity")
-    script = (
-        "import sys; from pathlib import Path; from bingo.training.state import TrainingState\n"
-        "with TrainingState(Path(sys.argv[1]), 'identity').exclusively(): print('mine')"
-    )
-    with state.exclusively():
-        second = subprocess.Popen(
-            [sys.executable, "-c", script, str(state.path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        assert "another process is training into this file" in second.stderr.readline()
-        assert second.poll() is None
-    assert second.communicate(timeout=60)[0] == "mine\n"

@@ -16,8 +16,6 @@ from bingo.study.sections import Backbone, Steps
 
 from .shapes import write_shapes
 
-torch.set_num_threads(1)
-
 
 @pytest.fixture(scope="session")
 def tiny():
@@ -57,13 +55,7 @@ def train_set(shapes):
 
 
 @pytest.fixture(scope="session")
-def val_set(shapes):
-    folder, annotations = shapes["val"]
-    return CocoImages(folder, read_annotations(annotations, masks=True))
-
-
-@pytest.fixture(scope="session")
-def model(tmp_path_factory):
+def resnet(tmp_path_factory):
     """File of a random ResNet-10."""
     spec = Backbone(architecture="resnet10", width=1 / 16)
     torch.manual_seed(0)
@@ -102,20 +94,15 @@ def open_coco(write_coco):
     return open_
 
 
-@pytest.fixture
-def entry():
-    """From a box (x, y, width, height) to an annotation whose outline is that rectangle."""
-
-    def make(box, image=1, category=3, iscrowd=0, **changes):
-        x, y, width, height = box
-        return {
-            "id": 0,
-            "image_id": image,
-            "category_id": category,
-            "bbox": list(box),
-            "area": width * height,
-            "iscrowd": iscrowd,
-            "segmentation": [[x, y, x + width, y, x + width, y + height, x, y + height]],
-        } | changes
-
-    return make
+def entry(box, image=1, category=3, iscrowd=0, **changes):
+    """Return an annotation whose outline is its box (x, y, width, height)."""
+    x, y, width, height = box
+    return {
+        "id": 0,
+        "image_id": image,
+        "category_id": category,
+        "bbox": list(box),
+        "area": width * height,
+        "iscrowd": iscrowd,
+        "segmentation": [[x, y, x + width, y, x + width, y + height, x, y + height]],
+    } | changes

@@ -4,14 +4,16 @@ import io
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch import nn
 
 from bingo.evaluation.detection.average_precision import as_results, average_precision, detect_objects
 from bingo.evaluation.detection.segmentation import encode_masks
+from tests.stages.conftest import CPU
 
-CPU = torch.device("cpu")
+from .conftest import entry
 
 
 def found(box, score, image=1, category=3):
@@ -28,7 +30,7 @@ def all_of(value):
 
 
 @pytest.fixture
-def images(open_coco, entry):
+def images(open_coco):
     """Two objects of category 3 in image 1, one of 7 in image 2, and an empty image 3."""
     objects = [entry((10, 10, 20, 10)), entry((40, 10, 10, 30)), entry((5, 5, 50, 40), image=2, category=7)]
     return open_coco([(60, 80)] * 3, objects)
@@ -41,57 +43,27 @@ PERFECT = [
 ]
 
 
-def test_perfect_detections_have_100(images):
-    assert average_precision(images, PERFECT) == all_of(100)
+@pytest.mark.parametrize(
+    ("results", "expected"),
+    [
+        (PERFECT, 100),
+        ([], 0),
+        # Wrong category, wrong image.
+        ([found((10, 10, 20, 10), 0.9, category=7), found((5, 5, 50, 40), 0.9, image=3, category=7)], 0),
+        # A false detection between two true ones: precision is 1 up to recall 1/2 (51 of COCO's 101 places), then 2/3.
+        ([*PERFECT, found((60, 40, 10, 10), 0.8)], 100 * ((51 + 50 * 2 / 3) / 101 + 1) / 2),
+        # A detection in an empty image: the best one of category 7 is false, so precision is 1/2 everywhere.
+        ([*PERFECT, found((5, 5, 50, 40), 0.8, image=3, category=7)], 100 * (1 + 1 / 2) / 2),
+    ],
+    ids=["perfect", "none", "wrong", "false between true", "in an empty image"],
+)
+def test_average_precision_is_that_of_the_closed_form(results, expected, images):
+    before = repr(images.annotations), repr(results)
+    assert average_precision(images, results) == all_of(expected)
+    assert (repr(images.annotations), repr(results)) == before
 
 
-def test_no_detections_have_0(images):
-    assert average_precision(images, []) == all_of(0)
-
-
-def test_detections_of_the_wrong_category_or_image_have_0(images):
-    wrong = [found((10, 10, 20, 10), 0.9, category=7), found((5, 5, 50, 40), 0.9, image=3, category=7)]
-    assert average_precision(images, wrong) == all_of(0)
-
-
-def test_a_false_detection_between_two_true_ones(images):
-    # Precision is 1 up to recall 1/2 (51 of COCO's 101 places), then 2/3; the other category is perfect.
-    results = [*PERFECT, found((60, 40, 10, 10), 0.8)]
-    assert average_precision(images, results) == all_of(100 * ((51 + 50 * 2 / 3) / 101 + 1) / 2)
-
-
-def test_what_is_found_in_an_empty_image_is_false(images):
-    # The best detection of category 7 is false: precision is 1/2 everywhere.
-    results = [*PERFECT, found((5, 5, 50, 40), 0.8, image=3, category=7)]
-    assert average_precision(images, results) == all_of(100 * (1 + 1 / 2) / 2)
-
-
-def test_a_detection_counts_up_to_its_overlap(open_coco, entry):
-    images = open_coco([(60, 80)], [entry((10, 10, 40, 20))])
-    metrics = average_precision(images, [found((10, 10, 40, 12), 0.9)])  # overlap 0.6; of 10 thresholds 0.5, 0.55, 0.6
-    assert metrics["box_ap50"] == metrics["mask_ap50"] == pytest.approx(100)
-    assert metrics["box_ap75"] == metrics["mask_ap75"] == 0
-    assert metrics["box_ap"] == metrics["mask_ap"] == pytest.approx(30)
-
-
-def test_masks_are_measured_by_themselves(open_coco, entry):
-    half = [[10, 10, 30, 10, 30, 20, 10, 20]]
-    images = open_coco([(60, 80)], [entry((10, 10, 20, 20), segmentation=half)])
-    metrics = average_precision(images, [found((10, 10, 20, 20), 0.9)])  # boxes agree; outlines overlap by a half
-    assert metrics["box_ap"] == pytest.approx(100)
-    assert metrics["mask_ap"] == pytest.approx(10)
-    without = open_coco([(60, 80)], [entry((10, 10, 20, 20))], masks=False)
-    assert set(average_precision(without, [found((10, 10, 20, 20), 0.9)])) == {"box_ap", "box_ap50", "box_ap75"}
-
-
-def test_crowds_are_neither_missed_nor_is_what_is_found_in_them_false(open_coco, entry):
-    objects = [entry((10, 10, 20, 10)), entry((40, 10, 30, 30), iscrowd=1)]
-    images = open_coco([(60, 80)], objects)
-    crowd = [found((42, 12, 10, 10), 0.95), found((50, 20, 10, 10), 0.93)]
-    assert average_precision(images, [found((10, 10, 20, 10), 0.9), *crowd]) == all_of(100)
-
-
-def test_values_are_those_that_cocos_own_summary_states(open_coco, entry, tmp_path):
+def test_values_are_those_of_cocos_own_summary(open_coco):
     random = np.random.default_rng(0)
 
     def boxes(n):
@@ -118,12 +90,6 @@ def test_values_are_those_that_cocos_own_summary_states(open_coco, entry, tmp_pa
             expected = [100 * value for value in evaluation.stats[:3]]
             assert [metrics[f"{name}_ap{at}"] for at in ("", "50", "75")] == pytest.approx(expected, rel=1e-9)
             assert 5 < expected[0] < 95
-
-
-def test_the_evaluation_leaves_annotations_and_results_as_they_are(images):
-    before = repr(images.annotations), repr(PERFECT)
-    average_precision(images, PERFECT)
-    assert (repr(images.annotations), repr(PERFECT)) == before
 
 
 def test_detections_become_results_of_cocos_form():
@@ -165,9 +131,7 @@ class Clairvoyant(nn.Module):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_every_image_is_shown_and_its_detections_are_filed_under_it(workers, open_coco, entry, tmp_path):
-    from PIL import Image
-
+def test_every_image_is_shown_and_its_detections_are_filed_under_it(workers, open_coco, tmp_path):
     images = open_coco([(60, 80)] * 3, [entry((10, 10, 20, 10)), entry((5, 5, 50, 40), image=3, category=7)], False)
     for name, (x, y, width, height), label in (("1", (10, 10, 20, 10), 1), ("3", (5, 5, 50, 40), 2)):
         picture = np.zeros((60, 80, 3), np.uint8)

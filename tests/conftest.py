@@ -1,9 +1,13 @@
-"""What tests of several modules say."""
+"""Helpers of tests of several packages."""
 
+import os
 import resource
 from contextlib import contextmanager
 
 from bingo.errors import BingoError
+
+# Tests and their jobs share two cores: OpenMP threads that wait must not spin.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
 def refused(read, path):

@@ -1,3 +1,4 @@
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -12,13 +13,9 @@ def test_a_message_is_one_line_that_keeps_its_words(text):
     assert line.split() == text.split()
 
 
-def test_nearest_proposes_the_closest_name():
-    assert nearest("batchsize", ["batch_size", "lr"]) == "; did you mean 'batch_size'?"
-
-
-def test_nearest_lists_what_is_known_where_nothing_is_close():
-    assert nearest("xyz", ["lr", "epochs"]) == "; known: epochs, lr"
-
-
-def test_nearest_says_that_nothing_is_defined():
-    assert nearest("xyz", []) == "; none is defined"
+@pytest.mark.parametrize(
+    ("name", "known", "named"),
+    [("batchsize", ["batch_size", "lr"], "'batch_size'"), ("xyz", ["lr", "epochs"], "epochs, lr"), ("xyz", [], "none")],
+)
+def test_nearest_proposes_the_closest_name_or_lists_what_is_known(name, known, named):
+    assert named in nearest(name, known)

@@ -46,26 +46,21 @@ def lines(caplog):
 
 def test_a_line_holds_title_count_rate_and_time_left(clock):
     progress = Progress("bags", 5000, "images")
+    assert progress.facts() == "bags: 0 of 5,000 images, 0 images/s, 0:00 left"
     clock.now += 10
     progress.advance(1200)
     # 120 a second, so 3,800 more take 31.67 s
     assert progress.facts() == "bags: 1,200 of 5,000 images, 120 images/s, 0:31 left"
     clock.now += 110
     assert progress.facts() == "bags: 1,200 of 5,000 images, 10 images/s, 6:20 left"
-
-
-def test_items_of_an_earlier_run_count_but_not_for_the_rate(clock):
+    # Items of an earlier run count, but not for the rate.
     progress = Progress("student", 100, "epochs", done=60)
     clock.now += 5
     progress.advance(10)
     assert progress.facts() == "student: 70 of 100 epochs, 2 epochs/s, 0:15 left"
 
 
-def test_nothing_done_is_a_line_too(clock):
-    assert Progress("bags", 5, "images").facts() == "bags: 0 of 5 images, 0 images/s, 0:00 left"
-
-
-def test_the_log_has_a_line_every_15_seconds_and_one_at_the_end(clock, lines):
+def test_without_a_terminal_the_log_has_a_line_every_15_seconds_and_one_at_the_end(clock, lines, capfd):
     logged = []
     with Progress("bags", 40, "images") as progress:
         for second in range(40):
@@ -75,18 +70,13 @@ def test_the_log_has_a_line_every_15_seconds_and_one_at_the_end(clock, lines):
     assert [second for second, found in enumerate(logged, 1) if found] == [15, 30]
     assert logged[14] == ["bags: 15 of 40 images, 1 images/s, 0:25 left, loss 14"]
     assert lines() == ["bags: 40 of 40 images, 1 images/s, 0:00 left"]
+    assert capfd.readouterr() == ("", "")  # no bar
 
 
 def test_work_that_fails_logs_no_last_line(clock, lines):
     with pytest.raises(ZeroDivisionError), Progress("bags", 40, "images"):
         raise ZeroDivisionError
     assert lines() == []
-
-
-def test_without_a_terminal_there_is_no_bar(capfd):
-    with Progress("bags", 2, "images") as progress:
-        progress.advance(2)
-    assert capfd.readouterr() == ("", "")
 
 
 @pytest.fixture
@@ -96,14 +86,9 @@ def terminal():
     processes = []
 
     def start(title):
-        process = subprocess.Popen(
-            [sys.executable, "-c", COUNTER, title],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=slave,
-            text=True,
-            env={**os.environ, "TERM": "xterm"},
-        )
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": slave, "text": True}
+        environment = {**os.environ, "TERM": "xterm"}
+        process = subprocess.Popen([sys.executable, "-c", COUNTER, title], env=environment, **pipes)
         processes.append(process)
         assert process.stdout.readline() == "counted\n"
         return process
@@ -145,6 +130,7 @@ def test_a_terminal_shows_a_bar_and_gets_it_taken_away(terminal):
     assert terminal.shows().endswith("\x1b[2K")  # the line is erased
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("killed", [False, True])
 def test_of_two_processes_on_a_terminal_one_shows_a_bar_at_a_time(terminal, killed):
     first = terminal.start("teacher")

@@ -58,7 +58,7 @@ def _findings(facts: FolderSurvey) -> list[str]:
     """Return the findings of a survey as lines."""
     lines = [f"{facts.train}: {describe_survey(facts)}"]
     lines += [f"{facts.val}: {len(facts.validation):,} validation images"] if facts.val else []
-    lines += [f"not used: {text}" for text in facts.aside]
+    lines += [f"not used: {text}" for text in facts.unused]
     lines += [f"no labels: {facts.unlabelled}"] if facts.unlabelled else []
     total = len(facts.names) + len(facts.validation)
     if facts.decoded + len(facts.unreadable) < total:

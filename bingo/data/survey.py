@@ -58,14 +58,14 @@ def survey(folder: Path, threads: int) -> FolderSurvey:
         raise BingoError(f"--data: {train} contains no image ({', '.join(sorted(SUFFIXES))}); choose another folder")
     unlabelled = _why_unlabelled(names)
     classes = [] if unlabelled else sorted({class_of(name) for name in names})
-    val, validation, aside = None, list[str](), list[str]()
+    val, validation, unused = None, list[str](), list[str]()
     for name in _VALIDATION if train != folder else ():
         if name not in splits:
             continue
         candidates = _images(splits[name])
         reason = "another folder is used" if val else _why_no_validation(candidates, classes)
         if reason:
-            aside.append(f"{splits[name]} ({reason})")
+            unused.append(f"{splits[name]} ({reason})")
         else:
             val, validation = splits[name], candidates
     files = [train / name for name in names] + [val / name for name in validation if val]
@@ -81,7 +81,7 @@ def survey(folder: Path, threads: int) -> FolderSurvey:
     return FolderSurvey(
         train=train,
         val=val,
-        aside=aside,
+        unused=unused,
         names=names,
         validation=validation,
         classes=classes,

@@ -39,7 +39,10 @@ def knn_accuracy(
         BingoError: there are fewer than k training images.
     """
     if len(train) < protocol.k:
-        raise BingoError(f"evaluations: kNN with k {protocol.k} needs as many labelled images, there are {len(train)}")
+        raise BingoError(
+            f"evaluations: kNN needs at least k = {protocol.k} labelled training images, but there are {len(train)}; "
+            "choose a smaller k"
+        )
     scores = []
     for _, cosine, index in nearest_neighbours(UnitRows(val.numpy()), UnitRows(train.numpy()), protocol.k):
         similarity = torch.from_numpy(cosine.astype(np.float64))  # (b, k)

@@ -31,7 +31,7 @@ class FolderSurvey:
     train: Path
     val: Path | None
     """Folder of validation images with the same classes; None if there is none."""
-    aside: list[str]
+    unused: list[str]
     """Other folders that are not used, with the reason."""
     names: list[str]
     """Training images, relative to `train`."""

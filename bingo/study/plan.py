@@ -36,21 +36,21 @@ class Plan:
                     f"bags.{name}: criterion label needs labels, but the dataset has none; choose another criterion"
                 )
         self._require_checkpoints()
-        asked = list(study.evaluations)
+        requested = list(study.evaluations)
         for name, table in study.tables.items():
-            asked += table.evaluations or []
+            requested += table.evaluations or []
             if table.published is not None:
                 _require_file(f"tables.{name}.published", table.published)
                 _require_columns(f"tables.{name}.published", table.published)
-        self.asked = list(dict.fromkeys(asked))
+        self.requested = list(dict.fromkeys(requested))
         self.targets = self._targets()
         self._require_label_lists()
         self.tables = [name for name in study.tables if self.table_evaluations(name)]
         self.left_out = ""
-        if left := [name for name in self.asked if not self.is_possible(name)]:
+        if left := [name for name in self.requested if not self.is_possible(name)]:
             missing = "labels" if not self.facts.labels else "validation images"
             tables = [f"table {name}" for name in study.tables if name not in self.tables]
-            what = "evaluations and tables" if left == self.asked else ", ".join([*left, *tables])
+            what = "evaluations and tables" if left == self.requested else ", ".join([*left, *tables])
             self.left_out = f"{what}, because the data have no {missing}."
 
     def path(self, name: str) -> str:
@@ -117,11 +117,11 @@ class Plan:
 
     def detections(self) -> list[str]:
         """Return the evaluations that train detectors."""
-        return [name for name in self.asked if self._coco(name) is not None]
+        return [name for name in self.requested if self._coco(name) is not None]
 
     def classifications(self) -> list[str]:
         """Return the evaluations that classify images."""
-        return [name for name in self.asked if self._coco(name) is None]
+        return [name for name in self.requested if self._coco(name) is None]
 
     def results(self, models: Iterable[str], protocols: Iterable[str]) -> list[str]:
         """Return the result files of ``models`` (teachers and students) for ``protocols`` and all seeds."""
@@ -239,7 +239,7 @@ class Plan:
     def _targets(self) -> dict[str, SourceFacts]:
         """Return facts about the transfer datasets that evaluations use."""
         targets = {}
-        for evaluation in self.asked:
+        for evaluation in self.requested:
             target, _ = self.study.split_evaluation(evaluation)
             if not target or target in targets:
                 continue
@@ -265,7 +265,7 @@ class Plan:
     def _require_label_lists(self) -> None:
         for name, path in self.label_lists().items():
             _require_file(f"data.label_lists.{name}", path)
-        for name in self.asked:
+        for name in self.requested:
             if isinstance(PROTOCOLS.get(name), Finetune) and self.facts.is_imagenet and name not in self.label_lists():
                 raise BingoError(
                     f"data.label_lists: {name} on ImageNet needs SimCLR's list of images; set {name} to that file "

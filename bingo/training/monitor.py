@@ -272,7 +272,7 @@ class Monitor:
         teacher_queues = [name for name, source in self._model.method.queues().items() if source == "teacher"]
         remedy = f"lower the learning rate, training.lr, now {self._training.lr}, or train for more epochs"
         if any(self._metrics[f"queue/{name}_similarity"] > COLLAPSE_SIMILARITY for name in teacher_queues):
-            remedy = "so are its teacher's outputs: choose another teacher"
+            remedy = "the teacher's outputs are nearly the same too: choose another teacher"
         message = "after epoch %d the projections of different images are nearly the same (mean similarity %.3f); %s"
         self._warn("collapse", message, epoch, similarity, remedy)
 

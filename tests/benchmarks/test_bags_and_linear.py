@@ -2,6 +2,7 @@
 
 import h5py
 import numpy as np
+import pytest
 import torch
 
 from benchmarks import bags, dag, linear
@@ -35,6 +36,7 @@ def test_bags_found_blockwise_are_those_of_one_index(tmp_path):
     assert np.mean(ours == reference) > 0.999
 
 
+@pytest.mark.slow
 def test_the_finished_study_has_nothing_to_do(tmp_path):
     dag.finish(tmp_path, 1)
     said = dag.plan(tmp_path, "-n")

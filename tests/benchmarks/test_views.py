@@ -18,6 +18,7 @@ from benchmarks.views import (
 from bingo.data.images import open_images
 
 torch.set_num_threads(1)
+pytestmark = pytest.mark.slow
 
 
 def statistics(batches, names):

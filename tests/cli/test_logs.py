@@ -28,7 +28,7 @@ def begin(monkeypatch):
     root.setLevel(level)
 
 
-def test_a_log_starts_anew_and_only_warnings_reach_stderr_beside_it(begin, tmp_path, capsys):
+def test_a_log_starts_empty_and_only_warnings_reach_stderr_beside_it(begin, tmp_path, capsys):
     path = tmp_path / "logs" / "deep" / "run.log"
     path.parent.mkdir(parents=True)
     path.write_text("of an earlier run\n")
@@ -44,9 +44,8 @@ def test_a_log_starts_anew_and_only_warnings_reach_stderr_beside_it(begin, tmp_p
 def test_a_log_that_cannot_be_written_is_refused(begin, tmp_path, name):
     (tmp_path / "file").touch()
     (tmp_path / "folder").mkdir()
-    with pytest.raises(BingoError) as caught:
+    with pytest.raises(BingoError, match=f"^--log: {tmp_path / name}"):
         begin(tmp_path / name)
-    assert str(caught.value).startswith(f"--log: {tmp_path / name} cannot be written (")
 
 
 def test_a_command_ends_with_the_snakemake_that_started_it():
@@ -59,8 +58,7 @@ def test_a_command_ends_with_the_snakemake_that_started_it():
         assert child.poll() is None
         parent.kill()
         parent.wait()
-        child.wait(timeout=30)
-        assert child.returncode == -signal.SIGTERM
+        assert child.wait(timeout=30) == -signal.SIGTERM
     finally:
         parent.kill()
         child.kill()

@@ -14,51 +14,52 @@ from bingo.study.new import Machine
 from bingo.study.plan import Plan
 from bingo.study.schema import parse_study
 
+BIRDS = Path("birds.yaml")
+
 
 @pytest.fixture
 def photos(tmp_path, monkeypatch):
-    """A folder of forty photographs in two classes, one of which cannot be read; it is the working directory."""
+    """A folder of forty photographs in two classes, one of which cannot be read; its parent is the working folder."""
     generator = np.random.default_rng(0)
     for i in range(40):
         path = tmp_path / "photos" / ("ant", "bee")[i % 2] / f"{i}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(generator.integers(0, 256, (200, 300, 3), dtype=np.uint8)).save(path)
+        Image.fromarray(generator.integers(0, 256, (40, 60, 3), dtype=np.uint8)).save(path)
     (tmp_path / "photos/bee/3.jpg").write_text("no image")
     monkeypatch.chdir(tmp_path)
     return Path("photos")
 
 
+def written():
+    return parse_study(yaml.safe_load(BIRDS.read_text()), "birds.yaml")
+
+
 @pytest.mark.parametrize("cuda", [True, False])
-def test_the_file_is_written_for_the_machine_and_what_comes_next_is_told(photos, cuda, monkeypatch):
+def test_the_file_is_written_for_the_machine_and_the_next_commands_are_shown(photos, cuda, monkeypatch):
     monkeypatch.setattr(new, "this_machine", lambda: Machine(cuda, cores=2))
-    said = "\n".join(write_study("birds", photos, Path("birds.yaml"), None, None))
-    study = parse_study(yaml.safe_load(Path("birds.yaml").read_text()), "birds.yaml")
-    assert set(study.teachers) == {"resnet50" if cuda else "resnet10-w16"}
-    plan = Plan(study)
-    assert plan.left_out == ""
-    assert plan.path("report.html") == "results/birds/report.html"
-    assert "cannot be read: photos/bee/3.jpg" in said
-    assert "snakemake --cores all --configfile birds.yaml" in said
-    assert "bingo summary results/birds" in said
+    lines = "\n".join(write_study("birds", photos, BIRDS, None, None))
+    assert set(written().teachers) == {"resnet50" if cuda else "resnet10-w16"}
+    assert Plan(written()).left_out == ""
+    for part in ("photos/bee/3.jpg", "--configfile birds.yaml", "bingo summary results/birds"):
+        assert part in lines
 
 
 def test_a_file_that_exists_is_left_as_it_is(photos):
-    Path("birds.yaml").write_text("mine")
-    with pytest.raises(BingoError, match=r"^birds\.yaml: exists already"):
-        write_study("birds", photos, Path("birds.yaml"), None, None)
-    assert Path("birds.yaml").read_text() == "mine"
+    BIRDS.write_text("mine")
+    with pytest.raises(BingoError, match=r"^birds\.yaml: "):
+        write_study("birds", photos, BIRDS, None, None)
+    assert BIRDS.read_text() == "mine"
 
 
-def test_a_teacher_that_is_none_is_refused_before_anything_is_written(photos):
+def test_a_checkpoint_that_is_none_is_refused_before_anything_is_written(photos):
     Path("x.pt").write_text("no checkpoint")
     with pytest.raises(BingoError, match=r"x\.pt"):
-        write_study("birds", photos, Path("birds.yaml"), None, Path("x.pt"))
-    assert not Path("birds.yaml").exists()
+        write_study("birds", photos, BIRDS, None, Path("x.pt"))
+    assert not BIRDS.exists()
 
 
-def test_where_too_few_would_validate_none_are_held_out(photos):
+def test_if_too_few_would_validate_none_are_held_out(photos):
     for path in list(photos.rglob("*.jpg"))[17:]:
         path.unlink()
-    write_study("birds", photos, Path("birds.yaml"), None, None)
-    study = parse_study(yaml.safe_load(Path("birds.yaml").read_text()), "birds.yaml")
-    assert (study.data.held_out, study.evaluations) == (None, [])
+    write_study("birds", photos, BIRDS, None, None)
+    assert (written().data.held_out, written().evaluations) == (None, [])

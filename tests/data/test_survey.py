@@ -89,14 +89,14 @@ def test_names_of_files_are_one_line_of_text(name, shown):
 
 
 @pytest.mark.parametrize(
-    ("other", "val", "aside"), [("test/ant/1.png", "val", "test"), ("val/wasp/0.png", None, "val")]
+    ("other", "val", "unused"), [("test/ant/1.png", "val", "test"), ("val/wasp/0.png", None, "val")]
 )
-def test_a_second_folder_or_one_of_other_classes_does_not_validate(save, other, val, aside, tmp_path):
+def test_a_second_folder_or_one_of_other_classes_does_not_validate(save, other, val, unused, tmp_path):
     names = ["train/ant/0.png", "train/bee/0.png", other]
     found = survey(save(COLOURED, *names, *(["val/ant/0.png"] if val else [])), 1)
     assert found.val == (val and tmp_path / val)
-    (reason,) = found.aside
-    assert reason.startswith(str(tmp_path / aside))
+    (reason,) = found.unused
+    assert reason.startswith(str(tmp_path / unused))
 
 
 def test_sides_mean_and_deviation_are_those_of_all_images(save):

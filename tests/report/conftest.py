@@ -6,12 +6,13 @@ import pytest
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
+from PIL import Image
 
 from bingo.artifacts.tensors import write_tensors
 from bingo.data.listing import read_listing
 from bingo.models.backbone import build_backbone
 from bingo.study.bags import KnnBag
-from bingo.study.images import DemoData
+from bingo.study.images import DemoData, FolderData
 from bingo.study.jobs import BagsJob, DataJob, EmbeddingsJob
 from bingo.study.sections import Backbone, Preprocessing
 from tests.stage import run_stage
@@ -81,25 +82,29 @@ def texts():
 def study(tmp_path_factory):
     """Files of a small study: images, a teacher of random weights, its embeddings and bags."""
     folder = tmp_path_factory.mktemp("study")
-    preprocessing = Preprocessing(size=16, resize=16)
-    files = SimpleNamespace(
-        folder=folder,
-        listing=folder / "listing.h5",
-        other_listing=folder / "other.h5",
-        teacher=folder / "teacher.safetensors",
-        embeddings=folder / "embeddings.h5",
-        bags=folder / "bags.h5",
-        preprocessing=preprocessing,
-    )
+    names = ("listing", "other_listing", "embeddings", "bags")
+    files = SimpleNamespace(teacher=folder / "teacher.safetensors", **{name: folder / f"{name}.h5" for name in names})
+    files.preprocessing = Preprocessing(size=16, resize=16)
     for path, count in ((files.listing, 60), (files.other_listing, 59)):
         run_stage(DataJob, split="train", data=DemoData(source="demo", max_train=count), output=path)
     write_backbone(files.teacher)
     sources = {"listing": files.listing, "teacher": files.teacher}
-    run_stage(EmbeddingsJob, preprocessing=preprocessing, **sources, output=files.embeddings)
+    run_stage(EmbeddingsJob, preprocessing=files.preprocessing, **sources, output=files.embeddings)
     knn = KnnBag(criterion="knn", teacher="teacher", size=4)
     run_stage(BagsJob, bags=knn, **sources, embeddings=files.embeddings, output=files.bags)
     files.labels = read_listing(files.listing, "train").label
     return files
+
+
+@pytest.fixture
+def unlabelled(tmp_path):
+    """A listing of four images without labels."""
+    (tmp_path / "images").mkdir()
+    for number in range(4):
+        Image.new("RGB", (16, 16), (60 * number, 0, 90)).save(tmp_path / "images" / f"{number}.png")
+    data = FolderData(source="folder", train=str(tmp_path / "images"), labels="none")
+    run_stage(DataJob, split="train", data=data, output=tmp_path / "unlabelled.h5")
+    return tmp_path / "unlabelled.h5"
 
 
 def write_backbone(path, factor=1.0):

@@ -60,11 +60,6 @@ def test_jobs_of_which_nothing_is_noted_are_counted(noted, tmp_path):
     assert math.isnan(none.memory)
 
 
-def test_stages_stay_in_their_order(noted):
-    benchmarks = {stage: noted((1, 1)) for stage in ("teacher", "embeddings", "bags", "student", "evaluation")}
-    assert [cost.stage for cost in stage_costs(benchmarks)] == list(benchmarks)
-
-
 def test_the_last_line_of_a_job_that_was_repeated_counts(tmp_path):
     path = tmp_path / "job.tsv"
     lines = [HEADER, *("\t".join([seconds, "0:00:00", "1024", *UNKNOWN[1:]]) for seconds in ("100.0", "7.0"))]
@@ -87,24 +82,13 @@ def test_what_snakemake_itself_writes_is_read(tmp_path, sampled):
     assert cost.memory == 3.0 if sampled else math.isnan(cost.memory)
 
 
-DAMAGED = {
-    "empty": b"",
-    "no text": b"\xff\xfe",
-    "zeros": b"\x00",
-    "other columns": b"seconds\tmax_rss\n1.0\t2.0\n",
-    "no job": f"{HEADER}\n".encode(),
-    **{
-        f"{seconds or 'no'} seconds": f"{HEADER}\n{seconds}\t0:00:01\t1024\n".encode()
-        for seconds in ("", "-", "NA", "x", "inf", "-5.0")
-    },
-}
+DAMAGED = [b"", b"\xff\xfe", b"\x00", b"seconds\tmax_rss\n1.0\t2.0\n", f"{HEADER}\n".encode()]
+DAMAGED += [f"{HEADER}\n{seconds}\t0:00:01\t1024\n".encode() for seconds in ("", "-", "NA", "x", "inf", "-5.0")]
 
 
-@pytest.mark.parametrize("damage", DAMAGED)
-def test_damaged_files_are_refused_by_name(tmp_path, damage):
+@pytest.mark.parametrize("content", DAMAGED)
+def test_damaged_files_are_refused_by_name(tmp_path, content):
     path = tmp_path / "job.tsv"
-    path.write_bytes(DAMAGED[damage])
-    with pytest.raises(BingoError) as caught:
+    path.write_bytes(content)
+    with pytest.raises(BingoError, match=f"^{path}: "):
         stage_costs({"teacher": [path]})
-    assert str(caught.value).startswith(f"{path}: no benchmark of Snakemake's")
-    assert "\n" not in str(caught.value)

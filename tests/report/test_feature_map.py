@@ -6,7 +6,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from matplotlib.colors import to_hex
-from PIL import Image
 
 from bingo.data.listing import read_listing
 from bingo.errors import BingoError
@@ -24,7 +23,7 @@ CPU = torch.device("cpu")
 @pytest.fixture
 def quick(monkeypatch):
     """No t-SNE: the first two features as they are."""
-    monkeypatch.setattr(feature_map, "place", lambda features: features[:, :2])
+    monkeypatch.setattr(feature_map, "project_to_2d", lambda features: features[:, :2])
 
 
 @pytest.fixture
@@ -33,21 +32,7 @@ def network(study):
     return "bingo", study.preprocessing
 
 
-@pytest.fixture
-def unlabelled(tmp_path):
-    """Four images, listed."""
-    (tmp_path / "images").mkdir()
-    for number in range(4):
-        Image.new("RGB", (16, 16), (60 * number, 0, 90)).save(tmp_path / "images" / f"{number}.png")
-    data = FolderData(source="folder", train=str(tmp_path / "images"), labels="none")
-    run_stage(DataJob, split="train", data=data, output=tmp_path / "unlabelled.h5")
-    return tmp_path / "unlabelled.h5"
-
-
-labels = hnp.arrays(np.int64, st.integers(0, 200), elements=st.integers(-1, 15))
-
-
-@given(label=labels)
+@given(label=hnp.arrays(np.int64, st.integers(0, 200), elements=st.integers(-1, 15)))
 def test_few_images_of_ten_classes_at_most_are_chosen(label):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(feature_map, "_IMAGES", 40)
@@ -87,15 +72,11 @@ def test_similar_features_lie_together():
 
 
 @pytest.mark.filterwarnings("error")
-def test_equal_features_lie_in_one_point():
+def test_equal_features_lie_in_one_point_and_few_images_can_be_placed():
     assert not project_to_2d(np.ones((20, 6), dtype=np.float32)).any()
-
-
-@pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize(("count", "width"), [(4, 3), (4, 100), (12, 60)])
-def test_few_images_can_be_placed(count, width):
-    features = np.random.default_rng(1).normal(size=(count, width)).astype(np.float32)
-    assert np.isfinite(project_to_2d(features)).all()
+    for count, width in ((4, 3), (4, 100), (12, 60)):
+        features = np.random.default_rng(1).normal(size=(count, width)).astype(np.float32)
+        assert np.isfinite(project_to_2d(features)).all()
 
 
 def points_of(figure):
@@ -115,7 +96,7 @@ def test_each_class_has_its_points_and_a_look_of_its_own(study, network, drawn, 
     lines = figure.axes[0].lines
     assert len({line.get_marker() for line in lines}) == len(lines)
     assert len({(to_hex(line.get_color()), to_hex(line.get_markerfacecolor())) for line in lines}) == len(lines)
-    assert figure.axes[0].get_title() == "bingo: features of 60 training images, t-SNE"
+    assert "60 training images" in figure.axes[0].get_title()
 
 
 def test_of_many_classes_some_are_shown_and_the_title_says_so(study, network, drawn, quick, monkeypatch):
@@ -126,14 +107,16 @@ def test_of_many_classes_some_are_shown_and_the_title_says_so(study, network, dr
     assert len(found) == 3
     classes = read_listing(study.listing, "train").classes
     assert all(len(points) == (study.labels == classes.index(name)).sum() for name, points in found.items())
-    title = f"bingo: features of {count} training images, 3 of 10 classes, t-SNE"
-    assert figure.axes[0].get_title() == title
+    title = figure.axes[0].get_title()
+    assert f"{count} training images" in title
+    assert "3 of 10 classes" in title
 
 
-def test_validation_images_can_be_shown(study, network, drawn, quick, tmp_path):
+def test_validation_images_are_shown_legibly(study, network, drawn, quick, tmp_path, faults_of_layout):
     data = DemoData(source="demo", max_val=20)
     run_stage(DataJob, split="val", data=data, train_listing=study.listing, output=tmp_path / "val.h5")
     figure = drawn(feature_map, "draw_map", *network, tmp_path / "val.h5", "val", study.teacher, after=(CPU, 0))
+    assert faults_of_layout(figure) == []
     assert sum(map(len, points_of(figure).values())) == 20
     assert "20 validation images" in figure.axes[0].get_title()
 
@@ -144,45 +127,28 @@ def test_images_without_labels_have_one_look_and_no_legend(study, network, drawn
     assert not figure.legends
 
 
-def test_the_figure_is_legible(study, network, drawn, quick, faults_of_layout):
-    figure = drawn(feature_map, "draw_map", *network, study.listing, "train", study.teacher, after=(CPU, 0))
-    assert faults_of_layout(figure) == []
+def test_equal_inputs_give_equal_bytes_with_points_as_pixels_and_text_as_text(study, network, tmp_path, texts):
+    paths = [tmp_path / "a.svg", tmp_path / "b.svg"]
+    for path in paths:
+        draw_map(*network, study.listing, "train", study.teacher, [path], CPU, 0)
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+    assert "<image" in paths[0].read_text()
+    assert set(read_listing(study.listing, "train").classes) <= set(texts(paths[0]))
 
 
-@pytest.mark.parametrize("suffix", ["svg", "png"])
-def test_equal_inputs_give_equal_bytes(suffix, study, network, tmp_path):
-    for name in "ab":
-        draw_map(*network, study.listing, "train", study.teacher, [tmp_path / f"{name}.{suffix}"], CPU, 0)
-    assert (tmp_path / f"a.{suffix}").read_bytes() == (tmp_path / f"b.{suffix}").read_bytes()
-
-
-def test_points_are_pixels_in_the_svg_and_text_is_text(study, network, quick, tmp_path, texts):
-    draw_map(*network, study.listing, "train", study.teacher, [tmp_path / "x.svg"], CPU, 0)
-    assert "<image" in (tmp_path / "x.svg").read_text()
-    assert set(read_listing(study.listing, "train").classes) <= set(texts(tmp_path / "x.svg"))
-
-
-def refusal(*arguments):
-    with pytest.raises(BingoError) as caught:
-        draw_map(*arguments, CPU, 0)
-    assert not arguments[-1][0].exists()
-    return str(caught.value)
-
-
-def test_too_few_images_are_refused(study, network, unlabelled, tmp_path):
-    (tmp_path / "images" / "3.png").unlink()
-    data = FolderData(source="folder", train=str(tmp_path / "images"), labels="none")
-    run_stage(DataJob, split="train", data=data, output=unlabelled)
-    message = refusal(*network, unlabelled, "train", study.teacher, [tmp_path / "x.svg"])
-    assert message == f"{unlabelled}: a map needs at least 4 images, but there are 3"
-
-
-def test_features_that_are_not_finite_are_refused(study, network, tmp_path):
-    write_backbone(tmp_path / "bad.safetensors", factor=float("nan"))
-    message = refusal(*network, study.listing, "train", tmp_path / "bad.safetensors", [tmp_path / "x.svg"])
-    assert message.startswith(f"{tmp_path / 'bad.safetensors'}: holds weights that are not finite")
-
-
-def test_a_listing_of_the_other_split_is_refused(study, network, tmp_path):
-    message = refusal(*network, study.listing, "val", study.teacher, [tmp_path / "x.svg"])
-    assert message.startswith(f"{study.listing}: lists the train images")
+@pytest.mark.parametrize("fault", ["too few images", "weights that are not finite", "the other split"])
+def test_what_cannot_be_drawn_is_refused_by_its_file(fault, study, network, tmp_path, request):
+    listing, split, weights = study.listing, "train", study.teacher
+    if fault == "too few images":
+        listing = named = request.getfixturevalue("unlabelled")
+        (tmp_path / "images" / "3.png").unlink()
+        data = FolderData(source="folder", train=str(tmp_path / "images"), labels="none")
+        run_stage(DataJob, split="train", data=data, output=listing)
+    elif fault == "the other split":
+        named, split = listing, "val"
+    else:
+        weights = named = tmp_path / "bad.safetensors"
+        write_backbone(weights, factor=float("nan"))
+    with pytest.raises(BingoError, match=f"^{named}: "):
+        draw_map(*network, listing, split, weights, [tmp_path / "x.svg"], CPU, 0)
+    assert not (tmp_path / "x.svg").exists()

@@ -1,17 +1,17 @@
+import itertools
+
 import h5py
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 
+from bingo.bags.bags import read_bags, write_bags
+from bingo.bags.groups import group_bags
 from bingo.bags.knn import knn_bags
 from bingo.errors import BingoError
 from bingo.report import neighbours
-from bingo.report.neighbours import draw_purity, purity_by_size
-from bingo.study.images import FolderData
-from bingo.study.jobs import DataJob
-from tests.stage import run_stage
+from bingo.report.neighbours import draw_purity, draw_similarity, purity_by_size, similarities_by_class
 
 
 def unit_features(count, seed, dim=6):
@@ -54,22 +54,13 @@ def test_purity_is_that_of_the_exact_neighbours(count, seed, unknown, block):
         assert found.chance == pytest.approx(chance)
 
 
-@pytest.mark.parametrize("unknown", [0, 1])
-def test_purity_of_all_images_is_that_of_their_bags(unknown):
-    features = unit_features(200, 3)
-    label = np.random.default_rng(4).integers(-unknown, 4, size=200)
-    found = purity_by_size(features, label, np.flatnonzero(label >= 0), [1, 5, 20])
-    for share, size in zip(found.share, (1, 5, 20), strict=True):
-        assert share == pytest.approx(knn_bags(features.copy(), size).purity(label))
-
-
 def test_an_anchor_never_counts_for_itself_however_many_copies_there_are():
     features = np.tile(np.float32([1, 0, 0]), (50, 1))
     label = np.r_[0, np.ones(49, dtype=np.int64)]
     np.testing.assert_array_equal(purity_by_size(features, label, np.array([0]), [1, 2, 49]).share, 0)
 
 
-def test_the_figure_shows_the_numbers_for_all_sizes_below_the_number_of_images(study, drawn):
+def test_the_purity_figure_shows_the_numbers_for_all_sizes_below_the_number_of_images(study, drawn, faults_of_layout):
     figure = drawn(neighbours, "draw_purity", study.listing, study.embeddings, study.teacher)
     left, right = figure.axes
     curve, chance = left.lines
@@ -84,10 +75,6 @@ def test_the_figure_shows_the_numbers_for_all_sizes_below_the_number_of_images(s
         assert f"{share:.1%}" in {text.get_text() for text in left.texts}
     assert chance.get_ydata() == pytest.approx([by_chance, by_chance])
     assert chance.get_linestyle() == "--"
-
-
-def test_the_figure_is_legible(study, drawn, faults_of_layout):
-    figure = drawn(neighbours, "draw_purity", study.listing, study.embeddings, study.teacher)
     assert faults_of_layout(figure) == []
 
 
@@ -107,26 +94,57 @@ def test_anchors_are_some_labelled_images_drawn_once(study, drawn, monkeypatch):
     assert max(seen[0]) > 20  # not the first ones
 
 
-@pytest.mark.parametrize("suffix", ["svg", "png"])
-def test_equal_inputs_give_equal_bytes(suffix, study, tmp_path):
-    for name in "ab":
-        draw_purity(study.listing, study.embeddings, study.teacher, [tmp_path / f"{name}.{suffix}"])
-    assert (tmp_path / f"a.{suffix}").read_bytes() == (tmp_path / f"b.{suffix}").read_bytes()
+def by_hand(bags, label):
+    """Similarities of each group, one anchor and one member at a time."""
+    groups = {}
+    for anchor, bag in enumerate(bags.bag_of):
+        for place in range(bags.indptr[bag], bags.indptr[bag + 1]):
+            pair = label[anchor], label[bags.members[place]]
+            name = "class unknown" if min(pair) < 0 else "same class" if pair[0] == pair[1] else "another class"
+            groups.setdefault(name, []).append(bags.similarity[place])
+    return groups
 
 
-def test_embeddings_of_another_dataset_are_refused(study, tmp_path):
-    with pytest.raises(BingoError, match="belongs to another dataset"):
-        draw_purity(study.other_listing, study.embeddings, study.teacher, [tmp_path / "x.svg"])
-    assert not list(tmp_path.iterdir())
+@pytest.mark.parametrize("lowest", [-1, 0])
+def test_members_are_divided_by_whether_they_have_the_anchors_class(lowest):
+    draw = np.random.default_rng(0)
+    bags = knn_bags(draw.normal(size=(80, 5)).astype(np.float32), 6)
+    label = draw.integers(lowest, 3, size=80)
+    found, expected = similarities_by_class(bags, label), by_hand(bags, label)
+    assert found.keys() == expected.keys()
+    for name, values in expected.items():
+        np.testing.assert_array_equal(np.sort(found[name]), np.sort(values))
 
 
-def test_images_without_labels_are_refused(study, tmp_path):
-    (tmp_path / "images").mkdir()
-    for number in range(3):
-        Image.new("RGB", (8, 8), (60 * number, 0, 0)).save(tmp_path / "images" / f"{number}.png")
-    data = FolderData(source="folder", train=str(tmp_path / "images"), labels="none")
-    run_stage(DataJob, split="train", data=data, output=tmp_path / "listing.h5")
-    with pytest.raises(BingoError) as caught:
-        draw_purity(tmp_path / "listing.h5", study.embeddings, study.teacher, [tmp_path / "x.svg"])
-    assert str(caught.value).startswith(f"{tmp_path / 'listing.h5'}: purity needs labels")
-    assert not (tmp_path / "x.svg").exists()
+def test_the_similarity_figure_counts_every_member(study, drawn, faults_of_layout):
+    bags = read_bags(study.bags)
+    expected = by_hand(bags, study.labels)
+    figure = drawn(neighbours, "draw_similarity", study.listing, study.bags)
+    outlines = [patch for patch in figure.axes[0].patches if not patch.get_fill()]
+    assert len(outlines) == len(expected) == 2
+    for outline, name in zip(outlines, ("same class", "another class"), strict=True):
+        counts, edges, _ = outline.get_data()
+        assert edges[0] == pytest.approx(bags.similarity.min())
+        assert edges[-1] == pytest.approx(bags.similarity.max())
+        inside = [sum(low <= value < high for value in expected[name]) for low, high in itertools.pairwise(edges)]
+        inside[-1] += sum(value == edges[-1] for value in expected[name])
+        assert counts.tolist() == inside
+        assert outline.get_label() == f"{name}, {len(expected[name]) / 240:.1%}"
+    assert outlines[0].get_linestyle() != outlines[1].get_linestyle()
+    assert faults_of_layout(figure) == []
+
+
+def test_inputs_of_another_dataset_or_without_labels_or_similarities_are_refused(study, unlabelled, tmp_path):
+    groups = group_bags(study.labels)
+    groups.attributes.update(dataset_digest=read_bags(study.bags).attributes["dataset_digest"], provenance={})
+    write_bags(tmp_path / "groups.h5", groups)
+    output = [tmp_path / "x.svg"]
+    for named, draw, inputs in (
+        (study.embeddings, draw_purity, (study.other_listing, study.embeddings, study.teacher)),
+        (unlabelled, draw_purity, (unlabelled, study.embeddings, study.teacher)),
+        (study.bags, draw_similarity, (study.other_listing, study.bags)),
+        (tmp_path / "groups.h5", draw_similarity, (study.listing, tmp_path / "groups.h5")),
+    ):
+        with pytest.raises(BingoError, match=f"^{named}: "):
+            draw(*inputs, output)
+        assert not output[0].exists()

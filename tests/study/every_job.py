@@ -4,32 +4,10 @@ import copy
 
 import yaml
 
+from bingo.study import jobs, report_jobs
 from bingo.study.images import CocoSet
-from bingo.study.jobs import (
-    BagsJob,
-    DataJob,
-    DetectionJob,
-    EmbeddingsJob,
-    EvaluationJob,
-    ImportJob,
-    PackJob,
-    StudentJob,
-    TargetsJob,
-    TeacherJob,
-)
 from bingo.study.plan import Plan
 from bingo.study.report_contents import model_seeds
-from bingo.study.report_jobs import (
-    AccuracyFigureJob,
-    BagSizeFigureJob,
-    MapFigureJob,
-    PurityFigureJob,
-    ReportJob,
-    SimilarityFigureJob,
-    TableJob,
-    TableTextJob,
-    TrainingFigureJob,
-)
 from bingo.study.schema import parse_study
 
 STUDY = yaml.safe_load("""
@@ -96,29 +74,34 @@ def every_job(raw):
     """Return every job of a study, by a name for it."""
     plan = plan_of(raw)
     study = plan.study
-    jobs = {"report": ReportJob.of(plan), "training": TrainingFigureJob.of(plan), "bag size": BagSizeFigureJob.of(plan)}
+    figures = {"training": report_jobs.TrainingFigureJob, "bag size": report_jobs.BagSizeFigureJob}
+    found = {name: kind.of(plan) for name, kind in {"report": report_jobs.ReportJob, **figures}.items()}
     for split in ("train", "val"):
-        jobs |= {f"data {split}": DataJob.of(plan, split), f"pack {split}": PackJob.of(plan, split)}
+        found[f"data {split}"] = jobs.DataJob.of(plan, split)
+        if plan.packed:
+            found[f"pack {split}"] = jobs.PackJob.of(plan, split)
         sets = [name for name, images in study.transfer.items() if not isinstance(images, CocoSet)]
-        jobs |= {f"{name} {split}": DataJob.of(plan, split, name) for name in sets}
+        found |= {f"{name} {split}": jobs.DataJob.of(plan, split, name) for name in sets}
     for name in study.teachers:
-        kind = TeacherJob if name in plan.trained_teachers() else ImportJob
-        jobs |= {f"teacher {name}": kind.of(plan, name), f"embeddings {name}": EmbeddingsJob.of(plan, name)}
-        jobs[f"purity {name}"] = PurityFigureJob.of(plan, name)
+        kind = jobs.TeacherJob if name in plan.trained_teachers() else jobs.ImportJob
+        found |= {f"teacher {name}": kind.of(plan, name), f"embeddings {name}": jobs.EmbeddingsJob.of(plan, name)}
+        found[f"purity {name}"] = report_jobs.PurityFigureJob.of(plan, name)
     for name in study.bags:
-        jobs |= {f"bags {name}": BagsJob.of(plan, name), f"similarity {name}": SimilarityFigureJob.of(plan, name)}
+        found[f"bags {name}"] = jobs.BagsJob.of(plan, name)
+        found[f"similarity {name}"] = report_jobs.SimilarityFigureJob.of(plan, name)
     for name, entry in study.students.items():
-        jobs |= {f"student {name} {seed}": StudentJob.of(plan, name, seed) for seed in study.seeds}
+        found |= {f"student {name} {seed}": jobs.StudentJob.of(plan, name, seed) for seed in study.seeds}
         if (views := entry.stored_views()) is not None:
             drawn = (entry.training.views, entry.training.precision, entry.layer, 0, views)
-            jobs[f"targets {name}"] = TargetsJob.of(plan, study.teacher_of(name), *drawn)
+            found[f"targets {name}"] = jobs.TargetsJob.of(plan, study.teacher_of(name), *drawn)
     for model in (*study.teachers, *study.students):
-        jobs[f"map {model}"] = MapFigureJob.of(plan, model)
-        for name in plan.asked:
-            kind = DetectionJob if name in plan.detections() else EvaluationJob
+        found[f"map {model}"] = report_jobs.MapFigureJob.of(plan, model)
+        for name in plan.requested:
+            kind = jobs.DetectionJob if name in plan.detections() else jobs.EvaluationJob
             for seed in model_seeds(study, model):
-                jobs[f"{name} {model} {seed}"] = kind.of(plan, model, seed, name)
+                found[f"{name} {model} {seed}"] = kind.of(plan, model, seed, name)
     for name in study.tables:
-        jobs |= {f"table {name}": TableJob.of(plan, name), f"text {name}": TableTextJob.of(plan, name)}
-        jobs[f"accuracy {name}"] = AccuracyFigureJob.of(plan, name)
-    return jobs
+        found[f"table {name}"] = report_jobs.TableJob.of(plan, name)
+        found[f"text {name}"] = report_jobs.TableTextJob.of(plan, name)
+        found[f"accuracy {name}"] = report_jobs.AccuracyFigureJob.of(plan, name)
+    return found

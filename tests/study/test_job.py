@@ -14,59 +14,57 @@ from bingo.study.report_jobs import ReportJob, SheetsJob, TableJob, TableTextJob
 from bingo.study.stages import JOBS
 
 FILES = {"table": Path("t.csv"), "markdown": Path("t.md"), "latex": Path("t.tex")}
-TEXT = json.dumps({"version": TableTextJob.STAGE_VERSION, "title": "A title"})
+SHEETS = {"listing": Path("l.h5"), "bags": Path("a b.h5")}
 
 
 def versioned(kind, **keys):
     return json.dumps({"version": kind.STAGE_VERSION, **keys})
 
 
+TEXT = versioned(TableTextJob, title="A title")
+
+
 def test_settings_are_the_json_of_a_job_itself_or_in_a_file(tmp_path):
     expected = TableTextJob(title="A title", **FILES)
     (tmp_path / "@settings.json").write_text(TEXT)
-    assert TableTextJob.read(TEXT, FILES) == expected
-    assert TableTextJob.read(f"@{tmp_path}/@settings.json", FILES) == expected
-    assert TableTextJob.read(expected.identity, FILES) == expected
+    for given_settings in (TEXT, f"@{tmp_path}/@settings.json", expected.identity):
+        assert TableTextJob.read(given_settings, FILES) == expected
     assert json.loads(expected.identity) == json.loads(TEXT)
 
 
 @pytest.mark.parametrize(
-    ("kind", "text", "message"),
+    ("kind", "text", "named"),
     [
-        (TableTextJob, "", "--settings: no JSON ("),
-        (TableTextJob, "{'title': 1}", "--settings: no JSON ("),
-        (TableTextJob, "[]", "--settings: are no settings of table_text, version 2"),
-        (TableTextJob, '{"title": ""}', "--settings: are no settings of table_text, version 2"),
-        (TableTextJob, '{"version": 1, "title": ""}', "--settings: are no settings of table_text, version 2"),
-        (TableTextJob, '{"version": "2", "title": ""}', "--settings: are no settings of table_text, version 2"),
-        (TableTextJob, versioned(TableTextJob), "--settings: title: Field required"),
-        (TableTextJob, versioned(TableTextJob, titel=""), "--settings: unknown key 'titel'; did you mean 'title'?"),
-        (TableJob, versioned(TableJob, rows=[{}], evaluations=[]), "--settings: rows.0.model: Field required"),
-        (BagsJob, versioned(BagsJob, bags={"criterion": "label", "size": 3}), "--settings: bags.label: unknown key"),
-        (BagsJob, versioned(BagsJob, bags={"criterion": "knn5"}), "--settings: bags: Input tag 'knn5' found using"),
-        (TableTextJob, "@nowhere.json", "--settings: nowhere.json cannot be read ("),
-        (TableTextJob, "@", "--settings: . cannot be read ("),
-        (TableTextJob, "@.", "--settings: . cannot be read ("),
+        (TableTextJob, "", ""),
+        (TableTextJob, "{'title': 1}", ""),
+        (TableTextJob, "[]", "table_text"),
+        (TableTextJob, '{"title": ""}', "table_text"),
+        (TableTextJob, '{"version": 1, "title": ""}', "version 2"),
+        (TableTextJob, '{"version": "2", "title": ""}', "version 2"),
+        (TableTextJob, versioned(TableTextJob), "title: "),
+        (TableTextJob, versioned(TableTextJob, titel=""), "'titel'"),
+        (TableJob, versioned(TableJob, rows=[{}], evaluations=[]), "rows.0.model: "),
+        (BagsJob, versioned(BagsJob, bags={"criterion": "label", "size": 3}), "bags.label"),
+        (BagsJob, versioned(BagsJob, bags={"criterion": "knn5"}), "bags: "),
+        (TableTextJob, "@nowhere.json", "nowhere.json"),
+        (TableTextJob, "@.", ""),
     ],
 )
-def test_a_fault_in_settings_is_one_line_that_names_the_key(kind, text, message, tmp_path, monkeypatch):
+def test_a_fault_in_settings_is_one_line_that_names_the_key(kind, text, named, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     files = {"listing": Path("l.h5"), "output": Path("o")} if kind is BagsJob else {"output": Path("o")}
-    with pytest.raises(BingoError) as caught:
+    with pytest.raises(BingoError, match=r"^--settings: ") as caught:
         kind.read(text, FILES if kind is TableTextJob else files)
-    assert str(caught.value).startswith(message)
-    assert "\n" not in str(caught.value)
+    assert named in str(caught.value)
 
 
-def test_a_fault_in_what_is_no_setting_names_its_option():
-    files = {"listing": Path("l.h5"), "bags": Path("b.h5"), "pages": {"bset": Path("x.png")}}
-    with pytest.raises(BingoError, match=r"^--pages: Input should be 'random', 'more', 'best' or 'worst'$"):
+@pytest.mark.parametrize("files", [{**SHEETS, "pages": {"bset": Path("x.png")}}, SHEETS])
+def test_a_fault_in_a_file_names_its_option(files):
+    with pytest.raises(BingoError, match=r"^--pages: "):
         SheetsJob.read(versioned(SheetsJob), files)
-    with pytest.raises(BingoError, match=r"^--pages: Field required$"):
-        SheetsJob.read(versioned(SheetsJob), {"listing": Path("l.h5"), "bags": Path("b.h5")})
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(
     st.text(max_size=20)
     | st.recursive(st.none() | st.integers() | st.text(), st.lists).map(json.dumps)
@@ -82,7 +80,7 @@ def test_whatever_is_given_the_answer_is_a_job_or_one_line(text):
     assert isinstance(answer, TableTextJob) or (answer.startswith("--settings: ") and "\n" not in answer)
 
 
-def test_files_of_any_name_are_taken():
+def test_file_names_may_be_of_any_bytes():
     odd = Path("a b/'q' = \udce9.csv")  # of bytes that are no text
     assert TableTextJob.read(TEXT, {**FILES, "table": odd}).table == odd
 
@@ -93,9 +91,8 @@ def test_inputs_are_the_files_that_a_job_reads():
     files = {"name": "s", "listing": Path("l.h5"), "output": Path("o"), "events": Path("e")}
     assert StudentJob.read(text, files).inputs == {"listing": "l.h5"}
     more = {"teacher": Path("t"), "bags": Path("b"), "targets": [Path("x"), Path("y")]}
-    assert StudentJob.read(text, {**files, **more}).inputs == {
-        "listing": "l.h5", "teacher": "t", "bags": "b", "targets": ["x", "y"],
-    }  # fmt: skip
+    expected = {"listing": "l.h5", "teacher": "t", "bags": "b", "targets": ["x", "y"]}
+    assert StudentJob.read(text, {**files, **more}).inputs == expected
     shown = {"sheet": {"knn/best": Path("a.png"), "knn/worst": Path("b.png")}, "benchmark": {"bags": [Path("b.tsv")]}}
     study = {"study": "s", "data": {"source": "demo"}, "teachers": {"t": {"checkpoint": "x.pt"}}}
     report = ReportJob.read(versioned(ReportJob, study=study, left_out=""), {"output": Path("r.html"), **shown})
@@ -103,18 +100,15 @@ def test_inputs_are_the_files_that_a_job_reads():
 
 
 def test_flags_repeat_an_option_for_each_of_its_files():
-    job = SheetsJob(listing=Path("l.h5"), bags=Path("a b.h5"), pages={"best": Path("b.png"), "worst": Path("w.png")})
+    job = SheetsJob(**SHEETS, pages={"best": Path("b.png"), "worst": Path("w.png")})
     assert job.flags() == "--listing l.h5 --bags 'a b.h5' --pages best=b.png --pages worst=w.png"
     assert job.flags("bags") == "--bags 'a b.h5'"
     table = TableJob(rows=[], evaluations=[], results=[Path("a"), Path("b")], output=Path("t.csv"))
     assert table.flags("results", "published") == "--results a --results b"
-    bags = BagsJob(bags={"criterion": "label"}, listing=Path("l"), part="1-of-2", output=Path("o"))
-    assert bags.flags("listing", "part") == "--listing l --part 1-of-2"
 
 
 @pytest.mark.parametrize("kind", JOBS.values(), ids=lambda kind: kind.STAGE)
 def test_every_job_writes_something_and_its_files_are_no_settings(kind):
-    roles = kind.roles()
-    assert Role.OUTPUT in roles.values()
+    assert Role.OUTPUT in kind.roles().values()
     paths = {name for name, field in kind.model_fields.items() if "Path" in str(field.annotation)}
-    assert paths - roles.keys() == set()
+    assert paths <= kind.roles().keys()

@@ -1,5 +1,3 @@
-"""A small study, run once for all tests that look at a finished one."""
-
 import os
 import subprocess
 import sys
@@ -13,37 +11,28 @@ from torch import nn
 from torchvision.io import write_jpeg
 
 ROOT = Path(__file__).parents[2]
-
 TINY = {"architecture": "resnet10", "stem": "small", "width": 0.0625}
 TRAINING = {"epochs": 2, "batch_size": 16, "views": "small"}
+COMMON = {"backbone": TINY, "training": TRAINING, "queue_size": 64}
 
 
 def tiny_study() -> dict:
-    """Return a study of seconds: every kind of entry once."""
+    """Return a study that takes seconds: every kind of entry once."""
     return {
         "study": "tiny",
         "seeds": [0],
         "data": {"source": "demo", "preprocessing": {"size": 28, "resize": 28}, "max_train": 96, "max_val": 64},
-        "teachers": {"big": {"method": "moco", "backbone": TINY, "training": TRAINING, "queue_size": 64}},
+        "teachers": {"big": {"method": "moco", **COMMON}},
         "bags": {"knn": {"criterion": "knn", "teacher": "big", "size": 3}},
-        "students": {
-            "alone": {"method": "moco", "backbone": TINY, "training": TRAINING, "queue_size": 64},
-            "distilled": {
-                "method": "bingo",
-                "bags": "knn",
-                "backbone": TINY,
-                "training": TRAINING,
-                "queue_size": 64,
-            },
-        },
-        "evaluations": ["linear-moco-small", "knn-10"],
+        "students": {"alone": {"method": "moco", **COMMON}, "distilled": {"method": "bingo", "bags": "knn", **COMMON}},
+        "evaluations": ["knn-10"],
         "tables": {"main": {"title": "Tiny"}},
     }
 
 
-def folder_study(**data):
+def folder_study(**data) -> dict:
     study = tiny_study()
-    study["data"] = {"source": "folder", "train": "photos", "preprocessing": {"size": 24, "resize": 24}, **data}
+    study["data"] = {"source": "folder", "train": "photos", "preprocessing": {"size": 16, "resize": 16}, **data}
     for entry in (study["teachers"]["big"], *study["students"].values()):
         entry["training"] = {"epochs": 1, "batch_size": 8, "views": "small"}
     return study
@@ -70,53 +59,40 @@ def write_moco_checkpoint(path):
 
 
 class Workspace:
-    """A folder in which Snakemake runs the checkout's workflow on a study file."""
+    """A folder in which Snakemake runs a checkout's workflow on a study file."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, snakefile: Path = ROOT / "Snakefile") -> None:
+        self.folder, self.snakefile = folder, snakefile
 
     def write(self, study: dict) -> None:
-        (self.folder / "study.yaml").write_text(yaml.safe_dump(study))
+        (self.folder / "study.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
 
     def command(self, *options: str) -> list[str]:
-        return [
-            sys.executable,
-            "-m",
-            "snakemake",
-            "--snakefile",
-            str(ROOT / "Snakefile"),
-            "--configfile",
-            "study.yaml",
-            "--cores",
-            "2",
-            *options,
-        ]
+        snakemake = [sys.executable, "-m", "snakemake", "--snakefile", str(self.snakefile)]
+        return [*snakemake, "--configfile", "study.yaml", "--cores", "2", *options]
 
     def environment(self) -> dict[str, str]:
-        # One thread per job: jobs run side by side, and pytest itself runs twice.
-        return {**os.environ, "OMP_NUM_THREADS": "1"}
+        return {**os.environ, "OMP_NUM_THREADS": "1"}  # jobs run side by side
 
     def start(self, *options: str) -> subprocess.Popen:
-        return subprocess.Popen(
-            self.command(*options),
-            cwd=self.folder,
-            env=self.environment(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        return subprocess.Popen(self.command(*options), cwd=self.folder, env=self.environment(), **pipes)
 
     def run(self, *options: str) -> subprocess.CompletedProcess:
         process = self.start(*options)
         output, _ = process.communicate(timeout=900)
         return subprocess.CompletedProcess(process.args, process.returncode, output)
 
-    def planned(self, *options: str) -> set[str]:
-        """Return the jobs that `snakemake -n` would run, as rule or rule:wildcards; `all` left out."""
-        result = self.run("--dry-run", "--nocolor", *options)
+    def finish(self, *options: str) -> str:
+        """Run until everything asked for is there; return the output."""
+        result = self.run(*options)
         assert result.returncode == 0, result.stdout
+        return result.stdout
+
+    def planned(self, *options: str) -> set[str]:
+        """Return the jobs that `snakemake -n` would run, as rule or rule:wildcards, except `all`."""
         jobs, rule = [], None
-        for line in result.stdout.splitlines():
+        for line in self.finish("--dry-run", "--nocolor", *options).splitlines():
             words = line.split()
             if len(words) == 2 and words[0] in ("rule", "localrule"):
                 rule = words[1].rstrip(":")
@@ -129,34 +105,13 @@ class Workspace:
 
 
 def refused(result, *words):
-    """Assert that a run ended with one line of ours that holds ``words``."""
+    """Assert that a run ended with one error line that holds ``words``."""
     lines = [line for line in result.stdout.splitlines() if line.startswith("bingo: error: ")]
     assert result.returncode == 1, result.stdout
     assert "Traceback" not in result.stdout
     assert len(lines) == 1, result.stdout
     for word in words:
         assert word in lines[0]
-
-
-def bingo(workspace, *arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "bingo", *arguments],
-        cwd=workspace.folder,
-        env={**workspace.environment(), "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-
-
-@pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    workspace = Workspace(tmp_path_factory.mktemp("finished"))
-    workspace.write(tiny_study())
-    result = workspace.run()
-    assert result.returncode == 0, result.stdout
-    return workspace
 
 
 @pytest.fixture

@@ -1,14 +1,10 @@
 """What rules call: each command is read as the job that the study has there."""
 
-import os
 import re
 import shlex
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-import yaml
 
 from bingo.cli import commands, launch, main, stage
 from bingo.study.jobs import ExportJob
@@ -16,25 +12,20 @@ from bingo.study.report_jobs import SheetsJob
 from bingo.study.stages import JOBS
 from tests.study.every_job import STUDY, every_job, make_data
 
-ROOT = Path(__file__).parents[2]
 EXPORTS = ("onnx.onnx", "timm.safetensors", "huggingface")
 TARGETS = ["all", "tables_so_far", *(f"results/s/export/alone/seed-0/{name}" for name in EXPORTS)]
 
 
-@pytest.fixture(scope="module")
-def called(tmp_path_factory):
+@pytest.fixture
+def called(workspace, monkeypatch):
     """The command lines of a study with a job of every stage, scattered ones among them, and all its jobs."""
-    folder = tmp_path_factory.mktemp("study")
-    make_data(folder)
-    (folder / "study.yaml").write_text(yaml.safe_dump(STUDY, sort_keys=False))
-    command = [sys.executable, "-m", "snakemake", "-s", str(ROOT / "Snakefile"), "--configfile", "study.yaml"]
-    command += ["--dry-run", "--printshellcmds", "--cores", "2", "--set-scatter", "bags=2", "embeddings=2", "--"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([*command, *TARGETS], cwd=folder, env=environment, capture_output=True, text=True, check=True)
-    lines = re.findall(r"^Shell command: python -m bingo (.*)$", done.stdout, re.MULTILINE)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        yield [shlex.split(line) for line in lines], list(every_job(STUDY).values())
+    make_data(workspace.folder)
+    workspace.write(STUDY)
+    scattered = ("--set-scatter", "bags=2", "embeddings=2")
+    output = workspace.finish("--dry-run", "--printshellcmds", *scattered, "--", *TARGETS)
+    lines = re.findall(r"^Shell command: python -m bingo (.*)$", output, re.MULTILINE)
+    monkeypatch.chdir(workspace.folder)
+    return [shlex.split(line) for line in lines], list(every_job(STUDY).values())
 
 
 def read(words, monkeypatch):
@@ -70,6 +61,8 @@ def test_every_command_of_a_rule_is_read_as_a_job_of_the_study(called, monkeypat
         if getattr(job, "part", None):
             alike = [other.model_copy(update={"part": job.part}) for other in alike]
         assert told(job) in [told(other) for other in alike]
+    exports = {(job.to, str(job.output)) for job in found if isinstance(job, ExportJob)}
+    assert exports == {(path.rpartition("/")[2].partition(".")[0], path) for path in TARGETS[2:]}
     parts = [(type(job), job.part) for job in found if getattr(job, "part", None)]
     assert {part for _, part in parts} == {"1-of-2", "2-of-2"}
     assert all(len(job.shards) in (0, 2) for job in found if hasattr(job, "shards"))

@@ -22,11 +22,12 @@ def write(tmp_path):
         path.write_bytes(b"x")
 
     def written(backbone="resnet50", width=1.0, **data):
+        teacher = {"method": "moco", "backbone": {"architecture": backbone, "width": width}}
         raw = {
             "study": "s",
             "data": {"source": "folder", "train": str(tmp_path / "photos"), **data},
-            "teachers": {"t": {"method": "moco", "backbone": {"architecture": backbone, "width": width}}},
-            "bags": {"knn": {"criterion": "knn", "teacher": "t"}},
+            "teachers": {"t": {**teacher, "training": {"batch_size": 2}}},
+            "bags": {"knn": {"criterion": "knn", "teacher": "t", "size": 2}},
             "evaluations": ["knn-10"],
         }
         path = tmp_path / "s.yaml"
@@ -41,38 +42,36 @@ def found(path):
 
 
 def test_a_study_that_fits_is_fine(write):
-    keys, space = found(write(held_out=0.2))
-    assert keys == ("ok", "its keys, folders and checkpoints")
-    assert space[0] == "ok"
-    assert space[1].startswith("embeddings take 0.0 MB of ")
+    assert [status for status, _ in found(write(held_out=0.2))] == ["ok", "ok"]
 
 
 @pytest.mark.parametrize(
-    ("data", "status", "words"),
+    ("data", "status", "named"),
     [
-        ({"train": "nowhere"}, "fail", "data.train: there is no folder nowhere"),
+        ({"train": "nowhere"}, "fail", "data.train: "),
         ({"trian": "nowhere"}, "fail", "data: unknown key 'trian'"),
-        ({}, "note", "left out: evaluations and tables, because the data have no validation images."),
-        ({"workers": 10_000}, "note", f"data.workers is 10000, but there are {len(os.sched_getaffinity(0))} cores"),
-        ({"preprocessing": {"decoder": "nvjpeg"}}, "fail", "data.preprocessing.decoder: nvjpeg needs a GPU"),
+        ({}, "note", "left out: "),
+        ({"workers": 10_000}, "note", f"data.workers is 10000, but there are {len(os.sched_getaffinity(0))} "),
+        ({"preprocessing": {"decoder": "nvjpeg"}}, "fail", "data.preprocessing.decoder: "),
     ],
 )
-def test_what_does_not_fit_is_told(write, monkeypatch, data, status, words):
+def test_what_does_not_fit_is_found(write, monkeypatch, data, status, named):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert (status, words) in found(write(**data))
+    assert [said for said, what in found(write(**data)) if what.startswith(named)] == [status]
 
 
-def test_a_study_file_that_is_none_fails(tmp_path):
-    ((status, what),) = found(tmp_path / "missing.yaml")
-    assert (status, what) == ("fail", f"{tmp_path / 'missing.yaml'} cannot be read (No such file or directory)")
-    (tmp_path / "s.yaml").write_text("study: [")
-    ((status, what),) = found(tmp_path / "s.yaml")
-    assert (status, "\n" in what) == ("fail", False)
+def test_a_study_file_that_is_missing_or_no_yaml_fails(tmp_path):
+    path = tmp_path / "s.yaml"
+    for content in (None, "study: ["):
+        if content:
+            path.write_text(content)
+        ((status, what),) = found(path)
+        assert (status, "\n" in what) == ("fail", False)
 
 
 def test_embeddings_larger_than_the_free_disk_fail(write, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(10**6, 0, 10**4))
-    assert found(write())[-1] == ("fail", "embeddings take 0.0 MB of 0.0 GB of free disk")
+    assert found(write())[-1][0] == "fail"
 
 
 @pytest.mark.parametrize(
@@ -85,8 +84,5 @@ def test_embeddings_larger_than_the_free_disk_fail(write, monkeypatch):
     ],
 )
 def test_embeddings_take_two_bytes_for_each_feature_of_each_image(write, backbone, width, limit, expected):
-    raw = yaml.safe_load(write(backbone, width, max_train=limit).read_text())
-    raw["teachers"]["t"]["training"] = {"batch_size": 2}
-    raw["bags"]["knn"]["size"] = 2
-    parsed = parse_study(raw, "s")
+    parsed = parse_study(yaml.safe_load(write(backbone, width, max_train=limit).read_text()), "s")
     assert embeddings_bytes(parsed, Plan(parsed)) == expected

@@ -6,6 +6,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PYTEST := $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: install demo study test test-all test-slurm bench lint format docs clean
 
@@ -24,10 +25,10 @@ study: $(VENV)/.workflow
 	@$(BIN)/python workflow/scripts/make_study_page.py
 
 test: lint
-	@$(BIN)/pytest -n 2 --dist loadfile -m "not slow"
+	@$(PYTEST) -m "not slow"
 
 test-all: lint $(VENV)/.docs
-	@$(BIN)/pytest -n 2 --dist loadfile
+	@$(PYTEST)
 
 test-slurm: $(VENV)/.dev
 	@$(BIN)/pytest tests/slurm

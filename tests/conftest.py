@@ -10,6 +10,11 @@ from bingo.errors import BingoError
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
+def pytest_collection_modifyitems(items):
+    """Start with the longest files, so that two workers end together."""
+    items.sort(key=lambda item: not item.nodeid.startswith(("tests/workflow", "tests/faults", "tests/docs")))
+
+
 def refused(read, path):
     """Return the message with which a file is refused, or None where it is read."""
     try:

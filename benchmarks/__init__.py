@@ -1,1 +1,1 @@
-"""Speed and memory, measured beside the alternatives: `make bench`."""
+"""Speed and memory, compared with the alternatives: `make bench`."""

@@ -25,7 +25,7 @@ from bingo.training.embed import CPU_FORWARD_BATCH, EMBED_BATCH
 from tests.stage import run_stage
 
 PHOTOS, LINKS_ON_GPU = 128, 64
-"""On a GPU each photograph gets this many hard links: 128 images end before the loader processes have started."""
+"""Hard links per photograph on a GPU. Without them, the images run out before the loader workers have started."""
 RESNET18 = Backbone(architecture="resnet18")
 
 

@@ -81,7 +81,7 @@ def test_uniform_numbers_are_uniform_and_those_of_neighbours_unrelated():
 
 
 @pytest.mark.parametrize("n", [0, 1, 2, 5000])
-def test_permutation_is_one(n):
+def test_a_permutation_holds_every_number_once(n):
     assert sorted(permutation(1, Stream.ORDER, 0, n).tolist()) == list(range(n))
 
 

@@ -164,6 +164,6 @@ def checked_dataset(file: h5py.File, name: str, data: np.ndarray, **options: Any
         file.create_dataset(name, data=data)
         return
     options = {option: value for option, value in {"chunks": True, **options}.items() if value is not None}
-    # Real compression also makes the checksum fail for zeros.
+    # Real compression also detects chunks that became zeros.
     checks = {"fletcher32": True} if "compression" in options else CHECKED
     file.create_dataset(name, data=data, **checks, **options)

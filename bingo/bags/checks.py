@@ -4,7 +4,7 @@ from bingo.errors import BingoError
 
 
 def require_images(setting: str, value: int, needed: int, count: int) -> None:
-    """Check that a setting that needs ``needed`` images has at most ``count``.
+    """Check that the dataset has the ``needed`` images.
 
     Raises:
         BingoError: ``needed`` is more than ``count``.

@@ -27,7 +27,7 @@ EPILOG = "docs/ explains methods, protocols and every command; config/README.md 
 
 
 class _LazyStages(TyperGroup):
-    """Builds the commands of stages only when one is called, which keeps `bingo --help` fast."""
+    """Builds the stage commands only when one is called. This keeps `bingo --help` fast."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         if args[0] != "stage":
@@ -52,7 +52,7 @@ def stage() -> None:
 _ROOT_CAUSE_DELAY_SECONDS = 5
 """Delay of an error on ranks above 0: rank 0 reports an error that all ranks share, and torchrun ends the others."""
 _LOST_PEER_DELAY_SECONDS = 15
-"""Delay secondary failures so that the root cause prints first."""
+"""Delay of unexpected errors if there are several processes, so that the root cause prints first."""
 
 
 # All options after the name of the stage belong to the stage, including --help.

@@ -34,7 +34,7 @@ class Images(Protocol):
     listing: Listing
 
     def fetch(self, index: NDArray[np.int64]) -> Tensor | Iterator[Picture]:
-        """Return the images at ``index`` (B,): uint8 (B, 3, H, W), or an iterator over B encoded images.
+        """Return the images at ``index`` (B,): uint8 (B, 3, H, W), or B encoded images.
 
         The iterator reads files on demand, because a batch of decoded photographs may not fit into memory.
         """

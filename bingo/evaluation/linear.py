@@ -151,7 +151,7 @@ def train_linear(
             lr = torch.tensor(rates(epoch), device=device).repeat_interleave(classes)  # (H C,)
             for features, labels in batches(epoch):
                 # Explicit gradient: autograd and an optimizer take twice as long for such a small network.
-                grad = classifiers(features).softmax(1)  # (H, C, B): B times the gradient of the logits is softmax - 1
+                grad = classifiers(features).softmax(1)  # (H, C, B): B times the logits' gradient is softmax - one-hot
                 grad.scatter_add_(1, labels.expand(heads, 1, -1), minus_one.expand(heads, 1, len(labels)))
                 grad, scale = grad.flatten(0, 1), 1 / len(features)  # (H C, B)
                 weight_velocity.addmm_(grad, features, beta=_MOMENTUM, alpha=scale)

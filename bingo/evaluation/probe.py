@@ -82,7 +82,7 @@ class Probe:
             images: images to embed, in this order.
             title: name in progress lines.
             interpolation: bilinear or bicubic.
-            whole: resize the shorter side to the crop's size, so that the crop spans it.
+            whole: ignore `resize`; resize the shorter side to `size`.
 
         Raises:
             BingoError: an image cannot be read, or an output is not finite.

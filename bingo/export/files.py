@@ -15,7 +15,7 @@ from bingo.errors import BingoError
 
 
 def require_suffix(output: Path, *suffixes: str) -> None:
-    """Check the suffix, by which readers recognise the format.
+    """Check that ``output`` has a suffix that readers of the format accept.
 
     Raises:
         BingoError: ``output`` does not end in one of ``suffixes``.

@@ -39,7 +39,7 @@ class Compress(Distillation):
     queue_size: int = Field(default=128000, ge=1)
     """Number of features in the queue."""
     key_momentum: float = Field(default=0.999, ge=0, le=1)
-    """`2q`: momentum of the student's momentum encoder."""
+    """`2q`: momentum of the momentum encoder."""
 
     layer: ClassVar[Layer] = "features"
 

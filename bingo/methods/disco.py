@@ -34,7 +34,7 @@ class Disco(Distillation):
         return [self.head.hidden or features, teacher]
 
     def queues(self) -> dict[str, Literal["student", "teacher"]]:
-        """Return one queue, filled with the key encoder's outputs."""
+        """Return one queue, filled with the momentum encoder's outputs."""
         return {"negatives": "student"}
 
     def ema_momentum(self) -> float:

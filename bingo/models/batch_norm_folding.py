@@ -18,7 +18,7 @@ def fold_batch_norm(network: nn.Module) -> nn.Module:
     Outputs in eval mode equal the original ones up to rounding. In float32 they differ by less than 1e-5 of the
     largest output. In bfloat16 their distance from the float32 outputs is about as large as before.
 
-    Only layers in ResNets and plain `Sequential` modules are folded, because only there is the preceding layer known.
+    Only layers in ResNets and plain `Sequential` modules are folded, because the preceding layer is known only there.
     Batch norm in training mode stays. On a GPU, residual blocks are fused too (`bingo.models.fused`).
     """
     network = copy.deepcopy(network)

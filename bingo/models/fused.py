@@ -47,7 +47,7 @@ def _operands(convolution: nn.Module, x: Tensor) -> tuple[Any, ...]:
 
 
 def fuse_blocks(network: nn.Module) -> None:
-    """Replace, in place, every residual block with folded batch norm and suitable widths by a `FusedBlock`."""
+    """Replace, in place, every residual block that has folded batch norm and suitable widths with a `FusedBlock`."""
     for parent in list(network.modules()):
         for name, block in parent.named_children():
             if isinstance(block, resnet.BasicBlock | resnet.Bottleneck) and _fusible(block):

@@ -62,8 +62,8 @@ def table_groups(frame: pd.DataFrame, architectures: Mapping[str, str]) -> list[
 
     Args:
         frame: output of `bingo.report.table.read_table`; each (network, protocol, metric) occurs once.
-        architectures: group title of each student. Students that only a publication has are not listed; their name is
-            their architecture and serves as the title.
+        architectures: group title of each student. Published students without a run in this study are not listed;
+            their architecture is their name and title.
     """
     panels = set(table_panels(frame))
     has_several_teachers = frame.loc[frame["student"] != "", "teacher"].replace("", None).nunique() > 1

@@ -57,7 +57,7 @@ def gather_results(
         paths: one file for each model, evaluation and seed.
         models: teachers and students that may occur.
         evaluations: evaluations that may occur.
-        place: what shows the results, `table` or `figure`, for messages.
+        place: `table` or `figure`, for messages.
 
     Returns:
         Values of all seeds by (model, evaluation) and metric.

@@ -39,7 +39,7 @@ NAMED_SETS = {
 
 @dataclass(frozen=True)
 class SourceFacts:
-    """What a dataset provides to a study."""
+    """Facts about a dataset: labels, splits, size and folders."""
 
     labels: bool
     validation: bool

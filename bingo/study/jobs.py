@@ -89,7 +89,7 @@ class PackJob(Job):
         )
 
     def irrelevant(self) -> Exclusion:
-        """Return the JPEG quality if nothing is encoded."""
+        """Exclude the JPEG quality if no image is re-encoded."""
         return {"pack": {"quality"}} if self.pack.shorter_side is None else {}
 
 
@@ -231,7 +231,7 @@ class TargetsJob(Job):
     precision: Precision
     layer: Layer
     number: int
-    """Slot of the teacher view within a training step."""
+    """Slot of the teacher view (`View.slot`)."""
     views: int
     """Number of stored views of each image."""
     listing: Input
@@ -409,7 +409,7 @@ class DetectionJob(MeasurementJob):
         )
 
     def irrelevant(self) -> Exclusion:
-        """Return the settings that detectors replace by their own."""
+        """Exclude the image size and decoder, which detectors do not use."""
         return {"preprocessing": {"size", "decoder"}}
 
 

@@ -132,7 +132,7 @@ class Method(StrictModel):
         return {"negatives": "student"}
 
     def ema_momentum(self) -> float | None:
-        """Return the momentum of the student's moving average; None if the method has no momentum encoder."""
+        """Return the momentum of the momentum encoder; None if the method has no momentum encoder."""
         return None
 
 

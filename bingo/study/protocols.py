@@ -29,13 +29,13 @@ class Linear:
     efficientnet_lr: float | None = None
     """Replaces `lr` for EfficientNets; `final_lr` is scaled accordingly."""
     views: RecipeName | None = None
-    """Augmentation recipe for training; None for the centre view, whose features are computed once."""
+    """Augmentation recipe for training; None for the centre crop, whose features are computed once."""
     standardise: bool = False
     """Standardise each feature to zero mean and unit variance over the training set."""
     interpolation: Interpolation = "bilinear"
     """Interpolation used to resize views."""
     whole: bool = False
-    """Resize the shorter side to the input size, so that the centre view shows all of it; ignores `resize`."""
+    """Resize the shorter side to the input size, so that the centre crop spans it; ignores `resize`."""
 
 
 @dataclass(frozen=True)

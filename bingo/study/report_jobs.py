@@ -272,5 +272,5 @@ class ReportJob(Job):
         )
 
     def irrelevant(self) -> Exclusion:
-        """Return the number of loader processes, which the report does not depend on."""
+        """Exclude the number of loader processes, which cannot change the report."""
         return {"study": {"data": {"workers"}}}

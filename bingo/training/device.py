@@ -14,7 +14,7 @@ def pick_device(local_rank: int = 0) -> torch.device:
     """Return the GPU with index ``local_rank``, or the CPU if the machine has no GPU.
 
     Raises:
-        BingoError: the machine has GPUs, but not more than ``local_rank``.
+        BingoError: the machine has GPUs, but none with index ``local_rank``.
     """
     torch.backends.cudnn.allow_tf32 = False  # float32 means float32 on every device
     if not torch.cuda.is_available():

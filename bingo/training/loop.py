@@ -73,7 +73,7 @@ class Task(ABC):
 def train(
     task: Task, state: TrainingState | None, workers: int, title: str, monitor: Monitor | None = None
 ) -> list[LogRow]:
-    """Train a task's module in place, resuming from ``state`` if it has been saved.
+    """Train a task's module in place, and resume from ``state`` if it holds a saved training.
 
     Args:
         task: network, data, optimizer and loss.

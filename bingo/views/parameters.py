@@ -56,7 +56,7 @@ def draw(
         seed: seed of the training, below 2**32.
         index: (B,) positions of the images in the listing.
         epoch: epoch, from 0.
-        view: number of the view.
+        view: slot of the view (`View.slot`).
         size: (B, 2) height and width of the images in pixels.
     """
     return _parameters(recipe, uniform(seed, Stream.VIEW, index, epoch, view, _DRAWS), size)

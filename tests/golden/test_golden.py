@@ -50,7 +50,7 @@ def require(found, expected, kind):
     assert found == expected[version], f"the numbers of {kind.STAGE} moved: raise its STAGE_VERSION"
 
 
-def test_data(listing_path, val_listing_path):
+def test_numbers_of_data_are_unchanged(listing_path, val_listing_path):
     found = {}
     for split, path in (("train", listing_path), ("val", val_listing_path)):
         listing = read_listing(path, split)
@@ -67,7 +67,7 @@ def test_data(listing_path, val_listing_path):
     ("views", "expected"),
     [("paper", {1: trained(2.15677, 3.62704, 0.003409)}), ("small", {1: trained(2.10644, 3.64675, 0.003021)})],
 )
-def test_teacher(views, expected, listing_path, backbone, preprocessing, tmp_path):
+def test_numbers_of_teacher_are_unchanged(views, expected, listing_path, backbone, preprocessing, tmp_path):
     settings = {"method": "moco", "backbone": backbone.model_dump(), "head": {"dim": 16}, "queue_size": 40}
     settings |= {"training": {**TRAINING, "views": views}, "key_momentum": 0.9}
     files = {"listing": listing_path, "output": tmp_path / "teacher.safetensors", "training_log": tmp_path / "log.csv"}
@@ -76,7 +76,7 @@ def test_teacher(views, expected, listing_path, backbone, preprocessing, tmp_pat
     require(training_numbers(job.training_log, job.output), expected, TeacherJob)
 
 
-def test_embeddings(listing_path, teacher_path, preprocessing, tmp_path):
+def test_numbers_of_embeddings_are_unchanged(listing_path, teacher_path, preprocessing, tmp_path):
     files = {"listing": listing_path, "teacher": teacher_path, "output": tmp_path / "embeddings.h5"}
     job = run_stage(EmbeddingsJob, preprocessing=preprocessing, **files)
     with h5py.File(job.output) as file:
@@ -88,7 +88,7 @@ def test_embeddings(listing_path, teacher_path, preprocessing, tmp_path):
     require(found, {1: version_1, 2: version_1}, EmbeddingsJob)
 
 
-def test_bags(listing_path, teacher_path, embeddings_path, tmp_path):
+def test_numbers_of_bags_are_unchanged(listing_path, teacher_path, embeddings_path, tmp_path):
     settings = KnnBag(criterion="knn", teacher="t", size=3)
     made = grouped(settings, listing_path, teacher_path, embeddings_path, tmp_path)
     found = {
@@ -123,13 +123,13 @@ def grouped(settings, listing_path, teacher_path, embeddings_path, folder):
     ],
     ids=["label", "random"],
 )
-def test_bags_without_a_teacher(settings, expected, listing_path, tmp_path):
+def test_numbers_of_bags_without_a_teacher_are_unchanged(settings, expected, listing_path, tmp_path):
     made = grouped(settings, listing_path, None, None, tmp_path)
     found = (made.bag_of[:9].tolist(), made.draw(np.arange(6), seed=0, epoch=0).tolist(), made.attributes["purity"])
     require(found, dict.fromkeys((1, 2), expected), BagsJob)
 
 
-def test_bags_of_clusters(listing_path, teacher_path, embeddings_path, tmp_path):
+def test_numbers_of_bags_of_clusters_are_unchanged(listing_path, teacher_path, embeddings_path, tmp_path):
     settings = KmeansBag(criterion="kmeans", teacher="t", clusters=6)
     made = grouped(settings, listing_path, teacher_path, embeddings_path, tmp_path)
     # Which image belongs to which cluster of noise depends on rounding; how near it is to the centroid, hardly.
@@ -143,7 +143,7 @@ def write_targets(listing_path, teacher_path, preprocessing, path, layer="projec
     return run_stage(TargetsJob, preprocessing=preprocessing.network_input(), **settings, **files).output
 
 
-def test_targets(listing_path, teacher_path, preprocessing, tmp_path):
+def test_numbers_of_targets_are_unchanged(listing_path, teacher_path, preprocessing, tmp_path):
     parts, alike = [], []
     for layer in ("features", "projection"):
         for number in (0, 1):
@@ -176,7 +176,9 @@ STUDENTS = {
 
 
 @pytest.mark.parametrize("name", STUDENTS)
-def test_student(name, listing_path, teacher_path, bags_path, backbone, preprocessing, tmp_path):
+def test_numbers_of_student_are_unchanged(
+    name, listing_path, teacher_path, bags_path, backbone, preprocessing, tmp_path
+):
     settings, expected = STUDENTS[name]
     settings = {"backbone": backbone.model_dump(), "training": TRAINING, "queue_size": 40, **settings}
     files = {"teacher": teacher_path, "listing": listing_path, "bags": bags_path, "output": tmp_path / "out"}
@@ -199,7 +201,9 @@ def test_student(name, listing_path, teacher_path, bags_path, backbone, preproce
         ("linear-moco-small", dict.fromkeys((1, 2, 3), measured(top1=60.15625, top5=96.875))),
     ],
 )
-def test_evaluation(protocol, expected, listing_path, val_listing_path, teacher_path, preprocessing, tmp_path):
+def test_numbers_of_evaluation_are_unchanged(
+    protocol, expected, listing_path, val_listing_path, teacher_path, preprocessing, tmp_path
+):
     settings = {"preprocessing": preprocessing, "model": "t", "protocol": protocol, "target": "", "seed": 0}
     files = {"listing": listing_path, "val_listing": val_listing_path, "weights": teacher_path}
     job = run_stage(EvaluationJob, **settings, **files, output=tmp_path / "result.json")

@@ -66,7 +66,7 @@ def test_the_table_has_the_formats_that_a_study_may_name():
     ],
     ids=["version 2", "version 1", "old file"],
 )
-def test_moco_with_the_query_network_alone(network, head, zipped, path):
+def test_files_of_moco_are_imported_without_the_key_encoder(network, head, zipped, path):
     backbone, head = network(), head()
     state = under("module.encoder_q.", backbone) | under("module.encoder_q.fc.", head if len(head) > 1 else head[0])
     torch.save(training(OrderedDict(state)), path, _use_new_zipfile_serialization=zipped)
@@ -145,7 +145,7 @@ def test_each_network_of_a_training_file_is_imported(format, parts, path):
         assert len(found.left_out) == len(state) - len(found.backbone) - len(found.head)
 
 
-def test_swavs_release_and_its_training_file(path):
+def test_both_files_of_swav_are_imported(path):
     backbone, head = small50(), mlp(128, 48, 16, norm=True)
     state = {**encoder("", backbone, head, "projection_head."), "prototypes.weight": torch.randn(30, 16)}
     torch.save(under("module.", state), path)
@@ -157,7 +157,7 @@ def test_swavs_release_and_its_training_file(path):
 
 
 @pytest.mark.slow
-def test_swavs_resnet_50_of_twice_the_width(path):
+def test_the_width_of_swavs_resnet_50w2_is_detected(path):
     with torch.device("meta"):
         backbone, head = small50(128), nn.Sequential(nn.Linear(4096, 8192), nn.BatchNorm1d(8192))
     state = {**encoder("", backbone, head, "projection_head."), "prototypes.weight": torch.zeros(30, 16)}
@@ -176,7 +176,7 @@ def test_discos_efficientnet_has_its_head_for_a_classifier(path):
 
 
 @pytest.mark.parametrize("head", [None, nn.Sequential(nn.Linear(64, 128))], ids=["two queues", "one queue"])
-def test_compress(head, path):
+def test_files_of_compress_are_imported(head, path):
     backbone = small18()
     state = {**backbone.state_dict(), **(under("fc.", head[0]) if head else {})}
     torch.save({"opt": settings(), "model": under("module.", state), "optimizer": {"state": {}}, "epoch": 130}, path)
@@ -185,7 +185,7 @@ def test_compress(head, path):
 
 @pytest.mark.parametrize(("wrap", "norm", "modern"), [("module.", True, False), ("", False, True)])
 @pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
-def test_dinos_full_file(wrap, norm, modern, path):
+def test_dinos_training_file_is_imported(wrap, norm, modern, path):
     backbones, heads = (small18(12), small18(12)), (DinoHead(96, norm, modern), DinoHead(96, norm, modern))
     teacher, student = (
         {**under(f"{wrap}backbone.", backbone), **under(f"{wrap}head.", head)}
@@ -214,7 +214,7 @@ def test_a_bare_resnet_is_torchvisions_unless_the_study_names_another_format(pat
     ("name", "file"),
     [("resnet18", "weights.pth"), ("efficientnet_b0", "model.safetensors"), ("mobilenet_v3_large", "weights.pth")],
 )
-def test_torchvision(name, file, tmp_path):
+def test_files_of_torchvision_are_imported(name, file, tmp_path):
     path, network = tmp_path / file, settled(torchvision.models.get_model(name))
     if path.suffix == ".safetensors":
         safetensors.torch.save_file(network.state_dict(), path, {"format": "pt"})
@@ -226,7 +226,7 @@ def test_torchvision(name, file, tmp_path):
     assert len(found.left_out) == (4 if name == "mobilenet_v3_large" else 2)
 
 
-def test_timms_efficientnet_by_itself(tmp_path):
+def test_timms_efficientnet_is_detected(tmp_path):
     path, network = tmp_path / "model.safetensors", settled(timm.create_model("efficientnet_b0"))
     safetensors.torch.save_file(network.state_dict(), path, {"format": "pt"})
     found = same(path, "timm", "network", without_classifier(network))
@@ -237,7 +237,7 @@ def test_timms_efficientnet_by_itself(tmp_path):
 @pytest.mark.parametrize(
     "name", ["mobilenetv3_small_050", "tf_efficientnet_b0", "resnet10t", "resnet18", "deit_tiny_distilled_patch16_224"]
 )
-def test_another_network_of_timm_that_the_study_names(name, path):
+def test_a_network_of_timm_that_the_study_names_is_imported(name, path):
     network = settled(timm.create_model(name))
     torch.save(network.state_dict(), path)
     network.reset_classifier(0)
@@ -250,7 +250,7 @@ def test_another_network_of_timm_that_the_study_names(name, path):
     assert len(found.left_out) == len(set(found.left_out)) > 0
 
 
-def test_lightlys_sequential_with_a_head_without_bias_and_a_last_batch_norm_without_scale(path):
+def test_lightlys_head_without_bias_and_scale_is_imported(path):
     backbone = small18()
     children = [child for child in backbone.children() if not isinstance(child, nn.ConstantPad2d)]
     layers = [nn.Linear(64, 24, bias=False), nn.BatchNorm1d(24), nn.ReLU(), nn.Linear(24, 16, bias=False)]
@@ -265,7 +265,7 @@ NARROW = Backbone(architecture="resnet10", stem="small", width=1 / 8)
 
 
 @pytest.mark.parametrize(("activation", "between"), [("relu", nn.ReLU), ("gelu", nn.GELU)])
-def test_a_teacher_of_this_project(activation, between, tmp_path):
+def test_a_teacher_of_this_project_is_imported(activation, between, tmp_path):
     path = tmp_path / "moco.safetensors"
     backbone, head = settled(build_backbone(NARROW)), mlp(64, 24, 16, activation=between)
     write_teacher(path, NARROW, backbone.state_dict(), head.state_dict(), {"method": "moco"}, activation)
@@ -280,7 +280,7 @@ def write_student(folder, backbone, head, **other):
 
 
 @pytest.mark.parametrize("widths", [[24, 16], []])
-def test_a_student_of_this_project_with_the_head_beside_it(widths, tmp_path):
+def test_a_student_of_this_project_is_imported_with_its_head(widths, tmp_path):
     backbone, head = settled(build_backbone(NARROW)), mlp_head(64, widths)
     write_student(tmp_path, backbone, head)
     found = same(tmp_path / "backbone.safetensors", "native", "network", backbone, head if widths else None)

@@ -13,7 +13,7 @@ rule teacher:
     priority: 2  # all other jobs except students without a teacher wait for it
     conda:
         "../../envs/bingo.yaml"
-    threads: 2  # on a CPU, few other jobs can run at the same time
+    threads: 2  # on a CPU, most other jobs wait for the teacher
     resources:
         gpu=GPU,
         nodes=1,

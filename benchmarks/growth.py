@@ -39,7 +39,7 @@ _INPUT = Preprocessing(size=28, resize=28)
 
 
 @dataclass(frozen=True)
-class Point:
+class GrowthPoint:
     """The time of one amount of work."""
 
     what: str
@@ -139,7 +139,7 @@ def drawing(size: int) -> Work:
     return lambda: [bags.draw(batch, 0, 1) for batch in anchors]
 
 
-def rows() -> Iterator[Point]:
+def rows() -> Iterator[GrowthPoint]:
     """Measure all kinds of work."""
     yield from line("embed", "images", _IMAGES, embedding, "1")
     yield from line("bags", "images", _IMAGES, partial(neighbours, size=5), "<= 2")
@@ -149,7 +149,9 @@ def rows() -> Iterator[Point]:
     yield from line("draw", "members of a bag", (1, 10, 100, 1000, 10_000), drawing, "0")
 
 
-def line(what: str, unit: str, amounts: tuple[int, ...], prepare: Callable[[int], Work], goal: str) -> list[Point]:
+def line(
+    what: str, unit: str, amounts: tuple[int, ...], prepare: Callable[[int], Work], goal: str
+) -> list[GrowthPoint]:
     """Time the work that ``prepare`` returns for each amount."""
     prepare(amounts[0])()  # warm up
     times = side_by_side({str(n): prepare(n) for n in amounts}, _REPEATS, pick_device(), warm=True).times
@@ -157,7 +159,7 @@ def line(what: str, unit: str, amounts: tuple[int, ...], prepare: Callable[[int]
     exponent = power(amounts, seconds)
     device = device_name()
     return [
-        Point(what, unit, n, value, value / n, exponent, goal, device)
+        GrowthPoint(what, unit, n, value, value / n, exponent, goal, device)
         for n, value in zip(amounts, seconds, strict=True)
     ]
 

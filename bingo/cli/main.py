@@ -14,16 +14,16 @@ from bingo.cli.logs import PROCESSES, RANK, start
 from bingo.errors import BingoError
 
 INTRODUCTION = """\
-BINGO trains small vision backbones without labels. A student network learns to embed an image, and the members of its
-bag of nearest neighbours, close to a large self-supervised teacher's embedding of the image.
+BINGO trains small vision backbones without labels. A small student learns to map an image, and the members of its bag
+of nearest neighbours, to the embedding of the image by a large self-supervised teacher.
 
 To get from a folder of images to a trained student and a report, run in the folder of this project:
 
-  bingo new birds --data photos/birds           write birds.yaml
+  bingo new birds --data photos                 write birds.yaml
   snakemake --cores all --configfile birds.yaml run the missing stages
   bingo summary results/birds                   print the tables
 """
-EPILOG = "docs/ explains methods, protocols and every command; config/README.md explains every key of a study file."
+EPILOG = "docs/ explains studies, methods and protocols; config/README.md explains every key of a study file."
 
 
 class _LazyStages(TyperGroup):

@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: install demo study test test-all test-slurm bench lint format docs clean
+.PHONY: install demo study test test-fast test-all test-slurm bench lint format docs clean
 
 install: $(VENV)/.workflow
 
@@ -24,7 +24,11 @@ study: $(VENV)/.workflow
 	@$(BIN)/snakemake $(ABLATIONS) --cores all --quiet rules --configfile config/ablations.yaml
 	@$(BIN)/python workflow/scripts/make_study_page.py
 
-test: lint
+# Lint and tests run side by side.
+test: $(VENV)/.dev
+	@$(MAKE) --no-print-directory -j2 lint test-fast
+
+test-fast: $(VENV)/.dev
 	@$(PYTEST) -m "not slow"
 
 test-all: lint $(VENV)/.docs

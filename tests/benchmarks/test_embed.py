@@ -1,5 +1,6 @@
 import h5py
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 from torchvision import transforms
@@ -13,6 +14,7 @@ from bingo.study.sections import Backbone, Preprocessing
 from tests.stage import run_stage
 
 torch.set_num_threads(1)
+pytestmark = pytest.mark.slow
 CPU = torch.device("cpu")
 
 

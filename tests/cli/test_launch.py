@@ -132,6 +132,7 @@ def test_a_device_that_has_become_idle_is_taken_before_one_that_is_held(machine,
     assert launches(1, 60, **sharing).stdout.readline() == "running GPU-1a-b\n"
 
 
+@pytest.mark.slow
 def test_a_launch_that_is_killed_frees_its_devices(machine, launches):
     machine(1)
     holder = launches(1, 60)

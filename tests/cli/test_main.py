@@ -155,6 +155,7 @@ def python(code, **environment):
     return re.findall(r"[\w-]+", done.stdout)
 
 
+@pytest.mark.slow
 def test_shells_complete_stages():
     typed = {"_TYPER_COMPLETE_ARGS": "bingo stage ", "_TYPER_COMPLETE_FISH_ACTION": "get-args"}
     code = "import sys; sys.argv = ['bingo']; from bingo.cli.main import main; main()"

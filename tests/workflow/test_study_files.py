@@ -41,8 +41,8 @@ def evaluations(study):
 
 
 def unless_slow(path):
-    """The demo and the paper's study stand for the others."""
-    return pytest.param(path, marks=[] if path.stem in ("config", "imagenet") else pytest.mark.slow, id=path.stem)
+    """The demo stands for the others."""
+    return pytest.param(path, marks=[] if path.stem == "config" else pytest.mark.slow, id=path.stem)
 
 
 @pytest.mark.parametrize("path", [unless_slow(path) for path in FILES])

@@ -11,13 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
 from benchmarks.measure import Work, device_name, side_by_side
 from bingo.bags.groups import random_bags
 from bingo.bags.knn import knn_bags
-from bingo.data.listing import Listing
 from bingo.losses.info_nce import info_nce, queue_logsumexp
 from bingo.methods.moco import Moco
 from bingo.models.backbone import build_backbone
@@ -31,6 +28,7 @@ from bingo.training.model import TrainingModel
 from bingo.training.state import TrainingState
 from bingo.training.train_method import MethodTask
 from bingo.views.recipes import RECIPES
+from tests.noise import Noise
 
 _REPEATS = 3
 _IMAGES = (1000, 2000, 5000, 10_000)
@@ -57,35 +55,9 @@ class GrowthPoint:
     repeats: int = _REPEATS
 
 
-class Noise:
-    """Images of random noise in memory."""
-
-    def __init__(self, count: int) -> None:
-        """Draw 28-pixel images."""
-        self.listing = Listing(
-            source="noise",
-            root=Path(),
-            split="train",
-            label=np.zeros(count, np.int64),
-            size=np.full((count, 2), 28),
-            index=np.arange(count),
-            paths=None,
-            nbytes=None,
-            classes=[],
-            source_digest="",
-            digest="",
-        )
-        generator = torch.Generator().manual_seed(0)
-        self._pixels = torch.randint(256, (count, 3, 28, 28), dtype=torch.uint8, generator=generator)
-
-    def fetch(self, index: NDArray[np.int64]) -> Tensor:
-        """Return the images at ``index`` (B,): uint8 (B, 3, 28, 28)."""
-        return self._pixels[torch.from_numpy(index)]
-
-
 def embedding(count: int) -> Work:
     """Compute the features of ``count`` images."""
-    device, images = pick_device(), Noise(count)
+    device, images = pick_device(), Noise(count, 28)
     network = build_backbone(Backbone.model_validate(_NETWORK)).to(device).eval()
     return lambda: deque(embed(network, images, _INPUT, device, 0, "bilinear"), maxlen=0)
 
@@ -102,7 +74,7 @@ def epoch(count: int) -> Work:
     method = Moco.model_validate(
         {"method": "moco", "backbone": _NETWORK, "training": training, "queue_size": 1024, "head": {"dim": 32}}
     )
-    device, images = pick_device(), Noise(count)
+    device, images = pick_device(), Noise(count, 28)
 
     def work() -> None:
         data = TrainingBatches(images, method.views(), RECIPES["small"], _INPUT, 50, 0, None)

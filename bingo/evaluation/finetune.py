@@ -31,7 +31,8 @@ def evaluate_finetune(protocol: Finetune, probe: Probe) -> Measurement:
     minimum = 2 * processes()  # batch statistics need two images per process
     if len(rows) < minimum:
         raise BingoError(
-            f"evaluations: {probe.name} needs at least {minimum} labelled images, but there are {len(rows)}; remove it"
+            f"evaluations: fine-tuning {probe.name} needs {minimum} labelled images, but there are {len(rows)}; "
+            "add labels, or remove the protocol"
         )
     images = open_images(listing.select(rows))
     drop_last = 0 < len(rows) % protocol.batch_size < minimum and len(rows) > protocol.batch_size

@@ -11,6 +11,7 @@ from bingo.evaluation.finetune import evaluate_finetune, finetune
 from bingo.evaluation.subsets import stratified_rows
 from bingo.study.protocols import PROTOCOLS, TRANSFER_PROTOCOLS
 from bingo.views.recipes import RECIPES
+from tests.training.processes import run_in_processes
 
 from .conftest import CPU
 
@@ -143,8 +144,14 @@ def test_accuracy_is_that_of_the_trained_network_on_bilinear_centre_views(probe,
     assert evaluate_finetune(SEMI, one).metrics == {"top1": 0.0, "top5": 100.0}
 
 
-def test_running_statistics_are_shared_among_processes(data_of, monkeypatch):
-    shared = []
-    monkeypatch.setattr(module, "share_buffers", shared.append)
-    network = finetune(replace(SEMI, epochs=1), Tiny(), *data_of(8), 10, CPU, 0)
-    assert shared == [network]
+def test_two_processes_end_with_the_same_network(probe):
+    def state():
+        one = probe(seed=3)
+        images = open_images(one.train.listing.select(np.arange(24)))
+        data = one.training_batches(images, RECIPES["crop-flip"], 8, drop_last=True)
+        labels = torch.from_numpy(images.listing.label)
+        return finetune(replace(SEMI, epochs=2), Tiny(), data, labels, 10, CPU, 0).state_dict()
+
+    first, second = run_in_processes(2, state)
+    assert list(first) == list(second)
+    assert all(torch.equal(first[name], second[name]) for name in first)

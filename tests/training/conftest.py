@@ -1,12 +1,9 @@
 import itertools
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 from bingo.bags.knn import knn_bags
-from bingo.data.listing import Listing
 from bingo.methods.bingo import Bingo
 from bingo.methods.disco import Disco
 from bingo.methods.moco import Moco
@@ -20,6 +17,7 @@ from bingo.training.teacher import OnlineTeacher
 from bingo.views.recipes import RECIPES
 from tests.data.conftest import list_images as list_images
 from tests.methods.conftest import teacher as teacher
+from tests.noise import Noise
 
 torch.set_num_threads(1)
 
@@ -28,33 +26,9 @@ COUNT, BATCH = 48, 16
 STEPS = COUNT // BATCH  # of an epoch
 
 
-class RandomImages:
-    """Pixels of noise, in memory."""
-
-    def __init__(self):
-        self.listing = Listing(
-            source="noise",
-            root=Path(),
-            split="train",
-            label=np.zeros(COUNT, np.int64),
-            size=np.full((COUNT, 2), 12),
-            index=np.arange(COUNT),
-            paths=None,
-            nbytes=None,
-            classes=[],
-            source_digest="",
-            digest="",
-        )
-        generator = torch.Generator().manual_seed(0)
-        self.pixels = torch.randint(256, (COUNT, 3, 12, 12), dtype=torch.uint8, generator=generator)
-
-    def fetch(self, index):
-        return self.pixels[torch.from_numpy(index)]
-
-
 @pytest.fixture(scope="session")
 def images():
-    return RandomImages()
+    return Noise(COUNT, 12)
 
 
 @pytest.fixture(scope="session")

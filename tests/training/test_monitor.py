@@ -26,9 +26,10 @@ from bingo.training.monitor import (
 )
 from bingo.training.state import TrainingPosition, TrainingState
 from bingo.training.train_method import MethodTask
+from tests.noise import Noise
 
 from ..conftest import disk_of
-from .conftest import COUNT, CPU, STEPS, RandomImages, same_bytes, stop_in
+from .conftest import COUNT, CPU, STEPS, same_bytes, stop_in
 from .processes import run_in_processes
 
 # TensorBoard's writer thread raises where the disk is full.
@@ -42,7 +43,7 @@ def units(count, dim, seed=0):
 def labelled(model, batches):
     """Batches of the tiny dataset, whose images have labels of four classes."""
     data = batches(model)
-    data.images = RandomImages()
+    data.images = Noise(COUNT, 12)
     listing = data.images.listing
     data.images.listing = replace(listing, label=np.arange(COUNT) % 4, classes=list("abcd"))
     return data
@@ -228,7 +229,7 @@ def test_what_is_watched_are_the_networks_in_eval_mode_on_centre_views(run, tmp_
     model, rows, _ = run("bingo")
     model.eval()
     chosen = monitored_rows(48)
-    images = RandomImages().pixels[chosen].float()
+    images = Noise(COUNT, 12).pixels[chosen].float()
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     with torch.no_grad():
         features = model.backbone(((images / 255) - mean.view(3, 1, 1)) / std.view(3, 1, 1))
